@@ -1,0 +1,1 @@
+"""The connectors that ship with syncsvc, one file per CRM."""

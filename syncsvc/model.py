@@ -1,0 +1,83 @@
+"""The words that every floor shares: contacts as connectors hand them out, and values written back.
+
+Everything here is frozen. Times are aware UTC, points are whole numbers, ids are strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+FieldValue = str | int | float | bool | None
+"""What a CRM field can hold once a connector has read it; empty is None, never an empty string."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A CRM record as it was read.
+
+    `fields` holds every field that was asked for and that the CRM returned, by the CRM's own names.
+    `gone` says that the record was deleted, archived or merged away; its fields may then be missing.
+    `merged_into` is the surviving record's id where the CRM tells it; `merged_from` are the ids this
+    record has absorbed.
+    """
+
+    record_id: str
+    fields: Mapping[str, FieldValue]
+    gone: bool = False
+    merged_into: str | None = None
+    merged_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Contacts that were read together, and the cursor that is safe once they are stored.
+
+    A cursor is plain text that survives a restart. `expected` is how many contacts the whole read will
+    bring where the CRM tells it, for progress only.
+    """
+
+    contacts: Sequence[Contact]
+    cursor: str
+    expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBack:
+    """What one CRM record should hold: the CRM's field names with their new values."""
+
+    record_id: str
+    values: Mapping[str, str | datetime]
+
+
+class Written(StrEnum):
+    """What became of one value that was written back."""
+
+    WRITTEN = "written"  # the CRM holds the value now
+    GONE = "gone"  # the record is deleted or was never there
+    MERGED = "merged"  # the record lives on under another id, and that one holds the value now
+    REFUSED = "refused"  # the CRM will not take it; `detail` has its words; a person must act
+    RETRY = "retry"  # passing trouble (a row lock); try again in a later cycle
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOutcome:
+    """The outcome of one write-back, in the CRM's own words but without personal data.
+
+    `record_id` is the id under which the record lives now: it differs from the one asked for after a merge.
+    """
+
+    record_id: str
+    result: Written
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something `check` found: where it stands, what is wrong, and what to do about it."""
+
+    where: str
+    message: str
+    remedy: str

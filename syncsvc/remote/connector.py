@@ -1,0 +1,74 @@
+"""The protocol between the engine and a CRM: connectors return, the engine remembers.
+
+A connector holds no state between calls, touches no store, schedules nothing, and logs nothing about a
+single contact. The same suite (`syncsvc.testing`) passes over every one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from syncsvc.model import Page, Problem, WriteBack, WriteOutcome
+from syncsvc.remote.transport import Network
+from syncsvc.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the engine wants from every contact.
+
+    `read` are the CRM fields that the mapping and `where` use; `write` are the CRM fields that are
+    written back, by wallet fact: `last_updated` (a time) and, where configured, `status` (text). A connector
+    reads both with each contact, but treats only `read` as content.
+    """
+
+    read: frozenset[str]
+    write: Mapping[str, str]
+
+    @property
+    def fields(self) -> list[str]:
+        """Every field to ask the CRM for, sorted."""
+        return sorted(self.read | set(self.write.values()))
+
+
+class Connector(Protocol):
+    """One configured CRM account."""
+
+    def check(self) -> list[Problem]:
+        """Return every problem that would keep this connector from working, each with its remedy.
+
+        Asks the CRM for its schema: every field in `Needs` exists, those written are writable and of a
+        fitting type. Raises TransientError or CredentialsError when the CRM cannot be asked.
+        """
+
+    def changes(self, cursor: str | None) -> Iterator[Page]:
+        """Yield pages of changed contacts; each page's cursor is safe once that page is stored.
+
+        None asks for a sweep: every live contact, and the iterator ends normally only when it was
+        complete. The cursor of any page continues what that page was part of, so an interrupted sweep
+        goes on as a sweep, and the last cursor of a sweep starts polling from before the sweep began.
+        A contact may come more than once. A poll of an unchanged CRM is one request, and its cursor
+        equals the one given. Raises CursorError where the cursor is of no use any more.
+        """
+
+    def write_back(self, values: Sequence[WriteBack]) -> Iterator[WriteOutcome]:
+        """Yield one outcome per value, in order; the values have distinct record ids.
+
+        Splits to the API's batch size; outcomes of a batch are yielded as soon as it is answered.
+        Writing the same value twice leaves the record the same.
+        """
+
+    def close(self) -> None:
+        """Give back connections; the connector is not used again."""
+
+
+class ConnectorType(Protocol):
+    """What an entry point of the group `syncsvc.connectors` names: usually the connector's class."""
+
+    Settings: ClassVar[type[Settings]]
+    """The connector's own keys under `[connectors.NAME]`, beside those every connector has."""
+
+    def __call__(self, settings: Any, needs: Needs, network: Network) -> Connector:
+        """Return a connector that is ready to work; makes no request yet."""

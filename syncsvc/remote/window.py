@@ -1,0 +1,135 @@
+"""Where a poll by modification time stands: overlap, a delayed second pass, and silence when idle.
+
+Change feeds lie near now: rows become visible late with an old stamp, stamps are equal, indexes lag. So a
+poll re-reads what it has read, in two tiers:
+
+- a *quick* pass reads from shortly before where the last one ended (`OVERLAP`), every cycle;
+- a *full* pass reads from `since`, before which everything has been read for good; it comes `lag / 2` after
+  changes were seen, until a full pass sees nothing younger than `lag`. Each change is thus read two or
+  three times in all, however often the poll runs, and a row that shows up to `lag` late is found.
+
+When nothing changes, every pass is a full one over an empty range: one request, and the cursor stays as it is.
+Inside a window a connector pages by keyset (`after`), so a cursor can point into the middle of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+import orjson
+
+from syncsvc.errors import CursorError
+
+OVERLAP = timedelta(seconds=30)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _to_ms(value: datetime) -> int:
+    return (value - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _from_ms(value: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=value)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The stretch of modification times `[start, until]`, both included, that is being read.
+
+    `after` is the keyset position of the last page that was handed out, as the connector wrote it; `newest`
+    the latest stamp seen so far.
+    """
+
+    start: datetime
+    until: datetime
+    full: bool
+    after: str = ""
+    newest: datetime | None = None
+
+    def advanced(self, after: str, newest: datetime | None) -> Window:
+        """Return the window after one more page, whose latest stamp is `newest`."""
+        latest = max(filter(None, (self.newest, newest)), default=None)
+        return replace(self, after=after, newest=latest)
+
+
+@dataclass(frozen=True, slots=True)
+class PollCursor:
+    """A resume point: what has been read for good, how far quick passes came, and a window begun."""
+
+    since: datetime
+    read: datetime | None = None
+    recheck: datetime | None = None
+    window: Window | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the cursor that `encode` wrote; raises CursorError for anything else."""
+        try:
+            data = orjson.loads(text)
+            window = data.get("window")
+            return cls(
+                since=_from_ms(data["since"]),
+                read=_from_ms(data["read"]) if "read" in data else None,
+                recheck=_from_ms(data["recheck"]) if "recheck" in data else None,
+                window=None
+                if window is None
+                else Window(
+                    start=_from_ms(window["start"]),
+                    until=_from_ms(window["until"]),
+                    full=window["full"],
+                    after=window["after"],
+                    newest=_from_ms(window["newest"]) if "newest" in window else None,
+                ),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise CursorError("the stored cursor is not one of this connector's") from error
+
+    def encode(self) -> str:
+        """Return the cursor as plain text; equal cursors give equal text."""
+        data: dict[str, object] = {"since": _to_ms(self.since)}
+        if self.read is not None:
+            data["read"] = _to_ms(self.read)
+        if self.recheck is not None:
+            data["recheck"] = _to_ms(self.recheck)
+        if self.window is not None:
+            data["window"] = {
+                "start": _to_ms(self.window.start),
+                "until": _to_ms(self.window.until),
+                "full": self.window.full,
+                "after": self.window.after,
+            } | ({} if self.window.newest is None else {"newest": _to_ms(self.window.newest)})
+        return orjson.dumps(data, option=orjson.OPT_SORT_KEYS).decode()
+
+    def open(self, now: datetime) -> Window:
+        """Return the window to read: the one begun, else the next one up to `now` (the server's clock)."""
+        if self.window is not None:
+            return self.window
+        if self.read is None or self.recheck is None or now >= self.recheck:
+            return Window(self.since, max(now, self.since), full=True)
+        start = max(self.since, self.read - OVERLAP)
+        return Window(start, max(now, start), full=False)
+
+    def within(self, window: Window) -> PollCursor:
+        """Return the cursor that continues in the middle of `window`."""
+        return replace(self, window=window)
+
+    def closed(self, window: Window, *, seen_until: datetime, lag: timedelta) -> PollCursor:
+        """Return the cursor after the last page of `window`.
+
+        `seen_until` is the server's clock when the window's first page was answered: what was stamped later
+        cannot have been seen, whatever our own clock says. Without news the cursor is as it was before.
+        """
+        before = replace(self, window=None)
+        until = min(window.until, seen_until)
+        if window.newest is None:
+            return before
+        if not window.full:
+            if self.read is not None and window.newest <= self.read:
+                return before
+            return replace(before, read=max(until, self.read or until))
+        settled = max(self.since, until - lag)
+        if window.newest < settled:
+            return PollCursor(since=settled)
+        return PollCursor(since=settled, read=until, recheck=until + lag / 2)

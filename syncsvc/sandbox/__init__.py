@@ -1,0 +1,1 @@
+"""Simulators of the three remote APIs, their faults, and the demo."""

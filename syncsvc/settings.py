@@ -1,0 +1,120 @@
+"""The value types of the configuration: secrets, durations, and the base that refuses unknown keys.
+
+A connector's settings are made of these, so that every file reads alike and every problem is found at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class Settings(BaseModel):
+    """A table of the configuration: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _parse_duration(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str) or not _DURATION.fullmatch(value):
+        raise ValueError('write a duration as text, such as "90s", "5m" or "24h"')
+    parts = _DURATION_PART.findall(value)
+    return timedelta(seconds=sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts))
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_parse_duration),
+    PlainSerializer(lambda value: f"{value.total_seconds():g}s", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["90s", "5m", "24h"]}),
+]
+"""A duration written as text: "90s", "5m", "24h", "1h30m"."""
+
+
+class Secret(Settings):
+    """A reference to a secret: `{ env = "NAME" }` or `{ file = "path" }`, never the secret itself."""
+
+    env: str | None = Field(default=None, min_length=1, description="name of the environment variable")
+    file: Path | None = Field(
+        default=None, description="path of a file; its content is stripped and re-read on change"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_literals(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError('a secret is never written here: use { env = "NAME" } or { file = "path" }')  # noqa: TRY004
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError('give exactly one of { env = "NAME" } and { file = "path" }')
+        return self
+
+    def problem(self) -> str | None:
+        """Say why the secret cannot be read now, or None."""
+        try:
+            value = self.read()
+        except OSError as error:
+            return f"file {self.file} cannot be read: {error.strerror or error}"
+        except KeyError:
+            return f"environment variable {self.env} is not set"
+        return (
+            None
+            if value
+            else f"{'environment variable ' + self.env if self.env else f'file {self.file}'} is empty"
+        )
+
+    def read(self) -> str:
+        """Return the secret as it is now.
+
+        Raises KeyError where the environment variable is not set and OSError where the file cannot be read.
+        """
+        if self.env is not None:
+            return os.environ[self.env].strip()
+        assert self.file is not None  # noqa: S101 - exactly one is set, validated above
+        return self.file.read_text(encoding="utf-8").strip()
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL points at this machine itself."""
+    return (urlsplit(url).hostname or "") in _LOOPBACK
+
+
+def _check_url(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("write a URL as text")  # noqa: TRY004
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("write a whole URL, such as https://host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("leave user, password, query and fragment out of the URL")
+    if parts.scheme == "http" and not is_loopback(value):
+        raise ValueError("use https: http is allowed to a loopback address only")
+    return value.rstrip("/")
+
+
+Url = Annotated[str, BeforeValidator(_check_url)]
+"""An https URL (http to loopback only), without a trailing slash."""

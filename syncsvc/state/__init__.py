@@ -1,0 +1,1 @@
+"""What is remembered: every table and every query."""
