@@ -7,10 +7,11 @@ never reach an error message.
 
 from __future__ import annotations
 
+import copy
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,9 +125,18 @@ class Client(Protocol):
 class HttpClient:
     """HTTP calls to one service over httpx, each within a deadline for the whole answer."""
 
-    def __init__(self, base_url: str, *, tls: ssl.SSLContext, timeout: float, user_agent: str) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        tls: ssl.SSLContext,
+        timeout: float,
+        user_agent: str,
+        count: Callable[[], None],
+    ) -> None:
         """Make no connection yet; `timeout` is in seconds, for the whole of each call."""
         self._timeout = timeout
+        self._count = count
         self._http = httpx.Client(
             base_url=base_url,
             verify=tls,
@@ -181,6 +191,7 @@ class HttpClient:
         if content is not None:
             sent.setdefault("Content-Type", "application/json")
         request = self._http.build_request(method, path, params=params, content=content, headers=sent)
+        self._count()
         try:
             response = self._http.send(request, stream=True)
         except _NOT_SENT as error:
@@ -201,8 +212,9 @@ class HttpClient:
 class _Adapter(requests.adapters.HTTPAdapter):
     """Gives every request a timeout and our trust store; requests itself has neither by default."""
 
-    def __init__(self, tls: ssl.SSLContext, timeout: float) -> None:
+    def __init__(self, tls: ssl.SSLContext, timeout: float, count: Callable[[], None]) -> None:
         self._tls = tls
+        self._count = count
         self._timeout = (min(CONNECT_SECONDS, timeout), timeout)
         super().__init__()
 
@@ -211,6 +223,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         kwargs["timeout"] = kwargs.get("timeout") or self._timeout
+        self._count()
         return super().send(request, **kwargs)
 
 
@@ -248,17 +261,30 @@ class Network:
             self._tls.load_verify_locations(cafile=ca_file)
         self._stop = stop or threading.Event()
         self._user_agent = user_agent
+        self.requests = 0
+
+    def branch(self) -> Network:
+        """Return a network that shares everything with this one but counts its own requests."""
+        branch = copy.copy(self)
+        branch.requests = 0
+        return branch
+
+    def count(self) -> None:
+        """Count one request; told by the clients and sessions of this network."""
+        self.requests += 1
 
     def client(self, base_url: str, *, timeout: float) -> HttpClient:
         """Return a client for one service; `timeout` is in seconds for the whole of each call."""
-        return HttpClient(base_url, tls=self._tls, timeout=timeout, user_agent=self._user_agent)
+        return HttpClient(
+            base_url, tls=self._tls, timeout=timeout, user_agent=self._user_agent, count=self.count
+        )
 
     def session(self, *, timeout: float) -> requests.Session:
         """Return a `requests` session with the same manners, for libraries that need one."""
         session = _Session()
         session.headers["User-Agent"] = self._user_agent
         session.auth = lambda request: request  # a ~/.netrc entry would replace our Authorization header
-        session.mount("https://", _Adapter(self._tls, timeout))
+        session.mount("https://", _Adapter(self._tls, timeout, self.count))
         return session
 
     def now(self) -> datetime:

@@ -5,10 +5,10 @@ poll re-reads what it has read, in two tiers:
 
 - a *quick* pass reads from shortly before where the last one ended (`OVERLAP`), every cycle;
 - a *full* pass reads from `since`, before which everything has been read for good; it comes `lag / 2` after
-  changes were seen, until a full pass sees nothing younger than `lag`. Each change is thus read two or
-  three times in all, however often the poll runs, and a row that shows up to `lag` late is found.
+  changes were seen, until a full pass sees nothing younger than `lag`. Each change is thus read a handful
+  of times in all, however long the poll runs, and a row that shows up to `lag` late is found.
 
-When nothing changes, every pass is a full one over an empty range: one request, and the cursor stays as it is.
+When nothing changes, every pass is a full one over an empty range: one request, the cursor stays the same.
 Inside a window a connector pages by keyset (`after`), so a cursor can point into the middle of one.
 """
 
@@ -30,7 +30,9 @@ def _to_ms(value: datetime) -> int:
     return (value - _EPOCH) // timedelta(milliseconds=1)
 
 
-def _from_ms(value: int) -> datetime:
+def _from_ms(value: object) -> datetime:
+    if type(value) is not int:
+        raise TypeError
     return _EPOCH + timedelta(milliseconds=value)
 
 
@@ -54,6 +56,19 @@ class Window:
         return replace(self, after=after, newest=latest)
 
 
+def _window(data: dict[str, object]) -> Window:
+    full, after = data["full"], data["after"]
+    if not isinstance(full, bool) or not isinstance(after, str):
+        raise TypeError
+    return Window(
+        start=_from_ms(data["start"]),
+        until=_from_ms(data["until"]),
+        full=full,
+        after=after,
+        newest=_from_ms(data["newest"]) if "newest" in data else None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class PollCursor:
     """A resume point: what has been read for good, how far quick passes came, and a window begun."""
@@ -73,15 +88,7 @@ class PollCursor:
                 since=_from_ms(data["since"]),
                 read=_from_ms(data["read"]) if "read" in data else None,
                 recheck=_from_ms(data["recheck"]) if "recheck" in data else None,
-                window=None
-                if window is None
-                else Window(
-                    start=_from_ms(window["start"]),
-                    until=_from_ms(window["until"]),
-                    full=window["full"],
-                    after=window["after"],
-                    newest=_from_ms(window["newest"]) if "newest" in window else None,
-                ),
+                window=None if window is None else _window(window),
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise CursorError("the stored cursor is not one of this connector's") from error
@@ -118,16 +125,18 @@ class PollCursor:
     def closed(self, window: Window, *, seen_until: datetime, lag: timedelta) -> PollCursor:
         """Return the cursor after the last page of `window`.
 
-        `seen_until` is the server's clock when the window's first page was answered: what was stamped later
-        cannot have been seen, whatever our own clock says. Without news the cursor is as it was before.
+        `seen_until` is the server's clock when the window's first page was asked for: what was stamped later
+        may not have been seen, whatever our own clock says. A connector that hands out cursors inside a
+        window draws `until` in to that moment before, as a run that continues the window cannot know it.
+        Without news the cursor is as it was before.
         """
         before = replace(self, window=None)
         until = min(window.until, seen_until)
         if window.newest is None:
             return before
         if not window.full:
-            if self.read is not None and window.newest <= self.read:
-                return before
+            if self.read is not None and window.newest <= self.read and until <= window.newest + OVERLAP:
+                return before  # what was read before is read again while it lies within the overlap
             return replace(before, read=max(until, self.read or until))
         settled = max(self.since, until - lag)
         if window.newest < settled:

@@ -1,0 +1,96 @@
+"""What the description of a Salesforce object says about the fields that are mapped and written."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from syncsvc.model import Problem
+from syncsvc.remote.connector import Needs
+
+_TEXT_TYPES = {"picklist", "string", "textarea"}
+_COMPOUND_TYPES = {"address", "location"}
+
+Description = Mapping[str, Any]
+"""The answer of `sobjects/NAME/describe`; a field that the user may not read is not in it."""
+
+
+def problems(name: str, needs: Needs, describe: Callable[[str], Description]) -> list[Problem]:
+    """Return what keeps the object `name` from giving and taking what is needed, each with its remedy.
+
+    Also tells of mapped formula fields: polls do not see them change. Relationships such as Account.Name are
+    followed by describing the object they lead to.
+    """
+    described = describe(name)
+    found = [_reading(name, path, describe) for path in sorted(needs.read)]
+    found += [_writing(name, field, fact, described) for fact, field in sorted(needs.write.items())]
+    flags = ["queryable"] + ["updateable"] * bool(needs.write)
+    found += [
+        Problem(name, f"is not {flag} for the user", "give the user read and edit access to the object")
+        for flag in flags
+        if not described[flag]
+    ]
+    stamp = _find("SystemModstamp", described)
+    if stamp is None or not (stamp["filterable"] and stamp["sortable"]):
+        found.append(Problem(f"{name}.SystemModstamp", "cannot be polled by", "choose another object"))
+    return [problem for problem in found if problem is not None]
+
+
+def has(field: str, described: Description) -> bool:
+    """Whether the object has the field, and the user may read it."""
+    return _find(field, described) is not None
+
+
+def _find(field: str, described: Description) -> Mapping[str, Any] | None:
+    return next((each for each in described["fields"] if each["name"] == field), None)
+
+
+def _reading(name: str, path: str, describe: Callable[[str], Description]) -> Problem | None:
+    where, described = f"{name}.{path}", describe(name)
+    *links, last = path.split(".")
+    for link in links:
+        by = next((each for each in described["fields"] if each.get("relationshipName") == link), None)
+        if by is None:
+            return _missing(where, link, described)
+        if len(by["referenceTo"]) != 1:
+            return None  # what a polymorphic relationship leads to differs from row to row
+        described = describe(by["referenceTo"][0])
+    field = _find(last, described)
+    if field is None:
+        return _missing(where, last, described)
+    if field["type"] in _COMPOUND_TYPES:
+        return Problem(where, "is a compound field", "map its parts, such as MailingCity")
+    # A roll-up summary is calculated too, but has no formula, and its changes move the record's stamp.
+    if field["calculated"] and field.get("calculatedFormula", "unknown") is not None:
+        return Problem(
+            where,
+            "is a formula: polls do not see it change, as the record itself does not",
+            "map the fields it is made of, or accept that only sweeps bring its changes",
+        )
+    return None
+
+
+def _missing(where: str, field: str, described: Description) -> Problem:
+    known = {each["name"].casefold(): each["name"] for each in described["fields"]}
+    close = difflib.get_close_matches(field.casefold(), known, n=1)
+    hint = f": did you mean {known[close[0]]}?" if close else ""
+    return Problem(
+        where,
+        f"does not exist, or the user may not read it{hint}",
+        "correct the name, or give the user read access to the field (field-level security)",
+    )
+
+
+def _writing(name: str, field: str, fact: str, described: Description) -> Problem | None:
+    where, found = f"{name}.{field}", _find(field, described)
+    if found is None:
+        return _missing(where, field, described)
+    if not found["updateable"]:
+        remedy = "give the user edit access to the field (field-level security)"
+        return Problem(where, "may not be edited by the user", remedy)
+    fitting = {"datetime"} if fact == "last_updated" else _TEXT_TYPES
+    if found["type"] not in fitting:
+        wanted = " or ".join(sorted(fitting))
+        return Problem(where, f"is of type {found['type']}", f"write {fact} to a field of type {wanted}")
+    return None

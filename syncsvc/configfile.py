@@ -1,0 +1,393 @@
+"""Reads the configuration: one organization file, or a directory of them with `service.toml`.
+
+Every problem of every file is found at once and told as "file:line: key: problem; remedy". A message names
+keys and never repeats a value, so that a secret written in the wrong place is not spread further.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from syncsvc.config import (
+    ConnectorConfig,
+    FieldRule,
+    MemberMap,
+    OrganizationConfig,
+    ServiceConfig,
+)
+from syncsvc.errors import ConfigurationError
+from syncsvc.rules.mapping import MappingError, compile_rule, compile_where
+from syncsvc.rules.values import UnreadableError, check_email
+from syncsvc.settings import Secret, Settings
+from syncsvc.tomllines import Place, lines_of
+
+SERVICE_FILE = "service.toml"
+
+Model = TypeVar("Model", bound=BaseModel)
+Types = Mapping[str, type[Settings]]
+
+_COMMON = frozenset(ConnectorConfig.model_fields) - {"settings"}
+_SYNTAX_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """All that is configured: the service, its organizations in the order of their files, and where from.
+
+    `files` tells the file of each organization by its name.
+    """
+
+    service: ServiceConfig
+    organizations: tuple[OrganizationConfig, ...]
+    path: Path
+    files: Mapping[str, Path]
+
+
+def load(path: Path, types: Types, *, read_secrets: bool = True) -> Installation:
+    """Return what the file or directory configures; `types` are the connector types with their settings.
+
+    With `read_secrets` every secret must be readable now. Raises ConfigurationError with all problems.
+    """
+    if path.is_dir():
+        return _load_directory(path, types, read_secrets=read_secrets)
+    document = _Document(path)
+    service = document.service()
+    organization = document.organization(types, read_secrets=read_secrets)
+    if service is None or organization is None or document.problems:
+        raise ConfigurationError(document.report())
+    return Installation(service, (organization,), path, {organization.name: path})
+
+
+def load_organization(path: Path, types: Types, *, read_secrets: bool = True) -> OrganizationConfig:
+    """Return the organization of one file of a directory; raises ConfigurationError with all its problems."""
+    document = _Document(path)
+    document.refuse_service()
+    organization = document.organization(types, read_secrets=read_secrets)
+    if organization is None or document.problems:
+        raise ConfigurationError(document.report())
+    return organization
+
+
+def json_schema(types: Types) -> dict[str, Any]:
+    """Return the JSON Schema of an organization file, of `service.toml`, and of both in one file."""
+    schema = OrganizationConfig.model_json_schema()
+    definitions = schema["$defs"]
+    definitions["FieldRule"] = {"anyOf": [{"type": "string", "minLength": 1}, definitions["FieldRule"]]}
+    definitions.update(_definitions(ServiceConfig, "ServiceConfig", "ServiceConfig"))
+    common = definitions.pop("ConnectorConfig")
+    del common["properties"]["settings"]
+    definitions.pop("Settings", None)
+    variants = []
+    for name, settings in sorted(types.items()):
+        own = _definitions(settings, f"connector.{name}", f"connector.{name}.{{model}}")
+        table = own[f"connector.{name}"]
+        table["properties"] = {
+            **common["properties"],
+            "type": {"const": name, "description": "the connector's type"},
+            **table.get("properties", {}),
+        }
+        table["required"] = [*common["required"], *table.get("required", [])]
+        definitions.update(own)
+        variants.append({"$ref": f"#/$defs/connector.{name}"})
+    connectors = schema["properties"]["connectors"]
+    names = dict.fromkeys(connectors["patternProperties"], {"oneOf": variants})
+    connectors.update(minProperties=1, additionalProperties=False, patternProperties=names)
+    schema["properties"]["service"] = {"$ref": "#/$defs/ServiceConfig"}
+    required = [name for name in schema.pop("required") if name != "name"]
+    schema["anyOf"] = [{"required": required}, {"required": ["service"], "maxProperties": 1}]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "syncsvc configuration",
+    }
+
+
+def _definitions(model: type[BaseModel], name: str, template: str) -> dict[str, Any]:
+    schema = model.model_json_schema(ref_template=f"#/$defs/{template}")
+    inner = schema.pop("$defs", {})
+    return {template.format(model=key): value for key, value in inner.items()} | {name: schema}
+
+
+def _load_directory(path: Path, types: Types, *, read_secrets: bool) -> Installation:
+    files = sorted(file for file in path.glob("*.toml") if not file.name.startswith("."))
+    documents = [_Document(file) for file in files]
+    service: ServiceConfig | None = ServiceConfig()
+    loaded: dict[Path, OrganizationConfig] = {}
+    for document in documents:
+        if document.path.name == SERVICE_FILE:
+            service = document.service(alone=True)
+            continue
+        document.refuse_service()
+        organization = document.organization(types, read_secrets=read_secrets)
+        if organization is not None:
+            loaded[document.path] = organization
+    _refuse_twins([document for document in documents if document.path.name != SERVICE_FILE])
+    problems = [problem for document in documents for problem in document.report()]
+    if not {file.name for file in files} - {SERVICE_FILE}:
+        problems.append(f"{path}: no organization is configured; put a file NAME.toml there")
+    if problems or service is None:
+        raise ConfigurationError(problems)
+    by_name = {organization.name: file for file, organization in loaded.items()}
+    return Installation(service, tuple(loaded.values()), path, by_name)
+
+
+def _refuse_twins(documents: Sequence[_Document]) -> None:
+    for key, remedy in (
+        ("name", "give each organization its own"),
+        ("organization_id", "one organization is one file, so put both in one"),
+    ):
+        first: dict[str, Path] = {}
+        for document in documents:
+            value = document.data.get(key, document.path.stem if key == "name" else None)
+            if isinstance(value, str) and first.setdefault(value, document.path) != document.path:
+                document.add((key,), f"is that of {first[value]} too; {remedy}")
+
+
+class _Document:
+    """One file: its data, where each key stands, and the problems found so far."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.data: dict[str, Any] = {}
+        self._lines: dict[Place, int] = {}
+        self._own: dict[str, Mapping[str, Any] | Settings] = {}
+        self._problems: list[tuple[int, str]] = []
+        try:
+            text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+            self.data = tomllib.loads(text)
+            self._lines = lines_of(text)
+        except OSError as error:
+            self._problem(0, f"cannot be read: {error.strerror or error}; correct path or permissions")
+        except UnicodeDecodeError:
+            self._problem(0, "is not text in UTF-8; save it as such")
+        except tomllib.TOMLDecodeError as error:
+            line = int(found[1] or 0) if (found := _SYNTAX_LINE.search(str(error))) else 0
+            self._problem(line, f"{_SYNTAX_LINE.sub('', str(error))}; correct the TOML syntax")
+        self.readable = not self._problems
+
+    def add(self, place: Place, problem: str) -> None:
+        """Note a problem of the key at `place`."""
+        line = next((self._lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in self._lines), 0)
+        self._problem(line, f"{'.'.join(map(str, place))}: {problem}" if place else problem)
+
+    def _problem(self, line: int, text: str) -> None:
+        self._problems.append((line, f"{self.path}:{line}: {text}" if line else f"{self.path}: {text}"))
+
+    @property
+    def problems(self) -> bool:
+        """Whether anything was found."""
+        return bool(self._problems)
+
+    def report(self) -> list[str]:
+        """Return the problems in the order of their lines, each once."""
+        return list(dict.fromkeys(text for _, text in sorted(self._problems, key=lambda item: item[0])))
+
+    def refuse_service(self) -> None:
+        """Note that `[service]` does not belong here."""
+        if "service" in self.data:
+            self.add(("service",), f"belongs in {SERVICE_FILE} of the same directory; move it there")
+
+    def service(self, *, alone: bool = False) -> ServiceConfig | None:
+        """Return the `[service]` table, its defaults where there is none; `alone` refuses all else."""
+        if not self.readable:
+            return None
+        for key in self.data.keys() - {"service"} if alone else ():
+            self.add((key,), f"is not known in {SERVICE_FILE}, which holds [service] only; move it")
+        ca_file = _table(self.data, "service").get("ca_file")
+        if isinstance(ca_file, str) and ca_file and not Path(ca_file).is_file():
+            self.add(("service", "ca_file"), "names no file; correct the path")
+        return self._validated(ServiceConfig, self.data.get("service", {}), ("service",))
+
+    def organization(self, types: Types, *, read_secrets: bool) -> OrganizationConfig | None:
+        """Return the organization, None where a problem was found."""
+        if not self.readable:
+            return None
+        data = {"name": self.path.stem} | {key: value for key, value in self.data.items() if key != "service"}
+        connectors = data.get("connectors")
+        if isinstance(connectors, dict):
+            if not connectors:
+                self.add(("connectors",), "is empty; add a table [connectors.NAME]")
+            tables = connectors.items()
+            data["connectors"] = {key: self._connector(key, table, types) for key, table in tables}
+        organization = self._validated(OrganizationConfig, data, ())
+        for place, problem in _checks(data):
+            self.add(place, problem)
+        if read_secrets:
+            for place, secret in _all_secrets(_table(data, "wallet"), self._own):
+                if unreadable := _unreadable(secret):
+                    self.add(place, f"{unreadable}; set it, or name another")
+        return None if self.problems else organization
+
+    def _connector(self, name: str, table: Any, types: Types) -> Any:
+        kind = table.get("type") if isinstance(table, dict) else None
+        if not isinstance(kind, str):
+            return table
+        place = ("connectors", name)
+        common = {key: value for key, value in table.items() if key in _COMMON}
+        own = {key: value for key, value in table.items() if key not in _COMMON}
+        if kind not in types:
+            known = ", ".join(sorted(types)) or "none"
+            self.add((*place, "type"), f"is no type of connector that is installed; known here: {known}")
+            return common
+        settings = self._validated(types[kind], own, place, beside=_COMMON)
+        self._own[name] = own if settings is None else settings
+        return common if settings is None else common | {"settings": settings}
+
+    def _validated(
+        self, model: type[Model], data: Any, place: Place, *, beside: frozenset[str] = frozenset()
+    ) -> Model | None:
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            for item in error.errors(include_url=False, include_input=False):
+                inner = _present(item["loc"], data)
+                self.add((*place, *inner), _told(item, _known(model, inner[:-1]) | beside))
+            return None
+
+
+def _present(place: Place, data: Any) -> Place:
+    """Return the place without what pydantic adds to it: tags of unions and the like."""
+    present: list[str | int] = []
+    for number, key in enumerate(place, start=1):
+        if isinstance(data, dict) and (key in data or number == len(place)) and key != "[key]":
+            data = data.get(key)
+        elif isinstance(data, list) and isinstance(key, int):
+            data = data[key]
+        else:
+            continue
+        present.append(key)
+    return tuple(present)
+
+
+def _told(item: Any, known: frozenset[str]) -> str:
+    context = item.get("ctx", {})
+    match item["type"]:
+        case "missing":
+            return "is missing; add it"
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
+            return f"is not known; {advice}"
+        case "enum" | "literal_error":
+            return f"is not accepted; write {context['expected']}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            known_tags = context.get("expected_tags", "the kind that is meant")
+            return f"is not accepted; as {context['discriminator']} write {known_tags}"
+        case "value_error":
+            return str(context["error"])
+        case _:
+            return f"is not accepted; {item['msg'][:1].lower()}{item['msg'][1:]}"
+
+
+def _known(model: type[BaseModel], place: Place) -> frozenset[str]:
+    models = {model}
+    for key in place:
+        inner = [item.model_fields[str(key)].annotation for item in models if str(key) in item.model_fields]
+        # What is no field here is the name of a table in a table of tables, or a number in a list.
+        models = {found for annotation in inner for found in _models(annotation)} or models
+    return frozenset(name for item in models for name in item.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _checks(data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    """Yield what no single table can tell, from the data as it was written."""
+    wallet = _table(data, "wallet")
+    witness = wallet.get("witness")
+    if isinstance(witness, str) and witness:
+        try:
+            check_email(witness)
+        except UnreadableError as error:
+            yield ("wallet", "witness"), f"{error}; name a member of your own"
+    for name, connector in _table(data, "connectors").items():
+        if isinstance(connector, dict):
+            for place, problem in _connector_checks(connector, wallet):
+                yield ("connectors", name, *place), problem
+
+
+def _connector_checks(connector: Mapping[str, Any], wallet: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
+    member = _table(connector, "member")
+    if member and "name" not in member:
+        yield ("member", "name"), "is missing; the wallet takes no member without a name"
+    for field in ("brand_id", "storecard"):
+        if member and field not in member and field not in wallet:
+            yield ("member", field), f"comes from nowhere; set wallet.{field}, or map it here"
+    uses: dict[Place, frozenset[str]] = {}
+    for place, written in _rules(connector):
+        try:
+            uses[place] = _fields(place, written)
+        except MappingError as error:
+            yield place, str(error)
+        except ValidationError:
+            continue  # told with the other problems of form
+    for fact, field in _table(connector, "write_back").items():
+        for place in (place for place, fields in uses.items() if field in fields):
+            yield place, f"reads {field}, which write_back.{fact} writes; keep the two apart"
+
+
+def _rules(connector: Mapping[str, Any]) -> Iterator[tuple[Place, Any]]:
+    for field, written in _table(connector, "member").items():
+        if field in MemberMap.model_fields:
+            yield ("member", field), written
+    if isinstance(where := connector.get("where"), str):
+        yield ("where",), where
+
+
+def _fields(place: Place, written: Any) -> frozenset[str]:
+    if place == ("where",):
+        where = compile_where(written)
+        return where.fields if where is not None else frozenset()
+    return compile_rule(str(place[-1]), FieldRule.model_validate(written)).fields
+
+
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    table = data.get(key)
+    return table if isinstance(table, dict) else {}
+
+
+def _all_secrets(
+    wallet: Mapping[str, Any], own: Mapping[str, Mapping[str, Any] | Settings]
+) -> Iterator[tuple[Place, Secret]]:
+    for key in ("token", "log_token"):
+        yield from _secrets(wallet.get(key), ("wallet", key))
+    for name, settings in own.items():
+        for key, value in dict(settings).items():
+            yield from _secrets(value, ("connectors", name, key))
+
+
+def _secrets(value: Any, place: Place) -> Iterator[tuple[Place, Secret]]:
+    if isinstance(value, Secret):
+        yield place, value
+    elif isinstance(value, BaseModel):
+        for key, inner in value:
+            yield from _secrets(inner, (*place, key))
+    elif isinstance(value, dict):
+        if value.keys() in ({"env"}, {"file"}) and all(
+            isinstance(item, str) and item for item in value.values()
+        ):
+            yield place, Secret(**value)
+        for key, inner in value.items():
+            yield from _secrets(inner, (*place, key))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _secrets(inner, (*place, number))
+
+
+def _unreadable(secret: Secret) -> str | None:
+    try:
+        return secret.problem()
+    except UnicodeDecodeError:
+        return f"file {secret.file} is not text in UTF-8"

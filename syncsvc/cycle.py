@@ -1,0 +1,434 @@
+"""One cycle of one organization: settle, pull, brakes, deliver, confirm, write back.
+
+The cycle is level-triggered: the state holds what each member should be and what is proven, and a cycle
+closes the difference. Every step can be cut at any point and is resumed by the next cycle. Trouble with one
+connector ends that connector's part; the others, and the delivery of what is known, go on.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from syncsvc.errors import OperatorError, StateError, StoppedError, TransientError
+from syncsvc.model import Written
+from syncsvc.organization import OpenConnector, Organization
+from syncsvc.remote.retry import repeat
+from syncsvc.rules.brakes import Brake, Tripped, judge_delivery, judge_sweep
+from syncsvc.rules.settling import Decision, Grade, Reading, Terms, Verdict
+from syncsvc.stages.confirm import read_log
+from syncsvc.stages.deliver import Delivered, Delivery, deliver
+from syncsvc.stages.pull import Pulled, pull, sweep
+from syncsvc.stages.settle import Settled, settle_abandoned, settle_doubts
+from syncsvc.stages.write_back import write_back
+from syncsvc.state.database import to_ms
+from syncsvc.state.outbox import Batch
+from syncsvc.state.tables import Lane
+from syncsvc.watch.log import bound, logger
+from syncsvc.watch.report import ConnectorReport, CycleReport, Outcome
+
+log = logger()
+
+_LOG_ATTEMPTS = 3
+
+Progress = Callable[[str, str, int, int | None], None]
+"""Told as work proceeds: the step, the connector or brand, how many, and of how many where that is known."""
+
+
+def no_progress(step: str, where: str, done: int, expected: int | None) -> None:
+    """Tell nobody."""
+    del step, where, done, expected
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a cycle has come to so far."""
+
+    pulled: dict[str, Pulled] = field(default_factory=dict)
+    delivered: Delivered = field(default_factory=Delivered)
+    settled: Settled = field(default_factory=Settled)
+    written: Counter[Written] = field(default_factory=Counter)
+    stages: dict[str, float] = field(default_factory=dict)
+    moved: int = 0
+    transient: list[str] = field(default_factory=list)
+    degraded: list[str] = field(default_factory=list)
+    held_by: list[str] = field(default_factory=list)
+    stopped: bool = False
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """Every error, in the order of the stages."""
+        return (*self.transient, *self.degraded)
+
+
+class Cycle:
+    """One pass over one organization; used once."""
+
+    def __init__(
+        self,
+        organization: Organization,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        progress: Progress = no_progress,
+        full: bool = False,
+        send: bool = True,
+    ) -> None:
+        """Prepare a cycle; `full` sweeps every connector now, without `send` it ends after the brakes."""
+        self.id = secrets.token_hex(6)
+        self._organization = organization
+        self._store = organization.store
+        self._network = organization.network
+        self._stopping = stopping
+        self._progress = progress
+        self._full = full
+        self._send = send
+        self._tally = Tally()
+        self._most_points = organization.config.brakes.max_points_per_member
+        self._requests = {name: it.network.requests for name, it in organization.connectors.items()}
+
+    def run(self) -> CycleReport:
+        """Do everything that can be done now, and say what it came to. Never raises for passing trouble."""
+        started, clock = self._network.now(), time.monotonic()
+        with bound(organization=self._organization.config.name, cycle=self.id):
+            try:
+                self._run()
+            except StoppedError:
+                self._tally.stopped = True
+            except StateError as error:
+                self._tally.transient.append(str(error))
+                log.error("state_failed", reason=str(error))
+            report = self._report(time.monotonic() - clock)
+            if self._did_something():
+                self._store.reports.save_cycle(
+                    self.id,
+                    started=to_ms(started),
+                    finished=to_ms(self._network.now()),
+                    outcome=report.outcome,
+                    facts=report.facts(),
+                )
+            log.info("cycle_finished", **report.facts())
+        return report
+
+    def _run(self) -> None:
+        with self._stage("settle"):
+            self._settle()
+        for connector in self._organization.connectors.values():
+            with self._stage("pull"), bound(connector=connector.name):
+                self._pull(connector)
+        with self._stage("brakes"):
+            held = self._brakes()
+        if not self._send:
+            return
+        if not held:
+            with self._stage("deliver"):
+                self._deliver()
+        with self._stage("confirm"):
+            self._confirm()
+        for connector in self._organization.connectors.values():
+            with self._stage("write_back"), bound(connector=connector.name):
+                self._write_back(connector)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Time a stage; passing trouble in it ends the stage and is noted."""
+        begun = time.monotonic()
+        try:
+            yield
+        except TransientError as error:
+            self._tally.transient.append(str(error))
+            log.warning("stage_cut_short", stage=name, reason=str(error), retry_after=error.retry_after)
+        except OperatorError as error:
+            self._tally.degraded.append(str(error))
+            log.error("stage_needs_operator", stage=name, reason=str(error))
+        finally:
+            spent = self._tally.stages.get(name, 0.0)
+            self._tally.stages[name] = spent + time.monotonic() - begun
+
+    def _settle(self) -> None:
+        settlements, wallet = self._store.settlements, self._organization.config.wallet
+        rows = settle_abandoned(settlements, settle_after=wallet.settle_after, now=self._network.now())
+        if rows:
+            self._tally.settled.abandoned = rows
+            log.warning("batches_were_abandoned", rows=rows)
+        if self._send and self._store.settlements.in_doubt():
+            self._read_logs()
+            self._settle_doubts()
+
+    def _settle_doubts(self) -> None:
+        wallet = self._organization.config.wallet
+        terms = Terms(
+            wallet.settle_after, wallet.give_up_after, Grade(wallet.evidence), Decision(wallet.on_doubt)
+        )
+        settled = settle_doubts(self._store.settlements, terms, now=self._network.now)
+        tally = self._tally.settled
+        tally.landed += settled.landed
+        tally.refuted += settled.refuted
+        tally.held += settled.held
+        tally.skipped += settled.skipped
+        if settled.landed or settled.refuted:
+            log.info("doubts_settled", landed=settled.landed, refuted=settled.refuted)
+        if settled.held:
+            log.error("doubts_held", rows=settled.held, remedy="see `syncsvc status` and `syncsvc explain`")
+
+    def _pull(self, connector: OpenConnector) -> None:
+        pulled = self._tally.pulled.setdefault(connector.name, Pulled())
+        intake = self._store.intake
+        try:
+            pulled.merge(
+                pull(
+                    connector.connector,
+                    connector.id,
+                    reader=connector.reader,
+                    intake=intake,
+                    now=self._network.now,
+                    stopping=self._stopping,
+                    tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
+                )
+            )
+            if self._sweep_due(connector):
+                self._sweep(connector, pulled)
+        except OperatorError as error:
+            if intake.set_trouble(connector.id, str(error)):
+                log.error("connector_paused", reason=str(error))
+            self._tally.degraded.append(f"{connector.name}: {error}")
+            return
+        except TransientError as error:
+            self._tally.transient.append(f"{connector.name}: {error}")
+            log.warning("pull_cut_short", reason=str(error), retry_after=error.retry_after)
+            return
+        finally:
+            self._tell_of(pulled)
+        if intake.set_trouble(connector.id, None):
+            log.info("connector_resumed")
+
+    def _tell_of(self, pulled: Pulled) -> None:
+        for record, name in pulled.refusals:
+            log.debug("contact_quarantined", record=record, field=name)
+        if pulled.cursor_lost:
+            log.warning("cursor_lost", remedy="everything is read again")
+        if pulled.fallen:
+            log.warning("points_fell", members=pulled.fallen)
+
+    def _sweep_due(self, connector: OpenConnector) -> bool:
+        progress = self._store.intake.progress(connector.id)
+        if progress.cursor is None or progress.sweep_cursor is not None or progress.swept_at is None:
+            return True
+        if self._full or progress.mapping != connector.mapping:
+            return True
+        every = self._organization.config.schedule.sweep_every // timedelta(milliseconds=1)
+        if to_ms(self._network.now()) - progress.swept_at >= every:
+            return True
+        released = f"{Brake.GONE_SHARE}:{connector.name}"
+        return any(it.brake == released and it.released_by is not None for it in self._store.holds.open())
+
+    def _sweep(self, connector: OpenConnector, pulled: Pulled) -> None:
+        swept = sweep(
+            connector.connector,
+            connector.id,
+            reader=connector.reader,
+            intake=self._store.intake,
+            first_run=self._organization.config.first_run,
+            now=self._network.now,
+            stopping=self._stopping,
+            tell=lambda done, expected: self._progress("sweep", connector.name, done, expected),
+        )
+        pulled.merge(swept)
+        if swept.cursor_lost:
+            return
+        progress = self._store.intake.progress(connector.id)
+        missing, known = self._store.intake.missing(connector.id, progress.sweep)
+        tripped = judge_sweep(
+            known=known, missing=missing, max_gone_share=self._organization.config.brakes.max_gone_share
+        )
+        scope = f":{connector.name}"
+        if tripped is None:
+            self._store.holds.lapse([f"{Brake.GONE_SHARE}{scope}"], now=self._network.now())
+        held = self._hold([] if tripped is None else [tripped], scope)
+        pulled.gone += self._store.intake.finish_sweep(
+            connector.id,
+            sweep=progress.sweep,
+            mapping=connector.mapping,
+            bury=not held,
+            now=self._network.now(),
+        )
+
+    def _brakes(self) -> bool:
+        """Judge what would be sent; returns whether the whole delivery is held."""
+        brakes, holds = self._organization.config.brakes, self._store.holds
+        totals = self._store.outbox.totals(brakes.max_points_per_member)
+        tripped = judge_delivery(
+            totals,
+            max_share=brakes.max_share,
+            max_points_per_cycle=brakes.max_points_per_cycle,
+            max_points_per_member=brakes.max_points_per_member,
+        )
+        over = {Brake.SHARE, Brake.POINTS_PER_CYCLE, Brake.POINTS_PER_MEMBER} - {it.brake for it in tripped}
+        holds.lapse(sorted(over), now=self._network.now())
+        single = [it for it in tripped if it.brake is Brake.POINTS_PER_MEMBER]
+        whole = self._hold([it for it in tripped if it not in single], "")
+        if single and not whole and not self._hold(single, ""):
+            self._most_points = single[0].amount
+        return whole
+
+    def _hold(self, tripped: list[Tripped], scope: str) -> bool:
+        """Hold what trips a brake, and say so when it is news; returns whether anything is held."""
+        if not tripped:
+            return False
+        known = {hold.brake for hold in self._store.holds.open()}
+        held = self._store.holds.apply(tripped, scope=scope, now=self._network.now())
+        for it in held:
+            name = f"{it.brake}{scope}"
+            self._tally.held_by.append(name)
+            if name not in known:
+                log.error(
+                    "brake_tripped", brake=name, detail=it.detail, remedy="look, then `syncsvc release`"
+                )
+        return bool(held)
+
+    def _deliver(self) -> None:
+        outbox, wallet = self._store.outbox, self._organization.config.wallet
+        if not outbox.brands_due():
+            return
+        if outbox.has_due(Lane.POINTS, most=self._most_points):
+            self._read_logs()
+        delivery = Delivery(
+            cycle=self.id,
+            batch_size=wallet.batch_size,
+            most_points=self._most_points,
+            settle_after=wallet.settle_after,
+            now=self._network.now,
+            stopping=self._stopping,
+            tell=self._tell_of_batch,
+        )
+        deliver(
+            self._organization.wallet,
+            outbox,
+            self._store.settlements,
+            self._store.confirmations,
+            delivery,
+            self._tally.delivered,
+        )
+
+    def _tell_of_batch(self, batch: Batch, reading: Reading) -> None:
+        facts = {
+            "batch": batch.id,
+            "lane": batch.lane.name.lower(),
+            "rows": len(batch.users),
+            "points": batch.points,
+            "verdict": str(reading.verdict),
+            "detail": reading.detail,
+        }
+        if reading.verdict is Verdict.LANDED:
+            log.debug("batch_settled", **facts)
+        else:
+            log.warning("batch_not_landed", **facts)
+        self._progress("deliver", batch.brand_id, self._tally.delivered.landed, None)
+
+    def _confirm(self) -> None:
+        schedule, confirmations = self._organization.config.schedule, self._store.confirmations
+        doubts = self._store.settlements.in_doubt()
+        due = to_ms(self._network.now() - schedule.log_every)
+        reads = [confirmations.last_read(brand_id) for brand_id in confirmations.brands()]
+        if not (doubts or self._tally.delivered.sent or any(read is None or read <= due for read in reads)):
+            return
+        self._read_logs()
+        if doubts:
+            self._settle_doubts()
+        if self._tally.delivered.landed:
+            confirmations.measure(self.id)
+
+    def _read_logs(self) -> None:
+        for brand_id in self._store.confirmations.brands():
+            self._tally.moved += repeat(
+                lambda brand_id=brand_id: read_log(  # type: ignore[misc]
+                    self._organization.wallet,
+                    self._store.confirmations,
+                    brand_id,
+                    now=self._network.now,
+                    stopping=self._stopping,
+                ),
+                network=self._network,
+                attempts=_LOG_ATTEMPTS,
+            )
+
+    def _write_back(self, connector: OpenConnector) -> None:
+        if not connector.needs.write or self._store.intake.progress(connector.id).trouble:
+            return
+        outcomes = write_back(
+            connector.connector,
+            connector.id,
+            fields=connector.needs.write,
+            write_backs=self._store.write_backs,
+            now=self._network.now,
+            stopping=self._stopping,
+        )
+        self._tally.written += outcomes
+        self._progress("write back", connector.name, outcomes.total(), None)
+        if outcomes[Written.REFUSED]:
+            log.warning("write_backs_refused", records=outcomes[Written.REFUSED])
+
+    def _did_something(self) -> bool:
+        tally = self._tally
+        return bool(
+            any(pulled.changed or pulled.gone for pulled in tally.pulled.values())
+            or tally.delivered.sent
+            or tally.written
+            or tally.moved
+            or tally.settled.landed
+            or tally.settled.refuted
+            or tally.settled.held
+        )
+
+    def _report(self, duration: float) -> CycleReport:
+        tally, delivered = self._tally, self._tally.delivered
+        in_doubt, held = self._store.reports.unsettled_rows()
+        quarantined = self._store.reports.quarantined()
+        if tally.stopped:
+            outcome = Outcome.STOPPED
+        elif tally.transient:
+            outcome = Outcome.TRANSIENT
+        elif tally.degraded or tally.held_by or in_doubt or held or quarantined:
+            outcome = Outcome.DEGRADED
+        else:
+            outcome = Outcome.OK
+        pulled = tally.pulled.values()
+        changed = sum(it.changed for it in pulled)
+        read = sum(it.read for it in pulled)
+        return CycleReport(
+            organization=self._organization.config.name,
+            cycle=self.id,
+            outcome=outcome,
+            duration=duration,
+            stages=tally.stages,
+            read=read,
+            changed=changed,
+            echoes=max(0, read - changed),
+            excluded=sum(it.excluded for it in pulled),
+            quarantined=quarantined,
+            gone=sum(it.gone for it in pulled),
+            rows_sent=delivered.sent.total(),
+            rows_landed=delivered.landed + tally.settled.landed,
+            rows_in_doubt=delivered.doubted,
+            points_sent=delivered.points_sent,
+            points_landed=delivered.points_landed,
+            in_doubt=in_doubt,
+            held=held,
+            written_back=tally.written[Written.WRITTEN] + tally.written[Written.MERGED],
+            write_back_failed=tally.written[Written.REFUSED] + tally.written[Written.RETRY],
+            errors=tally.errors,
+            connectors={name: self._connector_report(name, it) for name, it in tally.pulled.items()},
+            lanes=delivered.sent,
+            batches=delivered.batches,
+        )
+
+    def _connector_report(self, name: str, pulled: Pulled) -> ConnectorReport:
+        return ConnectorReport(
+            read=pulled.read,
+            changed=pulled.changed,
+            requests=self._organization.connectors[name].network.requests - self._requests[name],
+        )

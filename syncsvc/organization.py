@@ -1,0 +1,83 @@
+"""An organization ready to work: its state, its wallet, and its connectors, opened from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from syncsvc.config import OrganizationConfig
+from syncsvc.remote.connector import Connector, ConnectorType, Needs
+from syncsvc.remote.transport import Network
+from syncsvc.remote.wallet import WalletClient
+from syncsvc.rules.intake import Reader
+from syncsvc.rules.mapping import Mapper
+from syncsvc.state.database import Database
+from syncsvc.state.store import Store, open_store
+
+ConnectorTypes = Mapping[str, ConnectorType]
+"""The connector types that are installed, by the name the configuration calls them."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenConnector:
+    """One connector at work: `mapping` is the digest of everything that decides what its contacts become."""
+
+    name: str
+    id: int
+    connector: Connector
+    reader: Reader
+    needs: Needs
+    mapping: str
+    network: Network
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """One organization at work; a context manager that gives its connections back."""
+
+    config: OrganizationConfig
+    store: Store
+    wallet: WalletClient
+    network: Network
+    connectors: dict[str, OpenConnector] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Give back every connection."""
+        for it in self.connectors.values():
+            it.connector.close()
+        self.wallet.close()
+
+    def __enter__(self) -> Self:
+        """Return the organization."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def open_organization(
+    config: OrganizationConfig, database: Database, *, types: ConnectorTypes, network: Network
+) -> Organization:
+    """Return a configured organization ready to work; makes no request yet."""
+    store = open_store(database, config)
+    wallet = WalletClient(config.organization_id, config.wallet, network)
+    organization = Organization(config, store, wallet, network)
+    for name, settings in config.connectors.items():
+        mapper = Mapper(settings, config.wallet)
+        needs = Needs(mapper.needs, settings.write_back.model_dump(exclude_none=True))
+        branch = network.branch()
+        organization.connectors[name] = OpenConnector(
+            name=name,
+            id=store.connectors.get(name, 0),
+            connector=types[settings.type](settings.settings, needs, branch),
+            reader=Reader(mapper, store.fingerprinter, needs.write),
+            needs=needs,
+            mapping=f"{mapper.digest}:{','.join(needs.fields)}",
+            network=branch,
+        )
+    return organization

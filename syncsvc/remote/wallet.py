@@ -1,0 +1,198 @@
+"""The Wallet App API: member imports, and the log of when members last received points.
+
+Facts: API page "imports" of api-docs.walletapp.co (both published versions). Redirects are never followed,
+the brand of the log stands in the query or the body as configured, and the log is read as a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+import ijson
+import orjson
+
+from syncsvc.config import LogBrandIn, WalletConfig
+from syncsvc.errors import CredentialsError, LostAnswerError, OperatorError, SyncError, TransientError
+from syncsvc.model import Problem
+from syncsvc.remote.transport import Answer, Body, Network
+from syncsvc.rules.values import Instant, UnreadableError, read_instant
+from syncsvc.settings import Secret
+
+_CHUNK = 256 * 1024
+_LOG_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ImportAnswer:
+    """A whole answer to an import: its status and its JSON, None where it was none."""
+
+    status: int
+    body: Any
+    retry_after: float | None
+
+
+class WalletClient:
+    """Calls the wallet API for one organization."""
+
+    def __init__(self, organization_id: str, wallet: WalletConfig, network: Network) -> None:
+        """Make no request yet."""
+        self._organization_id = organization_id
+        self._wallet = wallet
+        self._network = network
+        self._client = network.client(wallet.base_url, timeout=wallet.timeout.total_seconds())
+        self._offset = timedelta()
+
+    def now(self) -> datetime:
+        """Return the wallet's own clock, as far as its answers have told it."""
+        return self._network.now() + self._offset
+
+    def import_members(self, users: Sequence[Mapping[str, Any]]) -> ImportAnswer:
+        """Send one import and return the answer, whatever its status.
+
+        Makes exactly one request and never repeats it. Raises NotSentError where nothing can have happened,
+        LostAnswerError where anything can.
+        """
+        content = orjson.dumps({"organization_id": self._organization_id, "users": users})
+        answer = self._client.send(
+            "POST", self._wallet.import_path, content=content, headers=self._authorization(self._wallet.token)
+        )
+        self._learn_clock(answer)
+        return ImportAnswer(answer.status, _json(answer.body), answer.retry_after)
+
+    def log(self, brand_id: str) -> Iterator[list[tuple[str, str, Instant | None]]]:
+        """Yield the brand's log in pieces: (email as the wallet spells it, the wallet's text, its time).
+
+        The time is None where the text cannot be read as one. Entries without an email are left out. Raises
+        TransientError where the log cannot be read to its end, OperatorError where a person must act.
+        """
+        zone = self._wallet.zone
+        with self._open_log(brand_id) as body:
+            entries, success = ijson.sendable_list(), ijson.sendable_list()
+            parsers = (
+                ijson.items_coro(entries, "data.item", use_float=True),
+                ijson.items_coro(success, "success"),
+            )
+            try:
+                while chunk := body.read(_CHUNK):
+                    for parser in parsers:
+                        parser.send(chunk)
+                    if entries:
+                        yield [entry for item in entries if (entry := _entry(item, zone)) is not None]
+                        entries.clear()
+                for parser in parsers:
+                    parser.close()
+            except ijson.JSONError as error:
+                raise LostAnswerError(f"GET {self._wallet.log_path}: the log is not whole JSON") from error
+            if success != [True]:
+                raise TransientError(f"GET {self._wallet.log_path}: the wallet does not say success")
+
+    def check(self, brand_ids: Sequence[str]) -> list[Problem]:
+        """Return what keeps the wallet from being used: the tokens, their abilities, each brand's log."""
+        problems = []
+        for brand_id in brand_ids:
+            try:
+                for _ in self.log(brand_id):
+                    break
+            except SyncError as error:
+                problems.append(Problem("wallet", str(error), _remedy(error)))
+        try:
+            answer = self.import_members([])
+        except TransientError as error:
+            problems.append(Problem("wallet", str(error), _remedy(error)))
+            return problems
+        if answer.status not in {HTTPStatus.OK, HTTPStatus.UNPROCESSABLE_ENTITY}:
+            problems.append(
+                Problem(
+                    "wallet",
+                    f"POST {self._wallet.import_path} answers {answer.status} to an empty import",
+                    "give wallet.token the ability `import`; check wallet.base_url and wallet.import_path",
+                )
+            )
+        return problems
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._client.close()
+
+    @contextmanager
+    def _open_log(self, brand_id: str) -> Iterator[Body]:
+        path, asked = self._wallet.log_path, {"brand_id": brand_id}
+        in_body = self._wallet.log_brand_in is LogBrandIn.BODY
+        with self._client.stream(
+            "GET",
+            path,
+            params=None if in_body else asked,
+            json=asked if in_body else None,
+            headers=self._authorization(self._wallet.log_token or self._wallet.token),
+            deadline=_LOG_SECONDS,
+        ) as (head, body):
+            self._learn_clock(head)
+            _raise_for_log(head, path)
+            yield body
+
+    def _authorization(self, token: Secret) -> dict[str, str]:
+        try:
+            return {"Authorization": f"Bearer {token.read()}"}
+        except (KeyError, OSError) as error:
+            raise CredentialsError(f"the wallet token cannot be read: {token.problem()}") from error
+
+    def _learn_clock(self, answer: Answer) -> None:
+        if answer.date is not None:
+            self._offset = answer.date - self._network.now().replace(microsecond=0)
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        return None
+
+
+def _entry(item: Any, zone: Any) -> tuple[str, str, Instant | None] | None:
+    email = item.get("email") if isinstance(item, dict) else None
+    if not isinstance(email, str):
+        return None
+    value = item.get("last_updated")
+    if value is None or value == "":
+        return None
+    try:
+        instant = read_instant(value, zone=zone)
+    except UnreadableError:
+        instant = None
+    return email.strip(), str(value), instant
+
+
+def _raise_for_log(head: Answer, path: str) -> None:
+    describe = f"GET {path}: {head.status}"
+    match head.status:
+        case HTTPStatus.OK:
+            return
+        case HTTPStatus.UNAUTHORIZED:
+            raise CredentialsError(f"{describe}: the token is not accepted")
+        case HTTPStatus.FORBIDDEN:
+            raise CredentialsError(f"{describe}: the token lacks the ability `brand.import`")
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            raise TransientError(f"{describe}: too many requests", retry_after=head.retry_after)
+        case HTTPStatus.NOT_FOUND | HTTPStatus.METHOD_NOT_ALLOWED:
+            raise OperatorError(f"{describe}: no such log; check wallet.log_path and the brand")
+        case HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise OperatorError(
+                f"{describe}: the brand is refused; check wallet.brand_id, wallet.log_brand_in"
+            )
+        case status if status // 100 == 3:
+            raise OperatorError(f"{describe}: a redirect; wallet.base_url is not the API's")
+        case _:
+            raise TransientError(f"{describe}: the wallet failed", retry_after=head.retry_after)
+
+
+def _remedy(error: SyncError) -> str:
+    if isinstance(error, CredentialsError):
+        return "make a token with the abilities `import` and `brand.import` in the wallet's dashboard"
+    if isinstance(error, OperatorError):
+        return "compare the wallet table with the API's documentation"
+    return "check wallet.base_url, the network, and service.ca_file; then try again"

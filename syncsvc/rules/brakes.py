@@ -1,0 +1,98 @@
+"""Brakes: limits on what one cycle may change, judged before its first request.
+
+A tripped brake is a suspicion, not an error: a broken job in the CRM looks like a busy day at first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+SMALLEST_KNOWN = 100
+"""Shares are judged from this many known members on: of three members, one is already 33 %."""
+
+
+class Brake(StrEnum):
+    """The limits, by their configuration keys."""
+
+    SHARE = "max_share"
+    GONE_SHARE = "max_gone_share"
+    POINTS_PER_MEMBER = "max_points_per_member"
+    POINTS_PER_CYCLE = "max_points_per_cycle"
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a delivery would send: members known before it, how many of them change, and the points."""
+
+    known: int
+    changed: int
+    new: int
+    points: int
+    largest: int
+    over_member_limit: int = 0
+
+    @property
+    def members(self) -> int:
+        """How many members would be sent at all."""
+        return self.changed + self.new
+
+
+@dataclass(frozen=True, slots=True)
+class Tripped:
+    """A limit that would be exceeded: by which amount, and said so that a person can decide.
+
+    `amount` is the number a release stands for: a delivery of up to that many passes once it is released.
+    """
+
+    brake: Brake
+    amount: int
+    detail: str
+
+
+def judge_delivery(
+    totals: Totals, *, max_share: float, max_points_per_cycle: int | None, max_points_per_member: int | None
+) -> list[Tripped]:
+    """Return the brakes that a delivery of these totals trips; `max_share` is a fraction."""
+    tripped = []
+    if totals.known >= SMALLEST_KNOWN and totals.changed > max_share * totals.known:
+        tripped.append(
+            Tripped(
+                Brake.SHARE,
+                totals.changed,
+                f"{totals.changed} of {totals.known} known members would change "
+                f"({totals.changed / totals.known:.0%}, the limit is {max_share:.0%})",
+            )
+        )
+    if max_points_per_cycle is not None and totals.points > max_points_per_cycle:
+        tripped.append(
+            Tripped(
+                Brake.POINTS_PER_CYCLE,
+                totals.points,
+                f"{totals.points} points would be awarded (the limit is {max_points_per_cycle} a cycle)",
+            )
+        )
+    if max_points_per_member is not None and totals.over_member_limit:
+        tripped.append(
+            Tripped(
+                Brake.POINTS_PER_MEMBER,
+                totals.largest,
+                f"{totals.over_member_limit} members would be awarded up to {totals.largest} points each "
+                f"(the limit is {max_points_per_member})",
+            )
+        )
+    return tripped
+
+
+def judge_sweep(*, known: int, missing: int, max_gone_share: float) -> Tripped | None:
+    """Return the brake that a sweep trips which no longer finds `missing` of `known` contacts, or None."""
+    if missing == 0 or (known < SMALLEST_KNOWN and missing < known):
+        return None
+    if known >= SMALLEST_KNOWN and missing <= max_gone_share * known:
+        return None
+    return Tripped(
+        Brake.GONE_SHARE,
+        missing,
+        f"{missing} of {known} known contacts were not found any more "
+        f"({missing / known:.0%}, the limit is {max_gone_share:.0%})",
+    )

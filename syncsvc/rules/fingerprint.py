@@ -1,0 +1,38 @@
+"""The versioned digest of a mapped member, points excluded: what an unchanged contact is compared by.
+
+Keyed with a key of the state database, so that a fingerprint of personal data cannot be guessed from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+
+import orjson
+
+VERSION = 1
+"""Raised whenever the same member would give other bytes; every contact then counts as changed once."""
+
+SIZE = 16
+_DIGEST_SIZE = SIZE - 1
+_MARK = bytes([VERSION])
+
+
+class Fingerprinter:
+    """Makes fingerprints with one key."""
+
+    def __init__(self, key: bytes) -> None:
+        """Use `key`, 16 to 64 bytes."""
+        self._key = key
+
+    def member(self, brand_id: str, email_key: str, profile: Mapping[str, str]) -> bytes:
+        """Return the fingerprint of a mapped member: 16 bytes, the first one the version."""
+        return self._of([brand_id, email_key, profile])
+
+    def absence(self, *words: str) -> bytes:
+        """Return the fingerprint of a contact that maps to no member, for the reason in `words`."""
+        return self._of(words)
+
+    def _of(self, content: object) -> bytes:
+        canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+        return _MARK + blake2b(canonical, digest_size=_DIGEST_SIZE, key=self._key).digest()

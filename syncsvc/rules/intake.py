@@ -1,0 +1,101 @@
+"""What a contact that was read means for the state: mapped, excluded, refused or gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+
+from syncsvc.model import Contact
+from syncsvc.rules.fingerprint import Fingerprinter
+from syncsvc.rules.mapping import Excluded, Mapped, Mapper, Refused
+from syncsvc.rules.values import UnreadableError, read_instant
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class ContactState(IntEnum):
+    """Where a contact stands."""
+
+    ACTIVE = 0  # mapped to a member
+    EXCLUDED = 1  # does not match `where`
+    QUARANTINED = 2  # refused for a reason
+    GONE = 3  # deleted, archived, merged away or vanished
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """A contact as it was read and mapped; `mapped` is set exactly where `state` is ACTIVE.
+
+    `written_at` (milliseconds since 1970, whole seconds) and `written_status` are what its write-back fields
+    hold in the CRM.
+    """
+
+    record_id: str
+    state: ContactState
+    fingerprint: bytes
+    mapped: Mapped | None = None
+    field: str = ""
+    reason: str = ""
+    written_at: int | None = None
+    written_status: str | None = None
+    merged_from: tuple[str, ...] = ()
+    merged_into: str | None = None
+
+    @property
+    def points(self) -> int | None:
+        """The total that the CRM says was earned, None where it says nothing."""
+        return None if self.mapped is None else self.mapped.points
+
+
+class Reader:
+    """Reads contacts of one connector."""
+
+    def __init__(self, mapper: Mapper, fingerprinter: Fingerprinter, write_back: Mapping[str, str]) -> None:
+        """Map with `mapper`; `write_back` names the CRM field of each fact that is written back."""
+        self._mapper = mapper
+        self._fingerprinter = fingerprinter
+        self._time_field = write_back.get("last_updated")
+        self._status_field = write_back.get("status")
+
+    def read(self, contact: Contact) -> Intake:
+        """Return what a contact means; never raises for anything that a contact can hold."""
+        if contact.gone:
+            gone = self._fingerprinter.absence("gone")
+            return Intake(contact.record_id, ContactState.GONE, gone, merged_into=contact.merged_into)
+        written_at = self._written_at(contact)
+        status = contact.fields.get(self._status_field) if self._status_field else None
+        written_status = None if status is None else str(status)
+        result = self._mapper.map(contact)
+        state, mapped, field, reason = ContactState.ACTIVE, None, "", ""
+        match result:
+            case Mapped():
+                fingerprint = self._fingerprinter.member(result.brand_id, result.email_key, result.profile)
+                mapped = result
+            case Excluded():
+                fingerprint, state = self._fingerprinter.absence("excluded"), ContactState.EXCLUDED
+            case Refused(field, reason):
+                fingerprint = self._fingerprinter.absence("refused", field, reason)
+                state = ContactState.QUARANTINED
+        return Intake(
+            contact.record_id,
+            state,
+            fingerprint,
+            mapped,
+            field,
+            reason,
+            written_at,
+            written_status,
+            contact.merged_from,
+        )
+
+    def _written_at(self, contact: Contact) -> int | None:
+        value = contact.fields.get(self._time_field) if self._time_field else None
+        if value is None:
+            return None
+        try:
+            at = read_instant(value).at
+        except UnreadableError:  # something else stands there; it is overwritten
+            return None
+        return (at - _EPOCH) // timedelta(seconds=1) * 1000

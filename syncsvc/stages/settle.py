@@ -1,0 +1,91 @@
+"""Settle: batches that a crash or a lost answer left open, against what the import log shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from syncsvc.rules.settling import Decision, Doubt, Finding, Grade, Terms, find, weigh
+from syncsvc.state.settlements import DoubtfulBatch, Ruling, Settlements
+from syncsvc.state.tables import Lane, Outcome
+
+_PATIENCE = 3
+"""`settle_after` is never below this many times the slowest answer of the log that was ever seen."""
+
+_OUTCOMES = {
+    Decision.LANDED: Outcome.LANDED,
+    Decision.REFUTED: Outcome.REFUTED,
+    Decision.AWARD: Outcome.REFUTED,
+    Decision.HOLD: Outcome.HELD,
+    Decision.SKIP: Outcome.SKIPPED,
+}
+
+
+@dataclass(slots=True)
+class Settled:
+    """What settling came to, in rows."""
+
+    abandoned: int = 0
+    landed: int = 0
+    refuted: int = 0
+    held: int = 0
+    skipped: int = 0
+
+
+def settle_abandoned(settlements: Settlements, *, settle_after: timedelta, now: datetime) -> int:
+    """Make every batch without an outcome either in doubt or free to be sent again; returns the rows.
+
+    Called before anything is sent: such a batch was claimed by a process that died, and its request may or
+    may not have left. Points rows are in doubt from then on; profile rows are safe to send again.
+    """
+    rows = 0
+    for batch_id, lane, count in settlements.abandoned():
+        outcome = Outcome.DOUBT if lane is Lane.POINTS else Outcome.RELEASED
+        ruling = Ruling(outcome, Grade.ANSWER)
+        settlements.settle(batch_id, dict.fromkeys(range(count), ruling), now=now, quiet_for=settle_after)
+        rows += count
+    return rows
+
+
+def settle_doubts(settlements: Settlements, terms: Terms, *, now: Callable[[], datetime]) -> Settled:
+    """Decide every row in doubt that the log, as it was last read, decides."""
+    settled = Settled()
+    for batch in settlements.doubtful():
+        _settle(batch, settlements, terms, now(), settled)
+    return settled
+
+
+def _settle(
+    batch: DoubtfulBatch, settlements: Settlements, terms: Terms, now: datetime, settled: Settled
+) -> None:
+    terms = Terms(
+        max(terms.settle_after, _PATIENCE * batch.slowest),
+        terms.give_up_after,
+        terms.evidence,
+        terms.on_doubt,
+    )
+    doubt = Doubt(
+        sent_at=batch.sent_at,
+        age=now - batch.claimed_at,
+        quiet=now - batch.moved_at,
+        resolution=batch.resolution,
+    )
+    rows = list(batch.rows.values())
+    moved = sum(find(row, doubt, terms.settle_after) is not Finding.UNMOVED for row in rows)
+    if moved > batch.moved:
+        settlements.note_movement(batch.id, moved, now=now)
+        doubt = Doubt(doubt.sent_at, doubt.age, timedelta(), doubt.resolution)
+    rulings = {
+        position: Ruling(_OUTCOMES[decision], grade)
+        for position, (decision, grade) in zip(batch.rows, weigh(rows, doubt, terms), strict=True)
+        if position in batch.open and decision is not Decision.WAIT
+    }
+    if not rulings:
+        return
+    settlements.settle(batch.id, rulings, now=now)
+    for ruling in rulings.values():
+        settled.landed += ruling.outcome is Outcome.LANDED
+        settled.refuted += ruling.outcome is Outcome.REFUTED
+        settled.held += ruling.outcome is Outcome.HELD
+        settled.skipped += ruling.outcome is Outcome.SKIPPED

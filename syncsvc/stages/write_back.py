@@ -1,0 +1,77 @@
+"""Write back: CRM records that differ from what the wallet says are made to agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from syncsvc.errors import StoppedError
+from syncsvc.model import WriteBack, WriteOutcome, Written
+from syncsvc.remote.connector import Connector
+from syncsvc.state.write_backs import DueWrite, WriteBacks
+
+_PAGE = 1000
+_RECORD_EVERY = 200
+
+
+def write_back(
+    connector: Connector,
+    connector_id: int,
+    *,
+    fields: Mapping[str, str],
+    write_backs: WriteBacks,
+    now: Callable[[], datetime],
+    stopping: Callable[[], bool],
+) -> Counter[Written]:
+    """Write every value that differs, and nothing else; returns the outcomes.
+
+    `fields` are the CRM fields by fact. Outcomes are stored as the CRM answers, so that what was written
+    before an error is known. Raises what the connector raises, and StoppedError between pages.
+    """
+    outcomes: Counter[Written] = Counter()
+    after = ""
+    while True:
+        due, after = write_backs.due(
+            connector_id, after=after, limit=_PAGE, time="last_updated" in fields, status="status" in fields
+        )
+        write_backs.nothing_to_write(connector_id, [value.record_id for value in due if not value.differs])
+        outcomes += _write(connector, connector_id, [v for v in due if v.differs], fields, write_backs, now)
+        if not after:
+            return outcomes
+        if stopping():
+            raise StoppedError("asked to stop while writing back")
+
+
+def _write(
+    connector: Connector,
+    connector_id: int,
+    due: list[DueWrite],
+    fields: Mapping[str, str],
+    write_backs: WriteBacks,
+    now: Callable[[], datetime],
+) -> Counter[Written]:
+    outcomes: Counter[Written] = Counter()
+    if not due:
+        return outcomes
+    told: list[tuple[DueWrite, WriteOutcome]] = []
+    try:
+        for pair in zip(due, connector.write_back([_values(value, fields) for value in due]), strict=True):
+            told.append(pair)
+            outcomes[pair[1].result] += 1
+            if len(told) >= _RECORD_EVERY:
+                write_backs.record(connector_id, told, now=now())
+                told = []
+    finally:
+        if told:
+            write_backs.record(connector_id, told, now=now())
+    return outcomes
+
+
+def _values(due: DueWrite, fields: Mapping[str, str]) -> WriteBack:
+    values: dict[str, str | datetime] = {}
+    if due.last_updated is not None:
+        values[fields["last_updated"]] = due.last_updated
+    if due.status is not None:
+        values[fields["status"]] = due.status
+    return WriteBack(due.record_id, values)

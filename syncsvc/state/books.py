@@ -1,0 +1,66 @@
+"""The ledger: every point that counts as credited, and on what proof.
+
+Rows are only ever added. Each row's digest covers the row and the digest before it, so that a row changed or
+removed by hand breaks the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import blake2b
+
+import orjson
+from sqlalchemy import Connection, select
+
+from syncsvc.rules.settling import Grade
+from syncsvc.state.database import to_ms
+from syncsvc.state.tables import LEDGER, Entry
+
+_FIRST = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Points for one member's account, and why; `grade` is what they rest on."""
+
+    entry: Entry
+    points: int
+    grade: Grade = Grade.PERSON
+    batch_id: int | None = None
+    member_id: int = 0
+
+    def of(self, member_id: int) -> Credit:
+        """Return the same credit for a member."""
+        return replace(self, member_id=member_id)
+
+
+def append(connection: Connection, organization_id: int, entries: Sequence[Credit], *, now: datetime) -> None:
+    """Add rows to an organization's ledger, in order, inside the caller's transaction."""
+    last = select(LEDGER.c.digest).where(LEDGER.c.organization_id == organization_id)
+    digest = connection.scalar(last.order_by(LEDGER.c.id.desc()).limit(1)) or _FIRST
+    at = to_ms(now)
+    rows = []
+    for credit in entries:
+        digest = link(digest, credit, at)
+        rows.append(
+            {
+                "organization_id": organization_id,
+                "member_id": credit.member_id,
+                "batch_id": credit.batch_id,
+                "entry": int(credit.entry),
+                "points": credit.points,
+                "at": at,
+                "grade": credit.grade,
+                "digest": digest,
+            }
+        )
+    if rows:
+        connection.execute(LEDGER.insert(), rows)
+
+
+def link(before: bytes, credit: Credit, at: int) -> bytes:
+    """Return the digest of a ledger row that follows the one with the digest `before`."""
+    row = [credit.member_id, credit.batch_id, int(credit.entry), credit.points, at, credit.grade]
+    return blake2b(before + orjson.dumps(row), digest_size=16).digest()

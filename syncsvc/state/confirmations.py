@@ -1,0 +1,105 @@
+"""Stores what the import log says: when members last received points, in the wallet's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, bindparam, func, select, update
+
+from syncsvc.rules.values import Instant
+from syncsvc.state.database import among, to_ms
+from syncsvc.state.scope import Scope
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, Outcome
+
+
+class Confirmations:
+    """The transactions of reading the log."""
+
+    def __init__(self, scope: Scope) -> None:
+        """Work within one organization."""
+        self._scope = scope
+
+    def brands(self) -> list[str]:
+        """Return every brand that has members."""
+        mine = BRAND.c.organization_id == self._scope.organization_id
+        with self._scope.database.reading() as connection:
+            return list(connection.scalars(select(BRAND.c.brand_id).where(mine).order_by(BRAND.c.id)))
+
+    def last_read(self, brand_id: str) -> int | None:
+        """Return when a brand's log was last read whole, in milliseconds, or None."""
+        with self._scope.database.reading() as connection:
+            return connection.scalar(select(BRAND.c.log_read_at).where(self._is(brand_id)))
+
+    def resolution(self, brand_id: str) -> timedelta:
+        """Return how exactly a brand's log tells the time; a second until it is known."""
+        with self._scope.database.reading() as connection:
+            known = connection.scalar(select(BRAND.c.resolution_ms).where(self._is(brand_id)))
+        return timedelta(milliseconds=known or 1000)
+
+    def record(self, brand_id: str, entries: Mapping[str, tuple[str, Instant | None]]) -> int:
+        """Make the members' times what the log says; returns how many have moved.
+
+        `entries` are (the wallet's text, the time it means or None) by case-folded email; emails that are
+        no member are ignored. Nothing is written where nothing moved.
+        """
+        with self._scope.database.reading() as connection:
+            listed = select(MEMBER.c.id, MEMBER.c.email_key, MEMBER.c.log_value).join(
+                BRAND, and_(BRAND.c.id == MEMBER.c.brand, self._is(brand_id))
+            )
+            moved = []
+            for row in connection.execute(listed.where(among(MEMBER.c.email_key, entries))):
+                text, instant = entries[row.email_key]
+                if row.log_value != text:
+                    at = None if instant is None else to_ms(instant.at)
+                    moved.append({"b_id": row.id, "b_value": text, "b_at": at})
+        if moved:
+            with self._scope.database.writing() as connection:
+                connection.execute(
+                    update(MEMBER)
+                    .where(MEMBER.c.id == bindparam("b_id"))
+                    .values(log_value=bindparam("b_value"), log_at=bindparam("b_at")),
+                    moved,
+                )
+                self._scope.mark_for_write_back(connection, [row["b_id"] for row in moved])
+        return len(moved)
+
+    def finish(self, brand_id: str, *, now: datetime, resolution: timedelta | None) -> None:
+        """Remember that a brand's log was read whole, and how exactly it tells the time."""
+        values: dict[str, int] = {"log_read_at": to_ms(now)}
+        if resolution is not None:
+            values["resolution_ms"] = resolution // timedelta(milliseconds=1)
+        with self._scope.database.writing() as connection:
+            connection.execute(update(BRAND).where(self._is(brand_id)).values(values))
+
+    def measure(self, cycle: str) -> None:
+        """Learn from this cycle's landed batches how long the log takes to show an import."""
+        slowest = (
+            select(BATCH.c.brand, func.max(MEMBER.c.log_at - BATCH.c.sent_at).label("took"))
+            .join(BATCH_ROW, BATCH_ROW.c.batch_id == BATCH.c.id)
+            .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+            .where(
+                BATCH.c.cycle == cycle,
+                BATCH_ROW.c.outcome == Outcome.LANDED,
+                MEMBER.c.log_value.is_distinct_from(BATCH_ROW.c.log_before),
+            )
+            .group_by(BATCH.c.brand)
+        )
+        with self._scope.database.reading() as connection:
+            took = [
+                (row.brand, row.took)
+                for row in connection.execute(slowest.join(BRAND, BRAND.c.id == BATCH.c.brand))
+            ]
+            known = dict(connection.execute(select(BRAND.c.id, BRAND.c.slowest_ms)).tuples().all())
+        news = [{"b_id": brand, "b_took": ms} for brand, ms in took if ms is not None and ms > known[brand]]
+        if news:
+            with self._scope.database.writing() as connection:
+                connection.execute(
+                    update(BRAND)
+                    .where(BRAND.c.id == bindparam("b_id"))
+                    .values(slowest_ms=bindparam("b_took")),
+                    news,
+                )
+
+    def _is(self, brand_id: str) -> ColumnElement[bool]:
+        return and_(BRAND.c.organization_id == self._scope.organization_id, BRAND.c.brand_id == brand_id)

@@ -1,0 +1,236 @@
+"""The state database: opened once, written by one process through one connection, read by any.
+
+SQLite runs in WAL mode with synchronous FULL: what is committed survives a power cut. Every write transaction
+begins with BEGIN IMMEDIATE, since a deferred one lets another writer in after our first SELECT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+from sqlalchemy import ColumnElement, Connection, Engine, Row, create_engine, event, func, make_url, select
+from sqlalchemy import exc as sa_exc
+
+from syncsvc.errors import StateError
+from syncsvc.state import migrations
+
+Record = Row[*tuple[Any, ...]]
+"""A row of a query, by column name."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA busy_timeout = 10000",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -16384",
+)
+
+
+def to_ms(at: datetime) -> int:
+    """Return a time as the tables hold it."""
+    return (at - _EPOCH) // timedelta(milliseconds=1)
+
+
+def from_ms(value: int) -> datetime:
+    """Return a time as the code holds it: aware UTC."""
+    return _EPOCH + timedelta(milliseconds=value)
+
+
+def among(column: ColumnElement[Any], values: Iterable[str | int]) -> ColumnElement[bool]:
+    """Return `column IN values` for any number of values, bound as one parameter.
+
+    One statement text for every page, and a plan that looks each value up in the column's index.
+    """
+    listed = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
+    return column.in_(select(listed.c.value))
+
+
+def _path_of(url: str) -> Path:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        raise StateError(
+            f"state = {parsed.get_backend_name()!r} is not supported by this version: use sqlite:///path/to/file.db"
+        )
+    if not parsed.database or parsed.database == ":memory:":
+        raise StateError("state must name a file, such as sqlite:///syncsvc.db: a restart must find it again")
+    return Path(parsed.database)
+
+
+def _connect(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN comes too late
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(pragma)
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+class Database:
+    """An open state database."""
+
+    def __init__(self, path: Path, engine: Engine, lock: int | None) -> None:
+        """Hold the engine and, for a writer, the descriptor of the lock file; see `open`."""
+        self.path = path
+        self._engine = engine
+        self._lock_file = lock
+        self._write_lock = threading.RLock()
+        self._writer: Connection | None = None
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Return the database ready to be written, created and migrated where needed.
+
+        Raises StateError where the file cannot be used, or where another process holds it.
+        """
+        path = _path_of(url)
+        lock = _lock(path)
+        try:
+            _create_private(path)
+            engine = _connect(path)
+            migrations.upgrade(engine)
+        except (OSError, sa_exc.DBAPIError) as error:
+            os.close(lock)
+            raise _unusable(path, error) from error
+        except StateError:
+            os.close(lock)
+            raise
+        return cls(path, engine, lock)
+
+    @classmethod
+    def open_to_read(cls, url: str) -> Self:
+        """Return the database to be read only, beside a process that writes it.
+
+        Raises StateError where there is none yet, or where it is of another version.
+        """
+        path = _path_of(url)
+        if not path.exists():
+            raise StateError(f"there is no state in {path} yet: run a cycle first, with `once` or `run`")
+        engine = _connect(path)
+        try:
+            migrations.require_current(engine)
+        except sa_exc.DBAPIError as error:
+            raise _unusable(path, error) from error
+        return cls(path, engine, None)
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process holds the database to write it."""
+        return self._lock_file is not None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection inside one write transaction, committed at the end of the block.
+
+        Raises StateError where the database refuses (a full disk, a read-only file).
+        """
+        if self._lock_file is None:
+            raise StateError(f"{self.path} was opened to be read only")
+        with self._write_lock:
+            if self._writer is None:
+                self._writer = self._engine.connect().execution_options(writing=True)
+            try:
+                with self._writer.begin():
+                    yield self._writer
+            except sa_exc.OperationalError as error:
+                raise _unusable(self.path, error) from error
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection inside one read transaction: everything in it is of one moment."""
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                yield connection
+        except sa_exc.OperationalError as error:
+            raise _unusable(self.path, error) from error
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Database]:
+        """Give a private copy to try things on; it is deleted at the end of the block."""
+        with tempfile.TemporaryDirectory(prefix="syncsvc-") as folder:
+            path = Path(folder) / "scratch.db"
+            _create_private(path)
+            raw = self._engine.raw_connection()
+            try:
+                raw.cursor().execute("VACUUM INTO ?", (str(path),))
+            finally:
+                raw.close()
+            copy = Database.open(f"sqlite:///{path}")
+            try:
+                yield copy
+            finally:
+                copy.close()
+
+    def close(self) -> None:
+        """Give everything back; another process can open the database now."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._engine.dispose()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def __enter__(self) -> Self:
+        """Return the database."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def _create_private(path: Path) -> None:
+    # Created here and not by the driver, so that nobody else can read it at any moment.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+
+
+def _lock(path: Path) -> int:
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 32).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise StateError(
+            f"{path} is in use by process {holder or 'unknown'}: one process per state file"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def _unusable(path: Path, error: Exception) -> StateError:
+    cause = error.strerror if isinstance(error, OSError) else str(getattr(error, "orig", error))
+    return StateError(
+        f"the state in {path} cannot be used: {cause}; check that the folder exists, that this user (uid "
+        f"{os.getuid()}) may write it, and that the disk is not full"
+    )

@@ -1,0 +1,94 @@
+"""What brakes keep back, and who let it go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, select, update
+
+from syncsvc.rules.brakes import Tripped
+from syncsvc.state.database import from_ms, to_ms
+from syncsvc.state.scope import Scope
+from syncsvc.state.tables import HOLD
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Something that is kept back; `released_by` is None until a person let it go."""
+
+    id: int
+    brake: str
+    detail: str
+    amount: int
+    since: datetime
+    released_by: str | None
+
+
+class Holds:
+    """The transactions of brakes."""
+
+    def __init__(self, scope: Scope) -> None:
+        """Work within one organization."""
+        self._scope = scope
+
+    def open(self) -> list[Hold]:
+        """Return what is held or released and not yet used, oldest first."""
+        with self._scope.database.reading() as connection:
+            rows = connection.execute(select(HOLD).where(self._unused()).order_by(HOLD.c.id)).all()
+        return [
+            Hold(row.id, row.brake, row.detail, row.amount, from_ms(row.since), row.released_by)
+            for row in rows
+        ]
+
+    def apply(self, tripped: Sequence[Tripped], *, scope: str, now: datetime) -> list[Tripped]:
+        """Return the brakes that hold, after releases have been used and new holds written.
+
+        A release lets one delivery through, of at most the amount it was given for. `scope` tells holds of
+        one brake apart (a sweep's belong to its connector). What no longer trips is no longer held.
+        """
+        holding = []
+        known = {hold.brake: hold for hold in self.open()}
+        names = {f"{it.brake}{scope}": it for it in tripped}
+        with self._scope.database.writing() as connection:
+            for name, it in names.items():
+                hold = known.get(name)
+                if hold is None:
+                    holding.append(it)
+                    row = {"brake": name, "detail": it.detail, "amount": it.amount, "since": to_ms(now)}
+                    connection.execute(
+                        HOLD.insert().values(organization_id=self._scope.organization_id, **row)
+                    )
+                elif hold.released_by is not None and it.amount <= hold.amount:
+                    connection.execute(update(HOLD).where(HOLD.c.id == hold.id).values(used_at=to_ms(now)))
+                else:
+                    holding.append(it)
+                    news = {
+                        "detail": it.detail,
+                        "amount": it.amount,
+                        "released_at": None,
+                        "released_by": None,
+                    }
+                    connection.execute(update(HOLD).where(HOLD.c.id == hold.id).values(news))
+        return holding
+
+    def lapse(self, brakes: Sequence[str], *, now: datetime) -> None:
+        """Close holds of these brakes: what tripped them is over."""
+        with self._scope.database.reading() as connection:
+            found = list(
+                connection.scalars(select(HOLD.c.id).where(self._unused(), HOLD.c.brake.in_(list(brakes))))
+            )
+        if found:
+            with self._scope.database.writing() as connection:
+                connection.execute(update(HOLD).where(HOLD.c.id.in_(found)).values(used_at=to_ms(now)))
+
+    def release(self, hold_id: int, *, by: str, now: datetime) -> bool:
+        """Let a hold go, in the name of `by`; returns False where there is no such open hold."""
+        condition = and_(self._unused(), HOLD.c.id == hold_id, HOLD.c.released_by.is_(None))
+        with self._scope.database.writing() as connection:
+            values = {"released_at": to_ms(now), "released_by": by}
+            return connection.execute(update(HOLD).where(condition).values(values)).rowcount == 1
+
+    def _unused(self) -> ColumnElement[bool]:
+        return and_(HOLD.c.organization_id == self._scope.organization_id, HOLD.c.used_at.is_(None))

@@ -1,0 +1,20 @@
+"""Runs the migrations on the engine it is given; called by the migration tool only."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlmodel import SQLModel
+
+from syncsvc.state import tables  # noqa: F401 - declares the tables on the metadata
+
+engine = context.config.attributes["engine"]
+with engine.connect() as connection:
+    context.configure(
+        connection=connection.execution_options(writing=True),
+        target_metadata=SQLModel.metadata,
+        transaction_per_migration=True,
+        transactional_ddl=True,
+        render_as_batch=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()

@@ -1,0 +1,228 @@
+"""Claims batches: what is going to be sent is durable, row by row, before it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, update
+
+from syncsvc.config import Points
+from syncsvc.rules.brakes import Totals
+from syncsvc.state.database import Record, to_ms
+from syncsvc.state.scope import Scope
+from syncsvc.state.tables import (
+    BATCH,
+    BATCH_ROW,
+    BRAND,
+    MEMBER,
+    Lane,
+)
+
+WELCOME = "welcome_email"
+_ANY = 2**62  # more points than any member can be owed
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A claimed batch: `users` are the rows as they go over the wire, in order."""
+
+    id: int
+    brand_id: str
+    lane: Lane
+    users: Sequence[Mapping[str, Any]]
+    points: int
+    last_member: int
+
+
+_CLAIMED = (
+    MEMBER.c.id,
+    MEMBER.c.email_key,
+    MEMBER.c.email,
+    MEMBER.c.wanted,
+    MEMBER.c.payload,
+    MEMBER.c.earned,
+    MEMBER.c.credited,
+    MEMBER.c.unsettled,
+    MEMBER.c.introduced,
+    MEMBER.c.log_value,
+)
+
+
+class Outbox:
+    """The transactions of delivering and settling."""
+
+    def __init__(self, scope: Scope, *, welcome_flag: str) -> None:
+        """Work within one organization; `welcome_flag` is how its wallet spells that field."""
+        self._scope = scope
+        self._welcome_flag = welcome_flag
+
+    def brands_due(self) -> list[str]:
+        """Return the brands that have something to send, or something in doubt."""
+        due = select(MEMBER.c.id).where(MEMBER.c.brand == BRAND.c.id, MEMBER.c.due == 1).exists()
+        mine = BRAND.c.organization_id == self._scope.organization_id
+        with self._scope.database.reading() as connection:
+            return list(connection.scalars(select(BRAND.c.brand_id).where(mine, due).order_by(BRAND.c.id)))
+
+    def batch_limit(self, brand_id: str) -> int | None:
+        """Return how many rows a batch of a brand may have, None where nothing limits it."""
+        with self._scope.database.reading() as connection:
+            return connection.scalar(select(BRAND.c.batch_limit).where(self._is(brand_id)))
+
+    def limit_batches(self, brand_id: str, limit: int | None) -> None:
+        """Limit the rows of a brand's batches from now on, or let them be full again."""
+        with self._scope.database.writing() as connection:
+            connection.execute(update(BRAND).where(self._is(brand_id)).values(batch_limit=limit))
+
+    def totals(self, most: int | None) -> Totals:
+        """Return what delivering now would send in all, for the brakes and the plan.
+
+        Points above `most` for one member are counted as held, not as sent.
+        """
+        owed = self._owed_if_positive()
+        sendable = owed if most is None else func.iif(owed > most, 0, owed)
+        mine = MEMBER.c.brand.in_(
+            select(BRAND.c.id).where(BRAND.c.organization_id == self._scope.organization_id)
+        )
+        due = (
+            select(
+                func.count().filter(MEMBER.c.delivered.is_not(None)),
+                func.count().filter(MEMBER.c.delivered.is_(None)),
+                func.coalesce(func.sum(sendable), 0),
+                func.coalesce(func.max(owed), 0),
+                func.count().filter(owed > (_ANY if most is None else most)),
+            )
+            .where(mine, MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
+            .select_from(MEMBER)
+        )
+        with self._scope.database.reading() as connection:
+            changed, new, points, largest, over = connection.execute(due).one()
+            if not changed and not new:
+                return Totals(0, 0, 0, 0, 0)
+            known = select(func.count()).select_from(MEMBER).where(mine, MEMBER.c.delivered.is_not(None))
+            return Totals(connection.scalar(known) or 0, changed, new, int(points), int(largest), over)
+
+    def has_due(self, lane: Lane, *, most: int | None) -> bool:
+        """Return whether any member has a row to send in a lane."""
+        condition = and_(MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None), self._in_lane(lane, most))
+        mine = and_(BRAND.c.id == MEMBER.c.brand, BRAND.c.organization_id == self._scope.organization_id)
+        with self._scope.database.reading() as connection:
+            return (
+                connection.scalar(select(MEMBER.c.id).join(BRAND, mine).where(condition).limit(1)) is not None
+            )
+
+    def claim(
+        self,
+        brand_id: str,
+        lane: Lane,
+        *,
+        limit: int,
+        after: int,
+        most: int | None,
+        cycle: str,
+        now: datetime,
+        sent_at: datetime,
+        settled_before: datetime,
+    ) -> Batch | None:
+        """Make the next batch of a brand durable and return it, or None where nothing is left.
+
+        Members who are owed more points than `most` get a row without points.
+
+        Takes up to `limit` due members with ids above `after` that have no row unsettled. Points go only to
+        members whose log entry is clearly older than `settled_before` (by the wallet's clock, as `sent_at`):
+        an entry as fresh as the request could not prove anything.
+        """
+        with self._scope.database.writing() as connection:
+            brand = self._scope.brand(connection, brand_id)
+            conditions = [
+                MEMBER.c.brand == brand,
+                MEMBER.c.due == 1,
+                MEMBER.c.open_batch.is_(None),
+                MEMBER.c.id > after,
+                self._in_lane(lane, most),
+            ]
+            if lane is Lane.POINTS:
+                fresh = to_ms(settled_before)
+                conditions += [
+                    or_(MEMBER.c.log_at.is_(None), MEMBER.c.log_at < fresh),
+                    or_(MEMBER.c.quiet_until.is_(None), MEMBER.c.quiet_until <= to_ms(now)),
+                ]
+            listed = select(*_CLAIMED).where(*conditions).order_by(MEMBER.c.id).limit(limit)
+            members = connection.execute(listed).all()
+            if not members:
+                return None
+            users = [self._user(row, brand_id, lane) for row in members]
+            points = sum(user["points"] for user in users) if lane is Lane.POINTS else 0
+            batch_id = connection.execute(
+                BATCH.insert()
+                .values(
+                    brand=brand,
+                    cycle=cycle,
+                    lane=lane,
+                    row_count=len(users),
+                    points=points,
+                    digest=blake2b(orjson.dumps(users), digest_size=16).digest(),
+                    claimed_at=to_ms(now),
+                    sent_at=to_ms(sent_at),
+                )
+                .returning(BATCH.c.id)
+            ).scalar_one()
+            connection.execute(
+                BATCH_ROW.insert(),
+                [
+                    {
+                        "batch_id": batch_id,
+                        "position": position,
+                        "member_id": row.id,
+                        "fingerprint": row.wanted,
+                        "points": user["points"],
+                        "log_before": row.log_value,
+                    }
+                    for position, (row, user) in enumerate(zip(members, users, strict=True))
+                ],
+            )
+            added = MEMBER.c.unsettled + bindparam("b_points") if lane is Lane.POINTS else MEMBER.c.unsettled
+            connection.execute(
+                update(MEMBER)
+                .where(MEMBER.c.id == bindparam("b_id"))
+                .values(open_batch=batch_id, unsettled=added),
+                [
+                    {"b_id": row.id} | ({"b_points": user["points"]} if lane is Lane.POINTS else {})
+                    for row, user in zip(members, users, strict=True)
+                ],
+            )
+        return Batch(batch_id, brand_id, lane, users, points, members[-1].id)
+
+    def _is(self, brand_id: str) -> ColumnElement[bool]:
+        return and_(BRAND.c.organization_id == self._scope.organization_id, BRAND.c.brand_id == brand_id)
+
+    def _owed_if_positive(self) -> Any:
+        return func.iif(self._scope.owed() > 0, self._scope.owed(), 0)
+
+    def _in_lane(self, lane: Lane, most: int | None) -> Any:
+        """Return the condition for members whose next row belongs in a lane."""
+        if self._scope.rules.points is not Points.ADD:
+            return MEMBER.c.due == (1 if lane is Lane.PROFILE else 2)
+        owed = self._scope.owed()
+        sends_points = owed > 0 if most is None else and_(owed > 0, owed <= most)
+        if lane is Lane.POINTS:
+            return sends_points
+        return and_(~sends_points, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
+
+    def _user(self, row: Record, brand_id: str, lane: Lane) -> dict[str, Any]:
+        content = orjson.loads(row.payload)
+        user = {"email": row.email or row.email_key, "brand_id": brand_id, **content["profile"]}
+        if lane is Lane.POINTS:
+            user["points"] = row.earned - row.credited - row.unsettled
+        else:
+            user["points"] = row.earned if self._scope.rules.points is Points.SET else 0
+        for mail in content["mails"]:
+            if mail != WELCOME:
+                user[mail] = 1
+            elif not row.introduced:
+                user[self._welcome_flag] = 1
+        return user

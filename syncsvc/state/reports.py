@@ -1,0 +1,340 @@
+"""What an operator asks: where an organization stands, and the life of one member."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, and_, func, or_, select
+
+from syncsvc.rules.intake import ContactState
+from syncsvc.state.database import from_ms
+from syncsvc.state.scope import Scope
+from syncsvc.state.tables import (
+    BATCH,
+    BATCH_ROW,
+    BRAND,
+    CONNECTOR,
+    CONTACT,
+    CYCLE,
+    LEDGER,
+    MEMBER,
+    QUARANTINE,
+    Entry,
+    Lane,
+    Outcome,
+)
+
+
+def _at(ms: int | None) -> datetime | None:
+    return None if ms is None else from_ms(ms)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorStatus:
+    """Where one connector stands: when its cursor last moved, when it was last read whole, its contacts."""
+
+    name: str
+    moved_at: datetime | None
+    swept_at: datetime | None
+    sweeping: bool
+    trouble: str | None
+    contacts: int
+    excluded: int
+    quarantined: int
+    gone: int
+    write_due: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where an organization stands; `last_cycle` is the last one that did something."""
+
+    members: int
+    due: int
+    earned: int
+    credited: int
+    unsettled: int
+    rows_in_doubt: int
+    rows_held: int
+    connectors: tuple[ConnectorStatus, ...]
+    last_cycle: dict[str, Any] | None
+    log_read_at: datetime | None
+
+    @property
+    def quarantined(self) -> int:
+        """How many contacts are in quarantine."""
+        return sum(connector.quarantined for connector in self.connectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing in the life of a member: when, what, and the facts."""
+
+    at: datetime
+    what: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One member: how it stands, the contacts it comes from, and what happened, oldest first."""
+
+    brand_id: str
+    earned: int
+    credited: int
+    unsettled: int
+    due: bool
+    delivered: bool
+    refused: bool
+    in_doubt: bool
+    log_value: str | None
+    contacts: tuple[dict[str, Any], ...]
+    happenings: tuple[Happening, ...]
+
+
+class Reports:
+    """The queries behind `status`, `explain` and the metrics."""
+
+    def __init__(self, scope: Scope) -> None:
+        """Work within one organization."""
+        self._scope = scope
+
+    def status(self) -> Status:
+        """Return where the organization stands, all of one moment."""
+        with self._scope.database.reading() as connection:
+            mine = MEMBER.c.brand.in_(self._brands())
+            sums = connection.execute(
+                select(
+                    func.count(),
+                    func.coalesce(func.sum(MEMBER.c.due), 0),
+                    func.coalesce(func.sum(MEMBER.c.earned), 0),
+                    func.coalesce(func.sum(MEMBER.c.credited), 0),
+                    func.coalesce(func.sum(MEMBER.c.unsettled), 0),
+                )
+                .select_from(MEMBER)
+                .where(mine)
+            ).one()
+            in_doubt, held = self._rows_unsettled(connection)
+            last = connection.execute(
+                select(CYCLE)
+                .where(CYCLE.c.organization_id == self._scope.organization_id)
+                .order_by(CYCLE.c.started_at.desc())
+                .limit(1)
+            ).first()
+            read = connection.scalar(
+                select(func.min(BRAND.c.log_read_at)).where(
+                    BRAND.c.organization_id == self._scope.organization_id
+                )
+            )
+            connectors = tuple(self._connectors(connection))
+        members, due, earned, credited, unsettled = sums
+        return Status(
+            members=members,
+            due=due,
+            earned=earned,
+            credited=credited,
+            unsettled=unsettled,
+            rows_in_doubt=in_doubt,
+            rows_held=held,
+            connectors=connectors,
+            last_cycle=None if last is None else orjson.loads(last.facts),
+            log_read_at=_at(read),
+        )
+
+    def unsettled_rows(self) -> tuple[int, int]:
+        """Return how many batch rows are in doubt, and how many are held."""
+        with self._scope.database.reading() as connection:
+            return self._rows_unsettled(connection)
+
+    def quarantined(self) -> int:
+        """Return how many refusals wait for a change or a person."""
+        mine = QUARANTINE.c.connector_id.in_(list(self._scope.connectors.values()))
+        with self._scope.database.reading() as connection:
+            return connection.scalar(select(func.count()).select_from(QUARANTINE).where(mine)) or 0
+
+    def refusals(self, limit: int) -> list[dict[str, Any]]:
+        """Return refusals, newest first: connector, record id, side, field and reason."""
+        listed = (
+            select(QUARANTINE, CONNECTOR.c.name)
+            .join(CONNECTOR, CONNECTOR.c.id == QUARANTINE.c.connector_id)
+            .where(CONNECTOR.c.organization_id == self._scope.organization_id)
+            .order_by(QUARANTINE.c.since.desc())
+            .limit(limit)
+        )
+        with self._scope.database.reading() as connection:
+            return [
+                {
+                    "connector": row.name,
+                    "record": row.record_id,
+                    "side": row.side,
+                    "field": row.field,
+                    "reason": row.reason,
+                    "since": from_ms(row.since),
+                }
+                for row in connection.execute(listed)
+            ]
+
+    def save_cycle(
+        self, cycle: str, *, started: int, finished: int, outcome: str, facts: dict[str, Any]
+    ) -> None:
+        """Remember what a cycle did; times in milliseconds."""
+        row = {
+            "id": cycle,
+            "organization_id": self._scope.organization_id,
+            "started_at": started,
+            "finished_at": finished,
+            "outcome": outcome,
+            "facts": orjson.dumps(facts).decode(),
+        }
+        with self._scope.database.writing() as connection:
+            connection.execute(CYCLE.insert().values(row))
+
+    def lives(self, email_key: str) -> list[Life]:
+        """Return the life of the member with this case-folded email in each brand it is known in."""
+        with self._scope.database.reading() as connection:
+            listed = (
+                select(MEMBER, BRAND.c.brand_id, BATCH.c.outcome.label("open_outcome"))
+                .join(BRAND, BRAND.c.id == MEMBER.c.brand)
+                .outerjoin(BATCH, BATCH.c.id == MEMBER.c.open_batch)
+                .where(
+                    BRAND.c.organization_id == self._scope.organization_id, MEMBER.c.email_key == email_key
+                )
+            )
+            return [self._life(connection, row) for row in connection.execute(listed).all()]
+
+    def _life(self, connection: Connection, member: Any) -> Life:
+        contacts = []
+        listed = (
+            select(CONTACT, CONNECTOR.c.name, QUARANTINE.c.reason)
+            .join(CONNECTOR, CONNECTOR.c.id == CONTACT.c.connector_id)
+            .outerjoin(
+                QUARANTINE,
+                and_(
+                    QUARANTINE.c.connector_id == CONTACT.c.connector_id,
+                    QUARANTINE.c.record_id == CONTACT.c.record_id,
+                ),
+            )
+            .where(CONTACT.c.member_id == member.id)
+        )
+        for row in connection.execute(listed):
+            owns = member.owner_connector == row.connector_id and member.owner_record == row.record_id
+            contacts.append(
+                {
+                    "connector": row.name,
+                    "record": row.record_id,
+                    "state": ContactState(row.state).name.lower(),
+                    "owner": owns,
+                    "points": row.points,
+                    "written_back": _at(row.written_at),
+                    "refused": row.reason,
+                }
+            )
+        happenings = [
+            *self._sent(connection, member.id),
+            *self._credited(connection, member.id),
+        ]
+        return Life(
+            brand_id=member.brand_id,
+            earned=member.earned,
+            credited=member.credited,
+            unsettled=member.unsettled,
+            due=bool(member.due),
+            delivered=member.delivered is not None and member.delivered == member.wanted,
+            refused=member.refused is not None and member.refused == member.wanted,
+            in_doubt=member.open_outcome == Outcome.DOUBT,
+            log_value=member.log_value,
+            contacts=tuple(contacts),
+            happenings=tuple(sorted(happenings, key=lambda it: it.at)),
+        )
+
+    @staticmethod
+    def _sent(connection: Connection, member_id: int) -> list[Happening]:
+        listed = (
+            select(
+                BATCH_ROW, BATCH.c.lane, BATCH.c.claimed_at, BATCH.c.import_id, BATCH.c.detail, BATCH.c.cycle
+            )
+            .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+            .where(BATCH_ROW.c.member_id == member_id)
+        )
+        return [
+            Happening(
+                from_ms(row.claimed_at),
+                "sent",
+                {
+                    "batch": row.batch_id,
+                    "lane": Lane(row.lane).name.lower(),
+                    "points": row.points,
+                    "outcome": Outcome(row.outcome).name.lower(),
+                    "proof": row.grade,
+                    "answer": row.detail,
+                    "log_before": row.log_before,
+                    "import_id": row.import_id,
+                },
+            )
+            for row in connection.execute(listed)
+        ]
+
+    @staticmethod
+    def _credited(connection: Connection, member_id: int) -> list[Happening]:
+        listed = select(LEDGER).where(LEDGER.c.member_id == member_id)
+        return [
+            Happening(
+                from_ms(row.at),
+                "credited",
+                {
+                    "points": row.points,
+                    "why": Entry(row.entry).name.lower(),
+                    "proof": row.grade,
+                    "batch": row.batch_id,
+                },
+            )
+            for row in connection.execute(listed)
+        ]
+
+    def _brands(self) -> Any:
+        return select(BRAND.c.id).where(BRAND.c.organization_id == self._scope.organization_id)
+
+    def _rows_unsettled(self, connection: Connection) -> tuple[int, int]:
+        listed = (
+            select(BATCH_ROW.c.outcome, func.count())
+            .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+            .where(
+                self._scope.unsettled_batches(),
+                or_(BATCH_ROW.c.outcome == Outcome.DOUBT, BATCH_ROW.c.outcome == Outcome.HELD),
+            )
+            .group_by(BATCH_ROW.c.outcome)
+        )
+        counts: dict[int, int] = dict(connection.execute(listed).tuples().all())
+        return counts.get(Outcome.DOUBT, 0), counts.get(Outcome.HELD, 0)
+
+    def _connectors(self, connection: Connection) -> list[ConnectorStatus]:
+        statuses = []
+        for name, connector_id in self._scope.connectors.items():
+            row = connection.execute(select(CONNECTOR).where(CONNECTOR.c.id == connector_id)).one()
+            mine = CONTACT.c.connector_id == connector_id
+            states: dict[int, int] = dict(
+                connection.execute(
+                    select(CONTACT.c.state, func.count()).where(mine).group_by(CONTACT.c.state)
+                )
+                .tuples()
+                .all()
+            )
+            due = select(func.count()).select_from(CONTACT).where(mine, CONTACT.c.write_due == 1)
+            statuses.append(
+                ConnectorStatus(
+                    name=name,
+                    moved_at=_at(row.moved_at),
+                    swept_at=_at(row.swept_at),
+                    sweeping=row.sweep_cursor is not None,
+                    trouble=row.trouble,
+                    contacts=states.get(ContactState.ACTIVE, 0),
+                    excluded=states.get(ContactState.EXCLUDED, 0),
+                    quarantined=states.get(ContactState.QUARANTINED, 0),
+                    gone=states.get(ContactState.GONE, 0),
+                    write_due=connection.scalar(due) or 0,
+                )
+            )
+        return statuses

@@ -1,0 +1,98 @@
+"""The part of the state that belongs to one organization, and the rules its rows are kept by."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, update
+
+from syncsvc.config import OnEmailChange, Points
+from syncsvc.rules.fingerprint import Fingerprinter
+from syncsvc.rules.intake import ContactState
+from syncsvc.state.database import Database, among
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONTACT, MEMBER, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the configuration says about how rows are kept."""
+
+    points: Points
+    on_email_change: OnEmailChange
+    expire_gone: bool
+
+
+@dataclass(slots=True)
+class Scope:
+    """One organization in an open database.
+
+    `connectors` are the ids of the configured connectors by name, in order of ownership; `writing` those
+    that write back.
+    """
+
+    database: Database
+    organization_id: int
+    rules: Rules
+    fingerprinter: Fingerprinter
+    connectors: Mapping[str, int]
+    writing: Collection[int]
+    brands: dict[str, int] = field(default_factory=dict)
+
+    def brand(self, connection: Connection, brand_id: str) -> int:
+        """Return the row id of a brand, made where it is new."""
+        known = self.brands.get(brand_id)
+        if known is None:
+            mine = and_(BRAND.c.organization_id == self.organization_id, BRAND.c.brand_id == brand_id)
+            known = connection.scalar(select(BRAND.c.id).where(mine))
+            if known is None:
+                made = {"organization_id": self.organization_id, "brand_id": brand_id}
+                known = connection.execute(BRAND.insert().values(made).returning(BRAND.c.id)).scalar_one()
+            self.brands[brand_id] = known
+        return known
+
+    def owed(self) -> ColumnElement[int]:
+        """Return the points of a member that are still to be sent, as an SQL expression.
+
+        Negative where the CRM's total has fallen: later growth makes that good first. With points = "set"
+        it is any difference between the balance that is wanted and the one that is proven.
+        """
+        if self.rules.points is Points.ADD:
+            return MEMBER.c.earned - MEMBER.c.credited - MEMBER.c.unsettled
+        if self.rules.points is Points.SET:
+            return func.abs(MEMBER.c.earned - MEMBER.c.credited)
+        return MEMBER.c.earned * 0
+
+    def refresh(self, connection: Connection, member_ids: Collection[int]) -> None:
+        """Keep `due` true to its meaning, and drop the payloads that nothing needs any more."""
+        differs = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), self.owed() > 0)
+        refused = and_(MEMBER.c.refused.is_not(None), MEMBER.c.refused == MEMBER.c.wanted)
+        due = and_(MEMBER.c.payload.is_not(None), differs, ~refused)
+        keeps = or_(differs, MEMBER.c.unsettled != 0, MEMBER.c.open_batch.is_not(None))
+        values: dict[str, Any] = {"due": case((due, 1), else_=0)}
+        if not self.rules.expire_gone:
+            values["payload"] = case((keeps, MEMBER.c.payload), else_=None)
+        connection.execute(update(MEMBER).where(among(MEMBER.c.id, member_ids)).values(values))
+
+    def mark_for_write_back(self, connection: Connection, member_ids: Collection[int]) -> None:
+        """Let the next write-back look at every contact of these members."""
+        if self.writing and member_ids:
+            connection.execute(
+                update(CONTACT)
+                .where(
+                    among(CONTACT.c.member_id, member_ids),
+                    CONTACT.c.connector_id.in_(list(self.writing)),
+                    CONTACT.c.state != ContactState.GONE,
+                )
+                .values(write_due=1)
+            )
+
+    def unsettled_batches(self) -> ColumnElement[bool]:
+        """Return the condition for this organization's batches without a final outcome."""
+        mine = select(BRAND.c.id).where(BRAND.c.organization_id == self.organization_id)
+        return and_(BATCH.c.brand.in_(mine), BATCH.c.outcome < Outcome.LANDED)
+
+    def rows_of(self, batch_id: int) -> ColumnElement[bool]:
+        """Return the condition for a batch's rows without a final outcome."""
+        return and_(BATCH_ROW.c.batch_id == batch_id, BATCH_ROW.c.outcome < Outcome.LANDED)

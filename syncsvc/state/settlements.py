@@ -1,0 +1,299 @@
+"""Settles batches: what became of each row, under the id it was claimed by.
+
+Only here do points become credited.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Connection, and_, bindparam, func, select, update
+
+from syncsvc.config import Points
+from syncsvc.rules.settling import Grade, Sighting
+from syncsvc.state.books import Credit, append
+from syncsvc.state.database import Record, among, from_ms, to_ms
+from syncsvc.state.scope import Scope
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, QUARANTINE, Entry, Lane, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtfulBatch:
+    """A batch with rows in doubt: what the log shows of its rows by position, and which are `open`.
+
+    Rows that have landed stay evidence for those that are still in doubt.
+    """
+
+    id: int
+    brand_id: str
+    sent_at: datetime
+    claimed_at: datetime
+    moved_at: datetime
+    moved: int
+    resolution: timedelta
+    slowest: timedelta
+    rows: Mapping[int, Sighting]
+    open: frozenset[int]
+
+
+class Ruling(NamedTuple):
+    """What became of a row, and on what it rests; `field` is the one the wallet refused."""
+
+    outcome: Outcome
+    grade: Grade
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is remembered of an answer."""
+
+    status: int | None = None
+    import_id: str | None = None
+    imported: int | None = None
+    detail: str = ""
+
+
+class Settlements:
+    """The transactions of settling."""
+
+    def __init__(self, scope: Scope) -> None:
+        """Work within one organization."""
+        self._scope = scope
+
+    def settle(
+        self,
+        batch_id: int,
+        rulings: Mapping[int, Ruling],
+        *,
+        now: datetime,
+        facts: Facts | None = None,
+        quiet_for: timedelta = timedelta(),
+    ) -> None:
+        """Record what became of a batch's rows, by position; rows not named stay as they are.
+
+        Points become credited only here, and only for rows that landed. Released rows keep points away from
+        their members for `quiet_for`, so that a row that lands late does not disturb the evidence.
+        """
+        with self._scope.database.writing() as connection:
+            batch = connection.execute(select(BATCH).where(BATCH.c.id == batch_id)).one()
+            listed = (
+                select(BATCH_ROW, MEMBER.c.credited, MEMBER.c.owner_connector, MEMBER.c.owner_record)
+                .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+                .where(self._scope.rows_of(batch_id))
+            )
+            open_rows = [row for row in connection.execute(listed) if row.position in rulings]
+            groups: dict[Outcome, list[Record]] = defaultdict(list)
+            for row in open_rows:
+                groups[rulings[row.position].outcome].append(row)
+            for outcome, rows in groups.items():
+                self._settle_group(connection, batch, outcome, rows, rulings, now=now, quiet_for=quiet_for)
+            if open_rows:
+                connection.execute(
+                    update(BATCH_ROW)
+                    .where(BATCH_ROW.c.batch_id == batch_id, BATCH_ROW.c.position == bindparam("b_position"))
+                    .values(outcome=bindparam("b_outcome"), grade=bindparam("b_grade")),
+                    [
+                        {
+                            "b_position": row.position,
+                            "b_outcome": int(rulings[row.position].outcome),
+                            "b_grade": rulings[row.position].grade,
+                        }
+                        for row in open_rows
+                    ],
+                )
+            least = connection.scalar(
+                select(func.min(BATCH_ROW.c.outcome)).where(BATCH_ROW.c.batch_id == batch_id)
+            )
+            values: dict[str, Any] = {"outcome": least}
+            if least is not None and least >= Outcome.LANDED:
+                values["settled_at"] = to_ms(now)
+            if facts is not None:
+                values |= {
+                    "status": facts.status,
+                    "import_id": facts.import_id,
+                    "imported": facts.imported,
+                    "detail": facts.detail,
+                }
+            connection.execute(update(BATCH).where(BATCH.c.id == batch_id).values(values))
+            members = [row.member_id for row in open_rows]
+            self._scope.refresh(connection, members)
+            self._scope.mark_for_write_back(connection, members)
+
+    def abandoned(self) -> list[tuple[int, Lane, int]]:
+        """Return the batches that were claimed and have no outcome: id, lane, rows."""
+        condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome == Outcome.OPEN)
+        with self._scope.database.reading() as connection:
+            found = connection.execute(select(BATCH.c.id, BATCH.c.lane, BATCH.c.row_count).where(condition))
+            return [(row.id, Lane(row.lane), row.row_count) for row in found]
+
+    def in_doubt(self) -> bool:
+        """Return whether any batch has rows in doubt."""
+        condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome == Outcome.DOUBT)
+        with self._scope.database.reading() as connection:
+            return connection.scalar(select(BATCH.c.id).where(condition).limit(1)) is not None
+
+    def doubtful(self) -> Iterator[DoubtfulBatch]:
+        """Yield every batch with rows in doubt, each with what the log shows of them now."""
+        condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome == Outcome.DOUBT)
+        listed = select(BATCH, BRAND.c.brand_id, BRAND.c.resolution_ms, BRAND.c.slowest_ms).join(
+            BRAND, BRAND.c.id == BATCH.c.brand
+        )
+        with self._scope.database.reading() as connection:
+            batches = connection.execute(listed.where(condition).order_by(BATCH.c.id)).all()
+        for batch in batches:
+            with self._scope.database.reading() as connection:
+                rows = connection.execute(
+                    select(
+                        BATCH_ROW.c.position,
+                        BATCH_ROW.c.outcome,
+                        BATCH_ROW.c.log_before,
+                        MEMBER.c.log_value,
+                        MEMBER.c.log_at,
+                    )
+                    .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+                    .where(
+                        BATCH_ROW.c.batch_id == batch.id,
+                        BATCH_ROW.c.outcome.in_([Outcome.DOUBT, Outcome.LANDED]),
+                    )
+                    .order_by(BATCH_ROW.c.position)
+                ).all()
+            yield DoubtfulBatch(
+                id=batch.id,
+                brand_id=batch.brand_id,
+                sent_at=from_ms(batch.sent_at),
+                claimed_at=from_ms(batch.claimed_at),
+                moved_at=from_ms(batch.moved_at or batch.claimed_at),
+                moved=batch.moved,
+                resolution=timedelta(milliseconds=batch.resolution_ms or 1000),
+                slowest=timedelta(milliseconds=batch.slowest_ms),
+                rows={
+                    row.position: Sighting(
+                        row.log_before, row.log_value, None if row.log_at is None else from_ms(row.log_at)
+                    )
+                    for row in rows
+                },
+                open=frozenset(row.position for row in rows if row.outcome == Outcome.DOUBT),
+            )
+
+    def note_movement(self, batch_id: int, moved: int, *, now: datetime) -> None:
+        """Remember that `moved` of a batch's entries have moved by now."""
+        with self._scope.database.writing() as connection:
+            seen = {"moved": moved, "moved_at": to_ms(now)}
+            connection.execute(update(BATCH).where(BATCH.c.id == batch_id).values(seen))
+
+    def _settle_group(
+        self,
+        connection: Connection,
+        batch: Record,
+        outcome: Outcome,
+        rows: Sequence[Record],
+        rulings: Mapping[int, Ruling],
+        *,
+        now: datetime,
+        quiet_for: timedelta,
+    ) -> None:
+        values: dict[str, Any] = {}
+        bound: set[str] = set()
+        if outcome is not Outcome.DOUBT:
+            values["open_batch"] = None
+            if batch.lane == Lane.POINTS and outcome is not Outcome.HELD:
+                values["unsettled"] = MEMBER.c.unsettled - bindparam("b_points")
+                bound.add("points")
+        if outcome is Outcome.LANDED:
+            values["delivered"] = bindparam("b_fingerprint")
+            bound.add("fingerprint")
+        if outcome in {Outcome.LANDED, Outcome.SKIPPED}:
+            self._credit(connection, batch, outcome, rows, rulings, now=now)
+        if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
+            values["introduced"] = 1
+        if outcome is Outcome.RELEASED and self._scope.rules.points is Points.ADD:
+            values["quiet_until"] = to_ms(now + quiet_for)
+        if outcome is Outcome.REFUSED:
+            values["refused"] = bindparam("b_fingerprint")
+            bound.add("fingerprint")
+            self._quarantine(connection, rows, rulings, now)
+        if outcome in {Outcome.DOUBT, Outcome.RELEASED}:
+            self._forget_mails(connection, [row.member_id for row in rows])
+        connection.execute(
+            update(MEMBER).where(MEMBER.c.id == bindparam("b_id")).values(values),
+            [
+                {"b_id": row.member_id, "b_points": row.points, "b_fingerprint": row.fingerprint}
+                for row in rows
+            ],
+        )
+
+    def _credit(
+        self,
+        connection: Connection,
+        batch: Record,
+        outcome: Outcome,
+        rows: Sequence[Record],
+        rulings: Mapping[int, Ruling],
+        *,
+        now: datetime,
+    ) -> None:
+        entry = Entry.AWARDED if outcome is Outcome.LANDED else Entry.SKIPPED
+        sets = self._scope.rules.points is Points.SET
+        credits_ = [
+            Credit(
+                entry,
+                row.points - row.credited if sets else row.points,
+                rulings[row.position].grade,
+                batch.id,
+                row.member_id,
+            )
+            for row in rows
+        ]
+        earning = [credit for credit in credits_ if credit.points]
+        if earning:
+            connection.execute(
+                update(MEMBER)
+                .where(MEMBER.c.id == bindparam("b_id"))
+                .values(credited=MEMBER.c.credited + bindparam("b_points")),
+                [{"b_id": credit.member_id, "b_points": credit.points} for credit in earning],
+            )
+            append(connection, self._scope.organization_id, earning, now=now)
+
+    @staticmethod
+    def _forget_mails(connection: Connection, member_ids: Sequence[int]) -> None:
+        # A mail is a one-time effect like points: a row that may have been applied is sent again without it.
+        listed = select(MEMBER.c.id, MEMBER.c.payload).where(
+            among(MEMBER.c.id, member_ids), MEMBER.c.payload.is_not(None)
+        )
+        silenced = []
+        for row in connection.execute(listed):
+            content = orjson.loads(row.payload)
+            if content["mails"]:
+                silenced.append({"b_id": row.id, "b_payload": orjson.dumps(content | {"mails": []})})
+        if silenced:
+            connection.execute(
+                update(MEMBER).where(MEMBER.c.id == bindparam("b_id")).values(payload=bindparam("b_payload")),
+                silenced,
+            )
+
+    @staticmethod
+    def _quarantine(
+        connection: Connection, rows: Sequence[Record], rulings: Mapping[int, Ruling], now: datetime
+    ) -> None:
+        owned = [row for row in rows if row.owner_record is not None]
+        if owned:
+            connection.execute(
+                QUARANTINE.insert().prefix_with("OR REPLACE", dialect="sqlite"),
+                [
+                    {
+                        "connector_id": row.owner_connector,
+                        "record_id": row.owner_record,
+                        "side": "wallet",
+                        "field": rulings[row.position].field,
+                        "reason": f"the wallet refuses the field {rulings[row.position].field}",
+                        "since": to_ms(now),
+                    }
+                    for row in owned
+                ],
+            )

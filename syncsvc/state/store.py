@@ -1,0 +1,133 @@
+"""The state of one organization: everything the stages remember, one method a transaction.
+
+Store ── intake         pages of contacts and their cursors; sweeps
+├─ outbox         what is due, claimed before it is sent
+├─ settlements    what became of it
+├─ confirmations  what the import log says
+├─ write_backs    what the CRM should hold
+├─ holds          what brakes keep back
+└─ reports        what an operator asks
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select, update
+
+from syncsvc.config import OnGone, OrganizationConfig
+from syncsvc.rules.fingerprint import Fingerprinter
+from syncsvc.state.confirmations import Confirmations
+from syncsvc.state.database import Database
+from syncsvc.state.holds import Holds
+from syncsvc.state.intake import IntakeStore
+from syncsvc.state.outbox import Outbox
+from syncsvc.state.reports import Reports
+from syncsvc.state.scope import Rules, Scope
+from syncsvc.state.settlements import Settlements
+from syncsvc.state.tables import CONNECTOR, META, ORGANIZATION
+from syncsvc.state.write_backs import WriteBacks
+
+_FINGERPRINT_KEY = "fingerprint_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """See the module; `connectors` are the row ids of the configured connectors, in order of ownership."""
+
+    connectors: dict[str, int]
+    fingerprinter: Fingerprinter
+    intake: IntakeStore
+    outbox: Outbox
+    settlements: Settlements
+    confirmations: Confirmations
+    write_backs: WriteBacks
+    holds: Holds
+    reports: Reports
+
+
+def open_store(database: Database, organization: OrganizationConfig) -> Store:
+    """Return the state of a configured organization, its rows made where it is new."""
+    names = list(organization.connectors)
+    if database.writable:
+        with database.writing() as connection:
+            key = _fingerprint_key(connection)
+            organization_id = _organization(connection, organization.name)
+            connectors = _connectors(connection, organization_id, names)
+    else:
+        with database.reading() as connection:
+            key = connection.scalar(select(META.c.value).where(META.c.name == _FINGERPRINT_KEY)) or bytes(32)
+            mine = ORGANIZATION.c.name == organization.name
+            organization_id = connection.scalar(select(ORGANIZATION.c.id).where(mine)) or 0
+            connectors = _known_connectors(connection, organization_id, names)
+    writing = {
+        connectors[name]
+        for name, connector in organization.connectors.items()
+        if name in connectors and (connector.write_back.last_updated or connector.write_back.status)
+    }
+    return _assemble(database, organization, organization_id, connectors, writing, Fingerprinter(key))
+
+
+def _assemble(
+    database: Database,
+    organization: OrganizationConfig,
+    organization_id: int,
+    connectors: dict[str, int],
+    writing: Collection[int],
+    fingerprinter: Fingerprinter,
+) -> Store:
+    rules = Rules(
+        points=organization.wallet.points,
+        on_email_change=organization.policy.on_email_change,
+        expire_gone=organization.policy.on_gone is OnGone.EXPIRE,
+    )
+    scope = Scope(database, organization_id, rules, fingerprinter, connectors, writing)
+    return Store(
+        connectors,
+        fingerprinter,
+        IntakeStore(scope),
+        Outbox(scope, welcome_flag=organization.wallet.welcome_flag),
+        Settlements(scope),
+        Confirmations(scope),
+        WriteBacks(scope),
+        Holds(scope),
+        Reports(scope),
+    )
+
+
+def _fingerprint_key(connection: Connection) -> bytes:
+    known = connection.scalar(select(META.c.value).where(META.c.name == _FINGERPRINT_KEY))
+    if known is None:
+        known = secrets.token_bytes(32)
+        connection.execute(META.insert().values(name=_FINGERPRINT_KEY, value=known))
+    return known
+
+
+def _organization(connection: Connection, name: str) -> int:
+    known: int | None = connection.scalar(select(ORGANIZATION.c.id).where(ORGANIZATION.c.name == name))
+    if known is None:
+        made = ORGANIZATION.insert().values(name=name).returning(ORGANIZATION.c.id)
+        known = connection.execute(made).scalar_one()
+    return int(known)
+
+
+def _known_connectors(connection: Connection, organization_id: int, names: Sequence[str]) -> dict[str, int]:
+    listed = select(CONNECTOR.c.name, CONNECTOR.c.id).where(CONNECTOR.c.organization_id == organization_id)
+    known = dict(connection.execute(listed).tuples().all())
+    return {name: known[name] for name in names if name in known}
+
+
+def _connectors(connection: Connection, organization_id: int, names: Sequence[str]) -> dict[str, int]:
+    known = _known_connectors(connection, organization_id, names)
+    for position, name in enumerate(names):
+        if name in known:
+            moved = CONNECTOR.c.id == known[name], CONNECTOR.c.position != position
+            connection.execute(update(CONNECTOR).where(*moved).values(position=position))
+        else:
+            row = {"organization_id": organization_id, "name": name, "position": position}
+            known[name] = connection.execute(
+                CONNECTOR.insert().values(row).returning(CONNECTOR.c.id)
+            ).scalar_one()
+    return {name: known[name] for name in names}

@@ -1,0 +1,311 @@
+"""Every table of the state database.
+
+    organization ─┬─ connector ─── contact ──┐
+                  ├─ brand ─────── member ◄──┘   (brand_id, email): what it should be, what is proven
+                  │                  │
+                  │                batch ─── batch_row     one import request, frozen before it is sent
+                  │                  │
+                  │                ledger                  every point that was credited, and on what proof
+                  ├─ quarantine                            what was refused, and why
+                  ├─ hold                                  what a brake keeps back, and who let it go
+                  └─ cycle                                 what a cycle did, unless it did nothing
+
+The classes map tables and nothing else: bulk work goes through SQLAlchemy Core on their `__table__`.
+Times are whole milliseconds since 1970 UTC, fingerprints 16 bytes, points whole numbers.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, SmallInteger, Table, text
+from sqlmodel import Field, SQLModel
+
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Lane(IntEnum):
+    """What a batch's rows are."""
+
+    PROFILE = 0  # may be sent again: no points, or points that set the balance
+    POINTS = 1  # adds points: never sent again without proof
+
+
+class Outcome(IntEnum):
+    """What is known about a batch row; the batch itself carries the least settled of its rows."""
+
+    OPEN = 0  # claimed; the request may be under way
+    DOUBT = 1  # sent, and neither proven applied nor proven not applied
+    HELD = 2  # in doubt for so long that a person decides
+    LANDED = 3  # proven applied
+    REFUTED = 4  # proven not applied
+    RELEASED = 5  # unproven, but safe to send again
+    REFUSED = 6  # the wallet named this row as bad; proven not applied
+    SKIPPED = 7  # given up by policy or a person: its points count as settled though nobody knows
+
+
+class Entry(IntEnum):
+    """Why points stand in the ledger."""
+
+    AWARDED = 0  # a batch row landed
+    ADOPTED = 1  # they were in the wallet before this service was
+    MOVED_OUT = 2  # they left with a contact whose email changed
+    MOVED_IN = 3  # they came with a contact whose email changed
+    SKIPPED = 4  # an unsettled award that policy or a person closed without sending it again
+
+
+def _time(*, nullable: bool = True) -> Any:
+    return Field(default=None, sa_column=Column(BigInteger, nullable=nullable))
+
+
+def _fingerprint() -> Any:
+    return Field(default=None, sa_column=Column(LargeBinary(16), nullable=True))
+
+
+def _small(default: int = 0) -> Any:
+    return Field(sa_column=Column(SmallInteger, nullable=False, server_default=text(str(default))))
+
+
+def _count() -> Any:
+    return Field(sa_column=Column(BigInteger, nullable=False, server_default=text("0")))
+
+
+class MetaRow(SQLModel, table=True):
+    """Facts about this database: the key of its fingerprints."""
+
+    __tablename__ = "meta"
+    name: str = Field(primary_key=True)
+    value: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class OrganizationRow(SQLModel, table=True):
+    """One configured organization."""
+
+    __tablename__ = "organization"
+    id: int = Field(primary_key=True)
+    name: str = Field(unique=True)
+
+
+class ConnectorRow(SQLModel, table=True):
+    """One connector: where its polling and its sweep stand."""
+
+    __tablename__ = "connector"
+    __table_args__ = (Index("uq_connector_name", "organization_id", "name", unique=True),)
+    id: int = Field(primary_key=True)
+    organization_id: int = Field(foreign_key="organization.id")
+    name: str
+    position: int = _small()
+    cursor: str | None = None
+    moved_at: int | None = _time()
+    sweep_cursor: str | None = None
+    sweep: int = _count()
+    swept_at: int | None = _time()
+    mapping: str | None = None
+    trouble: str | None = None
+
+
+class BrandRow(SQLModel, table=True):
+    """One brand: what is known about its import log."""
+
+    __tablename__ = "brand"
+    __table_args__ = (Index("uq_brand_name", "organization_id", "brand_id", unique=True),)
+    id: int = Field(primary_key=True)
+    organization_id: int = Field(foreign_key="organization.id")
+    brand_id: str
+    log_read_at: int | None = _time()
+    resolution_ms: int | None = _time()
+    slowest_ms: int = _count()
+    batch_limit: int | None = None  # rows a batch may have while a bad row is being searched
+
+
+class MemberRow(SQLModel, table=True):
+    """A member of a brand: what it should be, and what is proven to have reached the wallet.
+
+    `earned = credited + unsettled + owed`; `unsettled` are points in flight, in doubt or held.
+    `due` is kept by every write: something is to be sent that nothing forbids.
+    """
+
+    __tablename__ = "member"
+    __table_args__ = (
+        Index("uq_member_email", "brand", "email_key", unique=True),
+        Index("ix_member_due", "brand", "id", sqlite_where=text("due = 1"), postgresql_where=text("due = 1")),
+    )
+    id: int = Field(primary_key=True)
+    brand: int = Field(foreign_key="brand.id")
+    email_key: str
+    email: str | None = None  # the spelling sent for life, where it differs from the key
+    owner_connector: int | None = Field(default=None, foreign_key="connector.id")
+    owner_record: str | None = None
+    wanted: bytes | None = _fingerprint()
+    delivered: bytes | None = _fingerprint()
+    refused: bytes | None = _fingerprint()
+    payload: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    earned: int = _count()
+    credited: int = _count()
+    unsettled: int = _count()
+    open_batch: int | None = Field(default=None, foreign_key="batch.id")
+    quiet_until: int | None = _time()
+    log_value: str | None = None
+    log_at: int | None = _time()
+    due: int = _small()
+    introduced: int = _small()
+
+
+class ContactRow(SQLModel, table=True):
+    """A CRM record as it was last read, by digest only."""
+
+    __tablename__ = "contact"
+    __table_args__ = (
+        Index("ix_contact_member", "member_id"),
+        Index(
+            "ix_contact_write_due",
+            "connector_id",
+            sqlite_where=text("write_due = 1"),
+            postgresql_where=text("write_due = 1"),
+        ),
+        {"sqlite_with_rowid": False},
+    )
+    connector_id: int = Field(primary_key=True, foreign_key="connector.id")
+    record_id: str = Field(primary_key=True)
+    member_id: int | None = Field(default=None, foreign_key="member.id")
+    state: int = _small()
+    fingerprint: bytes | None = _fingerprint()
+    points: int | None = _time()
+    seen: int = _count()
+    written_at: int | None = _time()
+    written_status: str | None = None
+    write_due: int = _small()
+
+
+class BatchRow(SQLModel, table=True):
+    """One import request: durable before it leaves, its outcome under the same id."""
+
+    __tablename__ = "batch"
+    __table_args__ = (
+        Index(
+            "ix_batch_open", "brand", sqlite_where=text("outcome < 3"), postgresql_where=text("outcome < 3")
+        ),
+        {"sqlite_autoincrement": True},
+    )
+    id: int = Field(primary_key=True)
+    brand: int = Field(foreign_key="brand.id")
+    cycle: str
+    lane: int = _small()
+    outcome: int = _small()
+    row_count: int = _count()
+    points: int = _count()
+    digest: bytes = Field(sa_column=Column(LargeBinary(16), nullable=False))
+    claimed_at: int = _time(nullable=False)
+    sent_at: int | None = _time()  # by the wallet's clock
+    moved: int = _count()  # rows whose log entries were seen to move
+    moved_at: int | None = _time()  # our clock when one of its rows' log entries was last seen to move
+    settled_at: int | None = _time()
+    status: int | None = None
+    import_id: str | None = None
+    imported: int | None = None
+    detail: str | None = None
+
+
+class BatchMemberRow(SQLModel, table=True):
+    """One row of a batch: what was sent of a member, and what became of it."""
+
+    __tablename__ = "batch_row"
+    __table_args__ = (Index("ix_batch_row_member", "member_id"), {"sqlite_with_rowid": False})
+    batch_id: int = Field(primary_key=True, foreign_key="batch.id")
+    position: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    member_id: int = Field(foreign_key="member.id")
+    fingerprint: bytes | None = _fingerprint()
+    points: int = _count()
+    log_before: str | None = None
+    outcome: int = _small()
+    grade: str | None = None
+
+
+class LedgerRow(SQLModel, table=True):
+    """Points that count as credited, and on what proof; each row's digest covers the one before it."""
+
+    __tablename__ = "ledger"
+    __table_args__ = (
+        Index("ix_ledger_member", "member_id"),
+        Index("ix_ledger_organization", "organization_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
+    id: int = Field(primary_key=True)
+    organization_id: int = Field(foreign_key="organization.id")
+    member_id: int = Field(foreign_key="member.id")
+    batch_id: int | None = Field(default=None, foreign_key="batch.id")
+    entry: int = _small()
+    points: int = Field(sa_column=Column(BigInteger, nullable=False))
+    at: int = _time(nullable=False)
+    grade: str
+    digest: bytes = Field(sa_column=Column(LargeBinary(16), nullable=False))
+
+
+class QuarantineRow(SQLModel, table=True):
+    """A contact, a member row or a write-back that was refused, waiting for a change or a person.
+
+    `side` says by whom: `mapping`, `wallet`, `crm`, or `email` for an email change that waits for a decision.
+    """
+
+    __tablename__ = "quarantine"
+    connector_id: int = Field(primary_key=True, foreign_key="connector.id")
+    record_id: str = Field(primary_key=True)
+    side: str = Field(primary_key=True)
+    field: str
+    reason: str
+    since: int = _time(nullable=False)
+
+
+class HoldRow(SQLModel, table=True):
+    """What a brake keeps back until a person lets it go."""
+
+    __tablename__ = "hold"
+    __table_args__ = (Index("ix_hold_organization", "organization_id"),)
+    id: int = Field(primary_key=True)
+    organization_id: int = Field(foreign_key="organization.id")
+    brake: str
+    detail: str
+    amount: int = Field(sa_column=Column(BigInteger, nullable=False))
+    since: int = _time(nullable=False)
+    released_at: int | None = _time()
+    released_by: str | None = None
+    used_at: int | None = _time()
+
+
+class CycleRow(SQLModel, table=True):
+    """What a cycle did; a cycle that did nothing leaves no row."""
+
+    __tablename__ = "cycle"
+    __table_args__ = (Index("ix_cycle_organization", "organization_id", "started_at"),)
+    id: str = Field(primary_key=True)
+    organization_id: int = Field(foreign_key="organization.id")
+    started_at: int = _time(nullable=False)
+    finished_at: int = _time(nullable=False)
+    outcome: str
+    facts: str
+
+
+def table(row: type[SQLModel]) -> Table:
+    """Return the Core table behind a class."""
+    return row.__table__  # type: ignore[attr-defined,no-any-return]
+
+
+META = table(MetaRow)
+ORGANIZATION = table(OrganizationRow)
+CONNECTOR = table(ConnectorRow)
+BRAND = table(BrandRow)
+MEMBER = table(MemberRow)
+CONTACT = table(ContactRow)
+BATCH = table(BatchRow)
+BATCH_ROW = table(BatchMemberRow)
+LEDGER = table(LedgerRow)
+QUARANTINE = table(QuarantineRow)
+HOLD = table(HoldRow)
+CYCLE = table(CycleRow)
