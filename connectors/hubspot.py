@@ -171,7 +171,7 @@ class HubSpot:
             yield Page(contacts, _sweep_cursor(start, after))
 
     def _poll(self, cursor: PollCursor) -> Iterator[Page]:
-        window = cursor.open(self._network.now() + self._api.ahead)
+        window = cursor.open(self._network.now() + self._api.ahead, lag=self._lag)
         if window.after and not window.after.isdecimal():
             raise CursorError("the stored cursor is not one of this connector's")
         vouched: set[str] = set()
@@ -281,11 +281,10 @@ class HubSpot:
             }
             for value in values
         ]
-        names = {name for value in values for name in value.values}
         answer = self._api.ask("POST", path, json={"inputs": inputs})
         if answer.status in {400, 409, 413}:
             refusal = parsed(answer)
-            raise_for_schema(refusal, names)
+            raise_for_schema(refusal)
             if len(values) > 1:
                 middle = len(values) // 2
                 return self._update(values[:middle]) | self._update(values[middle:])
@@ -295,7 +294,7 @@ class HubSpot:
         sent = {value.record_id for value in values}
         outcomes = {}
         for error in objects(document.get("errors")):
-            raise_for_schema(error, names)
+            raise_for_schema(error)
             result, detail = _result(error)
             for record_id in sent & named_ids(error) or (sent if len(sent) == 1 else set()):
                 outcomes[record_id] = WriteOutcome(record_id, result, detail)

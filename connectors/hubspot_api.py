@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -112,9 +112,7 @@ def accepted(answer: Answer, what: str) -> dict[str, Any]:
     found = parsed(answer)
     if 200 <= answer.status < 300:
         return found
-    unknown = sorted({name for code, name in _causes(found) if code in _SCHEMA_CODES and name})
-    if unknown:
-        raise SchemaError(f"HubSpot refuses the contact property {', '.join(unknown)}", fields=unknown)
+    raise_for_schema(found)
     raise OperatorError(
         f"HubSpot refuses {what} with {answer.status} ({reason(found)}): check base_url and api_version"
     )
@@ -171,13 +169,13 @@ def reason(error: Mapping[str, Any]) -> str:
     return ", ".join(words) or "no reason given"
 
 
-def raise_for_schema(error: Mapping[str, Any], written: Collection[str]) -> None:
-    """Raise SchemaError where an error blames the form of a property in `written`."""
-    wrong = {name: code for code, name in _causes(error) if code in _SCHEMA_CODES and name in written}
+def raise_for_schema(error: Mapping[str, Any]) -> None:
+    """Raise SchemaError where an error blames a property that does not exist or cannot be written."""
+    wrong = {name: code for code, name in _causes(error) if code in _SCHEMA_CODES and name}
     if wrong:
         listed = ", ".join(f"{name} ({code})" for name, code in sorted(wrong.items()))
         raise SchemaError(
-            f"HubSpot cannot write the contact property {listed}: create it or make it editable",
+            f"HubSpot refuses the contact property {listed}: create it or make it editable",
             fields=sorted(wrong),
         )
 

@@ -190,12 +190,12 @@ class Salesforce:
         def read(where: list[str]) -> _Rows:
             return self._query("queryAll", where, "SystemModstamp, Id", persons=persons)
 
-        window = cursor.open(self._network.now())
+        window = cursor.open(self._network.now(), lag=self._overlap)
         if cursor.window is not None:
             return window, read(_stretch(window))
         # Only the answer tells the server's time, so the first query has no end.
         rows = read(_stretch(window)[:1])
-        due = cursor.open(rows.asked)
+        due = cursor.open(rows.asked, lag=self._overlap)
         if due.full and not window.full:
             window, rows = due, read(_stretch(due)[:1])
         return replace(window, until=max(rows.asked, window.start)), rows

@@ -48,6 +48,7 @@ LOCKED_OUT_SECONDS = 3600.0
 
 _CODE = re.compile(r"[A-Za-z_]{3,60}")
 _USAGE = re.compile(r"(?:^|[;,\s])api-usage=(\d+)/(\d+)")
+_HOST = re.compile(r"https://[\w.-]+(?::\d{1,5})?(?=/|$)")
 _NO_FIELD = re.compile(r"No such column '([\w.]+)'|[Uu]nderstand relationship '([\w.]+)'")
 _NEVER_CURED = ("not valid for use with the REST API", "not attached to Agent")
 _PASSING_CODES = {"QUERY_TIMEOUT", "SERVER_UNAVAILABLE", "UNABLE_TO_LOCK_ROW", "UNKNOWN_EXCEPTION"}
@@ -289,7 +290,7 @@ class Session:
         except ValueError:  # a gateway's page
             body = None
         if answer.status == 200 and isinstance(body, dict) and body.get("access_token"):
-            return Token(str(body["access_token"]), str(body.get("instance_url") or self._url))
+            return self._issued(str(body["access_token"]), str(body.get("instance_url")))
         code, text = "", ""
         if isinstance(body, dict):
             code, text = str(body.get("error", "")), str(body.get("error_description", ""))
@@ -306,9 +307,12 @@ class Session:
         text = answer.body.decode("utf-8", "replace")
         session_id = _element(text, "sessionId")
         if answer.status == 200 and session_id:
-            served = re.match(r"https://[^/]+", _element(text, "serverUrl"))
-            return Token(session_id, served[0] if served else self._url)
+            return self._issued(session_id, _element(text, "serverUrl"))
         raise _refused_login(answer, _element(text, "exceptionCode"), _element(text, "exceptionMessage"))
+
+    def _issued(self, session_id: str, served_by: str) -> Token:
+        host = _HOST.match(served_by)
+        return Token(session_id, host[0] if host else self._url)
 
     def _post(self, path: str, data: Mapping[str, str] | bytes, *, headers: Mapping[str, str]) -> Answer:
         with session_errors(f"POST {path}"):

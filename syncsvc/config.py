@@ -196,7 +196,7 @@ class WalletConfig(Settings):
     give_up_after: Positive = Field(default=timedelta(hours=1), validate_default=True)
     on_doubt: OnDoubt = OnDoubt.HOLD
     witness: Text | None = None
-    evidence: Evidence = Field(default=Evidence.WINDOW, validate_default=True)
+    evidence: Evidence = Evidence.WINDOW
     import_path: UrlPath = "/v2/import"
     log_path: UrlPath = "/import/log"
     log_brand_in: LogBrandIn = LogBrandIn.QUERY

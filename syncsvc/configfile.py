@@ -98,7 +98,7 @@ def json_schema(types: Types) -> dict[str, Any]:
         definitions.update(own)
         variants.append({"$ref": f"#/$defs/connector.{name}"})
     connectors = schema["properties"]["connectors"]
-    names = dict.fromkeys(connectors["patternProperties"], {"oneOf": variants})
+    names = {pattern: {"oneOf": variants} for pattern in connectors["patternProperties"]}
     connectors.update(minProperties=1, additionalProperties=False, patternProperties=names)
     schema["properties"]["service"] = {"$ref": "#/$defs/ServiceConfig"}
     required = [name for name in schema.pop("required") if name != "name"]

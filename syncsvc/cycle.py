@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from syncsvc.errors import OperatorError, StateError, StoppedError, TransientError
 from syncsvc.model import Written
@@ -59,6 +59,7 @@ class Tally:
     degraded: list[str] = field(default_factory=list)
     held_by: list[str] = field(default_factory=list)
     stopped: bool = False
+    read_until: dict[str, datetime] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -77,8 +78,12 @@ class Cycle:
         progress: Progress = no_progress,
         full: bool = False,
         send: bool = True,
+        plan: str | None = None,
     ) -> None:
-        """Prepare a cycle; `full` sweeps every connector now, without `send` it ends after the brakes."""
+        """Prepare a cycle; `full` sweeps every connector now, without `send` it ends after the brakes.
+
+        With the digest of a `plan`, it delivers exactly what that plan says, or nothing.
+        """
         self.id = secrets.token_hex(6)
         self._organization = organization
         self._store = organization.store
@@ -87,6 +92,7 @@ class Cycle:
         self._progress = progress
         self._full = full
         self._send = send
+        self._plan = plan
         self._tally = Tally()
         self._most_points = organization.config.brakes.max_points_per_member
         self._requests = {name: it.network.requests for name, it in organization.connectors.items()}
@@ -124,6 +130,8 @@ class Cycle:
             held = self._brakes()
         if not self._send:
             return
+        with self._stage("plan"):
+            held |= self._departs_from_plan()
         if not held:
             with self._stage("deliver"):
                 self._deliver()
@@ -177,7 +185,7 @@ class Cycle:
 
     def _pull(self, connector: OpenConnector) -> None:
         pulled = self._tally.pulled.setdefault(connector.name, Pulled())
-        intake = self._store.intake
+        intake, began = self._store.intake, self._network.now()
         try:
             pulled.merge(
                 pull(
@@ -203,6 +211,7 @@ class Cycle:
             return
         finally:
             self._tell_of(pulled)
+        self._tally.read_until[connector.name] = began
         if intake.set_trouble(connector.id, None):
             log.info("connector_resumed")
 
@@ -274,6 +283,20 @@ class Cycle:
         if single and not whole and not self._hold(single, ""):
             self._most_points = single[0].amount
         return whole
+
+    def _departs_from_plan(self) -> bool:
+        """Return whether what would be sent is not what was planned."""
+        if self._plan is None:
+            return False
+        digest = self._store.outbox.digest(most=self._most_points)
+        if digest == self._plan:
+            return False
+        totals = self._store.outbox.totals(self._most_points)
+        self._tally.degraded.append(
+            f"nothing was sent: what is due is no longer plan {self._plan} but {digest} "
+            f"({totals.new} new and {totals.changed} changed members, {totals.points} points); plan again"
+        )
+        return True
 
     def _hold(self, tripped: list[Tripped], scope: str) -> bool:
         """Hold what trips a brake, and say so when it is news; returns whether anything is held."""
@@ -431,4 +454,5 @@ class Cycle:
             read=pulled.read,
             changed=pulled.changed,
             requests=self._organization.connectors[name].network.requests - self._requests[name],
+            read_until=self._tally.read_until.get(name),
         )

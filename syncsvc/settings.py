@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -96,6 +97,18 @@ class Secret(Settings):
             return os.environ[self.env].strip()
         assert self.file is not None  # noqa: S101 - exactly one is set, validated above
         return self.file.read_text(encoding="utf-8").strip()
+
+
+def secrets_of(value: object) -> Iterator[Secret]:
+    """Yield every secret that a piece of configuration refers to, however deep."""
+    if isinstance(value, Secret):
+        yield value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from secrets_of(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from secrets_of(inner)
 
 
 def is_loopback(url: str) -> bool:

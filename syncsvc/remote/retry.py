@@ -26,7 +26,7 @@ def repeat(
     time with jitter (0.5 s to 8 s). A wait that would exceed `budget` seconds in all is not begun: the
     error is raised, and the next cycle resumes. Raises StoppedError when the process is asked to stop.
     """
-    backoff = wait_exponential_jitter(initial=0.5, max=8.0, jitter=0.5)
+    backoff = wait_exponential_jitter(multiplier=0.5, max=8.0, jitter=0.5)
     waited = 0.0
 
     def wait(state: RetryCallState) -> float:

@@ -3,7 +3,7 @@
 Change feeds lie near now: rows become visible late with an old stamp, stamps are equal, indexes lag. So a
 poll re-reads what it has read, in two tiers:
 
-- a *quick* pass reads from shortly before where the last one ended (`OVERLAP`), every cycle;
+- a *quick* pass reads from shortly before where the last one ended (`overlap_of`), every cycle;
 - a *full* pass reads from `since`, before which everything has been read for good; it comes `lag / 2` after
   changes were seen, until a full pass sees nothing younger than `lag`. Each change is thus read a handful
   of times in all, however long the poll runs, and a row that shows up to `lag` late is found.
@@ -22,8 +22,14 @@ import orjson
 
 from syncsvc.errors import CursorError
 
-OVERLAP = timedelta(seconds=30)
+_SHARE_OF_LAG = 20
+_LEAST_OVERLAP = timedelta(seconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def overlap_of(lag: timedelta) -> timedelta:
+    """Return how far back a quick pass reads: 30 s for a lag of 10 minutes, never less than a second."""
+    return max(_LEAST_OVERLAP, lag / _SHARE_OF_LAG)
 
 
 def _to_ms(value: datetime) -> int:
@@ -109,13 +115,13 @@ class PollCursor:
             } | ({} if self.window.newest is None else {"newest": _to_ms(self.window.newest)})
         return orjson.dumps(data, option=orjson.OPT_SORT_KEYS).decode()
 
-    def open(self, now: datetime) -> Window:
+    def open(self, now: datetime, *, lag: timedelta) -> Window:
         """Return the window to read: the one begun, else the next one up to `now` (the server's clock)."""
         if self.window is not None:
             return self.window
         if self.read is None or self.recheck is None or now >= self.recheck:
             return Window(self.since, max(now, self.since), full=True)
-        start = max(self.since, self.read - OVERLAP)
+        start = max(self.since, self.read - overlap_of(lag))
         return Window(start, max(now, start), full=False)
 
     def within(self, window: Window) -> PollCursor:
@@ -135,7 +141,8 @@ class PollCursor:
         if window.newest is None:
             return before
         if not window.full:
-            if self.read is not None and window.newest <= self.read and until <= window.newest + OVERLAP:
+            known = self.read is not None and window.newest <= self.read
+            if known and until <= window.newest + overlap_of(lag):
                 return before  # what was read before is read again while it lies within the overlap
             return replace(before, read=max(until, self.read or until))
         settled = max(self.since, until - lag)

@@ -73,13 +73,16 @@ class SalesforceKnobs:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A write that came through the API: what was asked for, with the results in the same order."""
+    """A write that came through the API: what was asked for, with the results in the same order.
+
+    `records` hold the fields with "type" and "id"; values stay out of the repr.
+    """
 
     method: str
     route: str
-    records: tuple[Mapping[str, Any], ...]
+    records: tuple[Mapping[str, Any], ...] = field(repr=False)
     headers: Mapping[str, str]
-    results: tuple[Mapping[str, Any], ...]
+    results: tuple[Mapping[str, Any], ...] = field(repr=False)
 
 
 _ROLLED_BACK = (

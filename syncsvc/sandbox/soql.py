@@ -311,7 +311,8 @@ class _Parser:
         table = self._table = self._object()
         columns = [self._path(token) for token in names]
         if repeated := [a for a, b in zip(names, columns, strict=True) if columns.count(b) > 1]:
-            raise self._refusal(repeated[-1].at, f"duplicate field selected: {repeated[-1].text}")
+            told = f"duplicate field selected: {repeated[-1].text}"
+            raise self._refusal(repeated[-1].at, told, "INVALID_FIELD")
         where = self._condition() if self._accept("WHERE") else _Condition(lambda _: True)
         order: list[_Order] = []
         if self._accept("ORDER"):

@@ -1,4 +1,4 @@
-"""The state database: opened once, written by one process through one connection, read by any.
+"""The state database: one process runs cycles on it, others may read it and add a person's decisions.
 
 SQLite runs in WAL mode with synchronous FULL: what is committed survives a power cut. Every write transaction
 begins with BEGIN IMMEDIATE, since a deferred one lets another writer in after our first SELECT.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
@@ -69,7 +70,9 @@ def _path_of(url: str) -> Path:
 
 
 def _connect(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False})
+    engine = create_engine(
+        f"sqlite:///{path}", connect_args={"check_same_thread": False}, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
@@ -90,37 +93,39 @@ def _connect(path: Path) -> Engine:
 class Database:
     """An open state database."""
 
-    def __init__(self, path: Path, engine: Engine, lock: int | None) -> None:
-        """Hold the engine and, for a writer, the descriptor of the lock file; see `open`."""
+    def __init__(self, path: Path, engine: Engine, *, cycles: int | None, gate: int | None) -> None:
+        """Hold the engine and the descriptors of the two lock files; see `open`."""
         self.path = path
         self._engine = engine
-        self._lock_file = lock
+        self._cycles = cycles
+        self._gate = gate
         self._write_lock = threading.RLock()
         self._writer: Connection | None = None
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """Return the database ready to be written, created and migrated where needed.
+        """Return the database for the one process that runs cycles, created and migrated where needed.
 
-        Raises StateError where the file cannot be used, or where another process holds it.
+        Raises StateError where the file cannot be used, or where another process runs cycles on it.
         """
         path = _path_of(url)
-        lock = _lock(path)
+        cycles = _lock(path)
         try:
             _create_private(path)
             engine = _connect(path)
+            gate = _open_gate(path)
             migrations.upgrade(engine)
         except (OSError, sa_exc.DBAPIError) as error:
-            os.close(lock)
+            os.close(cycles)
             raise _unusable(path, error) from error
         except StateError:
-            os.close(lock)
+            os.close(cycles)
             raise
-        return cls(path, engine, lock)
+        return cls(path, engine, cycles=cycles, gate=gate)
 
     @classmethod
-    def open_to_read(cls, url: str) -> Self:
-        """Return the database to be read only, beside a process that writes it.
+    def open_beside(cls, url: str) -> Self:
+        """Return the database beside a process that runs cycles: to be read, and for a person's decisions.
 
         Raises StateError where there is none yet, or where it is of another version.
         """
@@ -130,14 +135,24 @@ class Database:
         engine = _connect(path)
         try:
             migrations.require_current(engine)
-        except sa_exc.DBAPIError as error:
+            gate = _open_gate(path)
+        except (OSError, sa_exc.DBAPIError) as error:
             raise _unusable(path, error) from error
-        return cls(path, engine, None)
+        return cls(path, engine, cycles=None, gate=gate)
 
-    @property
-    def writable(self) -> bool:
-        """Whether this process holds the database to write it."""
-        return self._lock_file is not None
+    @classmethod
+    @contextlib.contextmanager
+    def scratch(cls, url: str) -> Iterator[Self]:
+        """Give a private copy to try things on, empty where there is no state yet; deleted at the end."""
+        path = _path_of(url)
+        with tempfile.TemporaryDirectory(prefix="syncsvc-") as folder:
+            copy = Path(folder) / "scratch.db"
+            if path.exists():
+                _create_private(copy)
+                with contextlib.closing(sqlite3.connect(path)) as source:
+                    source.execute("VACUUM INTO ?", (str(copy),))
+            with cls.open(f"sqlite:///{copy}") as database:
+                yield database
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -145,9 +160,7 @@ class Database:
 
         Raises StateError where the database refuses (a full disk, a read-only file).
         """
-        if self._lock_file is None:
-            raise StateError(f"{self.path} was opened to be read only")
-        with self._write_lock:
+        with self._write_lock, _passing(self._gate):
             if self._writer is None:
                 self._writer = self._engine.connect().execution_options(writing=True)
             try:
@@ -165,32 +178,16 @@ class Database:
         except sa_exc.OperationalError as error:
             raise _unusable(self.path, error) from error
 
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[Database]:
-        """Give a private copy to try things on; it is deleted at the end of the block."""
-        with tempfile.TemporaryDirectory(prefix="syncsvc-") as folder:
-            path = Path(folder) / "scratch.db"
-            _create_private(path)
-            raw = self._engine.raw_connection()
-            try:
-                raw.cursor().execute("VACUUM INTO ?", (str(path),))
-            finally:
-                raw.close()
-            copy = Database.open(f"sqlite:///{path}")
-            try:
-                yield copy
-            finally:
-                copy.close()
-
     def close(self) -> None:
         """Give everything back; another process can open the database now."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
         self._engine.dispose()
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+        for descriptor in (self._cycles, self._gate):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._cycles = self._gate = None
 
     def __enter__(self) -> Self:
         """Return the database."""
@@ -201,6 +198,25 @@ class Database:
     ) -> None:
         """Close."""
         self.close()
+
+
+def _open_gate(path: Path) -> int:
+    return os.open(path.with_name(path.name + ".gate"), os.O_RDWR | os.O_CREAT, 0o600)
+
+
+@contextlib.contextmanager
+def _passing(gate: int | None) -> Iterator[None]:
+    """Let one process at a time write: commits and checkpoints of two never meet.
+
+    SQLite before 3.51.3 can corrupt a WAL when they do (sqlite.org/wal.html, "the WAL-reset bug").
+    """
+    if gate is None:
+        raise StateError("the state database is closed")
+    fcntl.flock(gate, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(gate, fcntl.LOCK_UN)
 
 
 def _create_private(path: Path) -> None:

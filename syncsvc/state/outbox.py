@@ -84,7 +84,7 @@ class Outbox:
         Points above `most` for one member are counted as held, not as sent.
         """
         owed = self._owed_if_positive()
-        sendable = owed if most is None else func.iif(owed > most, 0, owed)
+        sendable = self._capped(owed, most)
         mine = MEMBER.c.brand.in_(
             select(BRAND.c.id).where(BRAND.c.organization_id == self._scope.organization_id)
         )
@@ -105,6 +105,22 @@ class Outbox:
                 return Totals(0, 0, 0, 0, 0)
             known = select(func.count()).select_from(MEMBER).where(mine, MEMBER.c.delivered.is_not(None))
             return Totals(connection.scalar(known) or 0, changed, new, int(points), int(largest), over)
+
+    def digest(self, *, most: int | None) -> str:
+        """Return a digest of every row and every point that delivering now would send: 16 hex digits."""
+        mine = and_(BRAND.c.id == MEMBER.c.brand, BRAND.c.organization_id == self._scope.organization_id)
+        owed = self._owed_if_positive()
+        listed = (
+            select(BRAND.c.brand_id, MEMBER.c.email_key, MEMBER.c.payload, self._capped(owed, most))
+            .join(BRAND, mine)
+            .where(MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
+            .order_by(BRAND.c.brand_id, MEMBER.c.email_key)
+        )
+        digest = blake2b(digest_size=8)
+        with self._scope.database.reading() as connection:
+            for brand_id, email_key, payload, points in connection.execute(listed):
+                digest.update(orjson.dumps([brand_id, email_key, payload.decode(), points]))
+        return digest.hexdigest()
 
     def has_due(self, lane: Lane, *, most: int | None) -> bool:
         """Return whether any member has a row to send in a lane."""
@@ -199,6 +215,10 @@ class Outbox:
 
     def _is(self, brand_id: str) -> ColumnElement[bool]:
         return and_(BRAND.c.organization_id == self._scope.organization_id, BRAND.c.brand_id == brand_id)
+
+    @staticmethod
+    def _capped(owed: Any, most: int | None) -> Any:
+        return owed if most is None else func.iif(owed > most, 0, owed)
 
     def _owed_if_positive(self) -> Any:
         return func.iif(self._scope.owed() > 0, self._scope.owed(), 0)

@@ -51,21 +51,14 @@ class Store:
 def open_store(database: Database, organization: OrganizationConfig) -> Store:
     """Return the state of a configured organization, its rows made where it is new."""
     names = list(organization.connectors)
-    if database.writable:
-        with database.writing() as connection:
-            key = _fingerprint_key(connection)
-            organization_id = _organization(connection, organization.name)
-            connectors = _connectors(connection, organization_id, names)
-    else:
-        with database.reading() as connection:
-            key = connection.scalar(select(META.c.value).where(META.c.name == _FINGERPRINT_KEY)) or bytes(32)
-            mine = ORGANIZATION.c.name == organization.name
-            organization_id = connection.scalar(select(ORGANIZATION.c.id).where(mine)) or 0
-            connectors = _known_connectors(connection, organization_id, names)
+    with database.writing() as connection:
+        key = _fingerprint_key(connection)
+        organization_id = _organization(connection, organization.name)
+        connectors = _connectors(connection, organization_id, names)
     writing = {
         connectors[name]
         for name, connector in organization.connectors.items()
-        if name in connectors and (connector.write_back.last_updated or connector.write_back.status)
+        if (connector.write_back.last_updated or connector.write_back.status)
     }
     return _assemble(database, organization, organization_id, connectors, writing, Fingerprinter(key))
 
@@ -113,14 +106,13 @@ def _organization(connection: Connection, name: str) -> int:
     return int(known)
 
 
-def _known_connectors(connection: Connection, organization_id: int, names: Sequence[str]) -> dict[str, int]:
+def _known_connectors(connection: Connection, organization_id: int) -> dict[str, int]:
     listed = select(CONNECTOR.c.name, CONNECTOR.c.id).where(CONNECTOR.c.organization_id == organization_id)
-    known = dict(connection.execute(listed).tuples().all())
-    return {name: known[name] for name in names if name in known}
+    return dict(connection.execute(listed).tuples().all())
 
 
 def _connectors(connection: Connection, organization_id: int, names: Sequence[str]) -> dict[str, int]:
-    known = _known_connectors(connection, organization_id, names)
+    known = _known_connectors(connection, organization_id)
     for position, name in enumerate(names):
         if name in known:
             moved = CONNECTOR.c.id == known[name], CONNECTOR.c.position != position

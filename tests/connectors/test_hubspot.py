@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from connectors.hubspot import HubSpot, HubSpotSettings
 from syncsvc.errors import CredentialsError, CursorError, OperatorError, SchemaError, TransientError
 from syncsvc.model import Contact, Page, WriteBack, WriteOutcome, Written
 from syncsvc.remote.connector import Connector, Needs
-from syncsvc.remote.transport import Answer, Client, Network
+from syncsvc.remote.transport import Network
 from syncsvc.sandbox.clock import ManualClock
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.hubspot import HubSpotKnobs, HubSpotSimulator
@@ -35,21 +33,6 @@ UPDATE = ("POST", "/contacts/batch/update")
 SCHEMA = ("GET", "/properties/contacts")
 
 
-class Dated:
-    """A client whose answers carry the simulator's date instead of this machine's."""
-
-    def __init__(self, client: Client, clock: ManualClock) -> None:
-        self._client, self._clock = client, clock
-
-    def send(self, method: str, path: str, **kwargs: Any) -> Answer:
-        answer = self._client.send(method, path, **kwargs)
-        date = format_datetime(self._clock.now(), usegmt=True)
-        return replace(answer, headers={**answer.headers, "date": date})
-
-    def close(self) -> None:
-        self._client.close()
-
-
 class Timeline(Network):
     """Waits by moving the simulator's clock; its own is wrong by `skew`."""
 
@@ -58,9 +41,6 @@ class Timeline(Network):
         self.clock = clock
         self.skew = timedelta()
         self.waits: list[float] = []
-
-    def client(self, base_url: str, *, timeout: float) -> Any:
-        return Dated(super().client(base_url, timeout=timeout), self.clock)
 
     def now(self) -> datetime:
         return self.clock.now() + self.skew
@@ -190,6 +170,17 @@ def test_change_made_behind_a_running_sweep_is_found_by_the_poll_after_it(accoun
     ]
 
 
+def test_change_made_behind_an_interrupted_sweep_is_found_by_the_poll_after_it(account: Account) -> None:
+    made = account.add(150)
+    first = next(iter(account.connect().changes(None)))
+    account.wait(minutes=1)
+    account.crm.update(made[0], {"firstname": "Ada"})
+    account.wait(hours=2)
+    connector = account.connect()
+    cursor = list(connector.changes(first.cursor))[-1].cursor
+    assert made[0] in ids(list(connector.changes(cursor)))
+
+
 def test_poll_after_a_sweep_does_not_read_everything_again(account: Account) -> None:
     account.add(30)
     account.wait(minutes=2)
@@ -206,6 +197,13 @@ def test_sweep_position_that_is_refused_asks_for_a_new_sweep(account: Account) -
     account.fail(Kind.STATUS, "objects", status=400, body={"category": "VALIDATION_ERROR"})
     with pytest.raises(CursorError):
         list(connector.changes(first.cursor))
+
+
+def test_list_that_does_not_move_on_is_trouble_and_no_endless_loop(account: Account) -> None:
+    page = {"results": [], "paging": {"next": {"after": "7"}}}
+    account.fail(Kind.STATUS, "objects", status=200, body=page, times=None)
+    with pytest.raises(TransientError, match="does not move on"):
+        list(account.connect().changes(None))
 
 
 # --- polls
@@ -368,6 +366,9 @@ def test_merged_contact_tells_which_it_absorbed(account: Account) -> None:
     (found,) = contacts(list(connector.changes(cursor)))
     assert (found.record_id, found.fields["email"]) == (all_three, "m2@example.org")
     assert {first, second, third, both} == set(found.merged_from)
+    account.crm.update(all_three, {"hs_merged_object_ids": f"{first};{all_three}"})
+    (found,) = contacts(list(connector.changes(cursor)))
+    assert found.merged_from == (first,)
 
 
 def test_searches_keep_below_the_limit_that_the_account_shares(account: Account) -> None:
@@ -477,6 +478,13 @@ def test_check_names_each_problem_and_its_remedy(account: Account) -> None:
     assert "read-only" in problems[3].message
 
 
+def test_check_takes_an_archived_property_for_none(account: Account) -> None:
+    body = {"results": [{"name": "email", "archived": True}]}
+    account.fail(Kind.STATUS, "properties", status=200, body=body)
+    (problem,) = account.connect(Needs(read=frozenset({"email"}), write={})).check()
+    assert problem.where == "property email"
+
+
 def test_check_refuses_a_type_that_cannot_hold_the_time(account: Account) -> None:
     needs = Needs(read=frozenset({"email"}), write={"last_updated": "loyalty_points"})
     (problem,) = account.connect(needs).check()
@@ -549,6 +557,7 @@ def test_rule_of_the_2026_09_api_refuses_one_record_and_not_its_neighbours(accou
     account.crm.update(whole, {"firstname": "Ada"})
     outcomes = list(account.connect(api_version="2026-09").write_back([stamp(bare), stamp(whole)]))
     assert [one.result for one in outcomes] == [Written.REFUSED, Written.WRITTEN]
+    assert account.crm.requests == {UPDATE: 1}
     assert "REQUIRED_PROPERTY firstname" in outcomes[0].detail
 
 
@@ -724,7 +733,9 @@ def test_search_that_blames_a_property_names_it(account: Account) -> None:
         list(connector.changes(cursor))
 
 
-@pytest.mark.parametrize("body", [b"[]", b'"x"', b'{"errors": 5, "context": [], "message": null}', b"{"])
+@pytest.mark.parametrize(
+    "body", [b"[]", b'{"category": "ada@x.org"}', b'{"errors": 5, "context": [], "message": null}', b"{"]
+)
 def test_errors_of_any_form_are_understood(account: Account, body: bytes) -> None:
     account.fail(Kind.STATUS, "update", status=400, body=body, times=None)
     (outcome,) = account.connect().write_back([stamp(one) for one in account.add(1)])

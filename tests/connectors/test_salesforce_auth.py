@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import TypeAdapter
+from starlette.types import Receive, Scope, Send
 
 from connectors.salesforce_auth import Auth, Session
 from syncsvc.errors import (
@@ -40,6 +40,7 @@ class Quiet(Network):
     waits: list[float]
     ahead = timedelta(0)
     later = 0.0
+    passing = 0.0
 
     def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -48,6 +49,7 @@ class Quiet(Network):
         return super().now() + self.ahead
 
     def monotonic(self) -> float:
+        self.later += self.passing
         return super().monotonic() + self.later
 
 
@@ -61,15 +63,41 @@ def key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-@pytest.fixture
-def org() -> SalesforceSimulator:
-    return SalesforceSimulator()
+class Stage:
+    """One server for many tests, each with an org of its own; without `dated`, faults alone tell the time."""
+
+    org: SalesforceSimulator
+    dated = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.dated:
+            send.__self__.default_headers = []  # type: ignore[attr-defined]
+        await self.org.app(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def served(authority: Authority) -> Iterator[tuple[Server, Stage]]:
+    stage = Stage()
+    with Server(stage, authority=authority) as server:
+        yield server, stage
 
 
 @pytest.fixture
-def server(org: SalesforceSimulator, authority: Authority) -> Iterator[Server]:
-    with Server(org.app, authority=authority) as server:
-        yield server
+def stage(served: tuple[Server, Stage]) -> Stage:
+    _, stage = served
+    stage.org, stage.dated = SalesforceSimulator(), True
+    return stage
+
+
+@pytest.fixture
+def org(stage: Stage) -> SalesforceSimulator:
+    return stage.org
+
+
+@pytest.fixture
+def server(served: tuple[Server, Stage], org: SalesforceSimulator) -> Server:
+    assert org is served[1].org
+    return served[0]
 
 
 @pytest.fixture
@@ -365,6 +393,26 @@ def test_a_login_that_a_gateway_answers_is_classed_by_its_status(
         session().call("GET", "limits")
 
 
+@pytest.mark.parametrize("named", [None, "", "http://elsewhere", "https://", "https://h:port", "https://a@b"])
+def test_a_token_without_a_usable_host_is_used_at_the_url_of_the_settings(
+    org: SalesforceSimulator, session: Callable[..., Session], named: str | None
+) -> None:
+    session().call("GET", "limits")
+    body = {"access_token": next(iter(org.sessions)), "instance_url": named}
+    answering(org, 200, body, path="token")
+    assert session().call("GET", "limits").body
+
+
+def test_a_token_is_used_at_the_host_that_it_was_issued_for(
+    org: SalesforceSimulator, session: Callable[..., Session], network: Quiet
+) -> None:
+    org.instance_url = "https://127.0.0.1:9"
+    with pytest.raises(TransientError):
+        session().call("GET", "limits")
+    assert org.requests == {TOKEN: 1}
+    assert len(network.waits) == 3
+
+
 def test_a_login_disturbed_for_a_moment_is_repeated(
     org: SalesforceSimulator, session: Callable[..., Session], network: Quiet
 ) -> None:
@@ -491,15 +539,24 @@ def test_the_last_calls_of_the_day_are_left_to_others(
 
 
 def test_the_answer_tells_the_servers_clock_when_it_was_asked(
-    org: SalesforceSimulator, session: Callable[..., Session], network: Quiet
+    org: SalesforceSimulator, stage: Stage, session: Callable[..., Session], network: Quiet
 ) -> None:
-    server_time = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
-    headers = {"Date": format_datetime(server_time, usegmt=True)}
-    answering(org, 200, {"ok": True}, headers=headers)
+    stage.dated = False
+    answering(org, 200, {"ok": True}, headers={"Date": "Tue, 06 May 2031 07:08:09 GMT"})
+    assert session().call("GET", "limits").asked == datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+    network.passing = 90.5
+    answering(org, 200, {"ok": True}, headers={"Date": "Tue, 06 May 2031 07:08:09 GMT"})
+    assert session().call("GET", "limits").asked == datetime(2031, 5, 6, 7, 6, 39, tzinfo=UTC)
+
+
+def test_where_the_server_tells_no_time_it_is_ours(
+    org: SalesforceSimulator, stage: Stage, session: Callable[..., Session], network: Quiet
+) -> None:
+    stage.dated = False
     network.ahead = timedelta(days=400)
-    speaking = session()
-    answered = speaking.call("GET", "limits").asked
-    assert abs(answered - datetime.now(UTC)) < timedelta(seconds=10) or answered == server_time
+    answering(org, 200, {"ok": True})
+    asked = session().call("GET", "limits").asked
+    assert abs(asked - network.now()) < timedelta(seconds=10)
 
 
 def test_an_unreachable_org_is_passing_trouble(network: Quiet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from simple_salesforce.exceptions import (
     SalesforceRefusedRequest,
     SalesforceResourceNotFound,
 )
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.salesforce import SalesforceSimulator
@@ -49,9 +50,29 @@ class ToSimulator(requests.adapters.HTTPAdapter):
         super().close()
 
 
+class Switch:
+    """One server for all tests of this module: it serves the org of the test that runs."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def switch() -> Switch:
+    return Switch()
+
+
+@pytest.fixture(scope="module")
+def url(authority: Authority, switch: Switch) -> Iterator[str]:
+    with Server(switch, authority=authority) as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -60,12 +81,14 @@ def org() -> SalesforceSimulator:
 
 
 @pytest.fixture
-def session(org: SalesforceSimulator, authority: Authority) -> Iterator[requests.Session]:
-    with Server(org.app, authority=authority) as server, requests.Session() as session:
-        org.instance_url = server.url
+def session(
+    org: SalesforceSimulator, authority: Authority, switch: Switch, url: str
+) -> Iterator[requests.Session]:
+    switch.app, org.instance_url = org.app, url
+    with requests.Session() as session:
         session.trust_env = False
         session.verify = str(authority.ca_file)
-        session.mount("https://", ToSimulator(server.url))
+        session.mount("https://", ToSimulator(url))
         yield session
 
 

@@ -1,9 +1,10 @@
-"""What the Salesforce simulator refuses and what its commits look like, over HTTPS without a client library."""
+"""What the Salesforce simulator refuses and what its commits look like, over HTTPS without its client."""
 
 from __future__ import annotations
 
 import base64
 import json
+import operator
 import random
 import re
 import ssl
@@ -16,6 +17,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from syncsvc.sandbox.clock import ManualClock
 from syncsvc.sandbox.faults import Fault, Kind
@@ -28,9 +30,29 @@ DATA = "/services/data/v67.0"
 COLLECTION = f"{DATA}/composite/sobjects"
 
 
+class Switch:
+    """One server for all tests of this module: it serves the org of the test that runs."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def switch() -> Switch:
+    return Switch()
+
+
+@pytest.fixture(scope="module")
+def url(authority: Authority, switch: Switch) -> Iterator[str]:
+    with Server(switch, authority=authority) as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -48,12 +70,10 @@ def org(clock: ManualClock) -> SalesforceSimulator:
 
 
 @pytest.fixture
-def http(org: SalesforceSimulator, authority: Authority) -> Iterator[httpx.Client]:
+def http(org: SalesforceSimulator, authority: Authority, switch: Switch, url: str) -> Iterator[httpx.Client]:
+    switch.app = org.app
     trust = ssl.create_default_context(cafile=authority.ca_file)
-    with (
-        Server(org.app, authority=authority) as server,
-        httpx.Client(base_url=server.url, verify=trust, trust_env=False) as client,
-    ):
+    with httpx.Client(base_url=url, verify=trust, trust_env=False) as client:
         yield client
 
 
@@ -247,7 +267,7 @@ def test_daily_and_concurrent_limits_share_a_code_and_differ_in_words(
 def test_heads_beyond_sixteen_kibibytes_are_refused_as_html(rest: httpx.Client) -> None:
     long = soql(rest, f"SELECT Id FROM Contact WHERE LastName = '{'x' * 16_400}'")
     assert (long.status_code, long.headers["content-type"].split(";")[0]) == (414, "text/html")
-    wide = rest.get(f"{DATA}/query", params={"q": "SELECT Id FROM Contact"}, headers={"X-Wide": "x" * 16_000})
+    wide = rest.get(f"{DATA}/query", params={"q": "SELECT Id FROM Contact"}, headers={"X-Wide": "x" * 16_300})
     assert wide.status_code == 431
     assert soql(rest, f"SELECT Id FROM Contact WHERE LastName = '{'x' * 15_000}'").status_code == 200
 
@@ -258,6 +278,7 @@ def test_versions_are_known_retired_or_missing(rest: httpx.Client) -> None:
     assert {"label": "Summer '26", "url": DATA, "version": "67.0"} in listed
     assert code(rest.get("/services/data/v30.0/limits")) == (410, "UNSUPPORTED_API_VERSION")
     assert code(rest.get("/services/data/v99.0/limits")) == (404, "NOT_FOUND")
+    assert rest.get(f"{DATA}/limits/").status_code == 200
     assert code(rest.put(COLLECTION)) == (405, "METHOD_NOT_ALLOWED")
     assert code(rest.get(f"{DATA}/sobjects/Nothing__c/describe")) == (404, "NOT_FOUND")
 
@@ -294,7 +315,7 @@ def test_answers_are_compressed_where_asked_for(org: SalesforceSimulator, rest: 
         ("SELECT Id FROM Contact WHERE Name IN ()", "MALFORMED_QUERY"),
         ("SELECT Id FROM Contact WHERE Name = 'O'Brien'", "MALFORMED_QUERY"),
         (r"SELECT Id FROM Contact WHERE Name = 'a\x'", "MALFORMED_QUERY"),
-        ("SELECT Id FROM Contact WHERE Name = \"a\"", "MALFORMED_QUERY"),
+        ('SELECT Id FROM Contact WHERE Name = "a"', "MALFORMED_QUERY"),
         ("SELECT Id FROM Contact WHERE", "MALFORMED_QUERY"),
         ("SELECT * FROM Contact", "MALFORMED_QUERY"),
         ("SELECT Id FROM Contact LIMIT 1.5", "MALFORMED_QUERY"),
@@ -360,15 +381,8 @@ def test_an_error_points_into_the_query(rest: httpx.Client) -> None:
     assert told.startswith(
         "\nSELECT Id, X__c FROM Lead\n           ^\nERROR at Row:1:Column:12\nNo such column 'X__c'"
     )
-    assert (
-        soql(rest, "SELECT Id FROM XYZZY")
-        .json()[0]["message"]
-        .endswith(
-            "sObject type 'XYZZY' is not supported. If you are attempting to use a custom object, be sure to append"
-            " the '__c' after the entity name. Please reference your WSDL or the describe call for the appropriate"
-            " names."
-        )
-    )
+    told = soql(rest, "SELECT Id FROM XYZZY").json()[0]["message"]
+    assert "\nsObject type 'XYZZY' is not supported. If you are attempting to use a custom object" in told
 
 
 def test_ties_come_in_no_order_to_rely_on(org: SalesforceSimulator, rest: httpx.Client) -> None:
@@ -382,7 +396,7 @@ def test_ties_come_in_no_order_to_rely_on(org: SalesforceSimulator, rest: httpx.
 def test_indexes_answer_as_a_full_scan_does() -> None:
     """Random conditions over ids and stamps, against the same conditions in Python on every row."""
     chance = random.Random(11)
-    org = SalesforceSimulator(clock=ManualClock(START))
+    org = SalesforceSimulator(clock=ManualClock(START + timedelta(minutes=1)))
     made: list[str] = []
     for second in range(12):
         at = START + timedelta(seconds=second)
@@ -393,8 +407,13 @@ def test_indexes_answer_as_a_full_scan_does() -> None:
         org.delete("Contact", key, at=START + timedelta(seconds=chance.randrange(12)))
     rows = [org.record("Contact", key) for key in made]
     signs: dict[str, Callable[[str, str], bool]] = {
-        "=": str.__eq__, "!=": str.__ne__, "<": str.__lt__, "<=": str.__le__, ">": str.__gt__, ">=": str.__ge__
-    }  # fmt: skip
+        "=": operator.eq,
+        "!=": operator.ne,
+        "<": operator.lt,
+        "<=": operator.le,
+        ">": operator.gt,
+        ">=": operator.ge,
+    }
 
     def condition(depth: int) -> tuple[str, Callable[[dict[str, Any]], bool]]:
         if depth and chance.random() < 0.7:
@@ -567,7 +586,8 @@ def test_merge_leaves_a_tombstone_that_names_the_winner(
     winner, loser = org.create_many("Contact", [{"LastName": "A"}, {"LastName": "B"}])
     clock.advance(timedelta(seconds=5))
     org.merge("Contact", winner, loser)
-    text = "SELECT Id, IsDeleted, MasterRecordId FROM Contact WHERE SystemModstamp > 2026-11-20T12:00:00Z ORDER BY Id"
+    since = "SystemModstamp > 2026-11-20T12:00:00Z"
+    text = f"SELECT Id, IsDeleted, MasterRecordId FROM Contact WHERE {since} ORDER BY Id"
     rows = soql(rest, text, resource="queryAll").json()["records"]
     assert [(row["Id"], row["IsDeleted"], row["MasterRecordId"]) for row in rows] == [
         (winner, False, None),

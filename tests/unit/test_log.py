@@ -373,9 +373,9 @@ def test_logging_keeps_out_of_the_way_of_the_work() -> None:
     logger = log.logger()
     best = 0.0
     with log.bound(organization="acme", connector="crm", cycle="01JC3ZK"):
-        for _ in range(3):
+        for _ in range(10):
             start = time.process_time()
-            for number in range(1000):
+            for number in range(300):
                 logger.info("batch_settled", batch=f"b-{number}", rows=2000, outcome="landed", seconds=0.25)
-            best = max(best, 1000 / (time.process_time() - start))
+            best = max(best, 300 / (time.process_time() - start))
     assert best > 20_000, f"{best:.0f} lines a second"

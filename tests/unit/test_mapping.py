@@ -136,6 +136,10 @@ def test_points_that_are_no_whole_total_refuse_the_contact(value: FieldValue) ->
     assert str(value) not in result.reason
 
 
+def test_a_template_of_one_field_hands_its_value_on_as_it_came() -> None:
+    assert "is a flag" in refused(mapper(), Points__c=True).reason
+
+
 def test_a_connector_without_points_gives_none() -> None:
     assert mapped(mapper({"email": "{Email}", "name": "{LastName}"})).points is None
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncsvc.errors import CursorError
-from syncsvc.remote.window import OVERLAP, PollCursor, Window
+from syncsvc.remote.window import PollCursor, Window, overlap_of
 
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
 LAG = timedelta(minutes=10)
@@ -53,7 +53,7 @@ class Feed:
     def poll(self, text: str, *, skew: timedelta, pause: timedelta, pages: int | None = None) -> str:
         """Return the cursor after one poll, or after `pages` pages where that is less."""
         cursor = PollCursor.parse(text)
-        window = cursor.open(self.now + skew)
+        window = cursor.open(self.now + skew, lag=LAG)
         if cursor.window is None:
             asked = self.now.replace(microsecond=0)  # as a Date header says it
             window = replace(window, until=max(window.start, min(window.until, asked)))
@@ -163,27 +163,32 @@ def test_a_change_is_not_read_again_by_every_quick_pass() -> None:
     feed.now += timedelta(seconds=60)
     for _ in range(8):
         text = feed.poll(text, skew=timedelta(), pause=timedelta())
-        feed.now += OVERLAP
-    assert feed.now < START + LAG / 2 + OVERLAP
+        feed.now += overlap_of(LAG)
+    assert feed.now < START + LAG / 2 + overlap_of(LAG)
     assert feed.reads[1] <= 3
 
 
 def test_clock_of_ours_that_is_ahead_does_not_end_the_window_after_what_was_seen() -> None:
     cursor = PollCursor(since=START)
-    window = cursor.open(START + timedelta(hours=5)).advanced("1", START + SECOND)
+    window = cursor.open(START + timedelta(hours=5), lag=LAG).advanced("1", START + SECOND)
     closed = cursor.closed(window, seen_until=START + LAG * 2, lag=LAG)
     assert closed == PollCursor(since=START + LAG)
 
 
 def test_clock_of_ours_that_is_behind_leaves_a_window_of_nothing() -> None:
-    window = PollCursor(since=START).open(START - LAG)
+    window = PollCursor(since=START).open(START - LAG, lag=LAG)
     assert (window.start, window.until, window.full) == (START, START, True)
 
 
+def test_window_keeps_the_latest_stamp_of_all_its_pages() -> None:
+    window = Window(START, START + LAG, full=False).advanced("1", START + SECOND).advanced("2", START)
+    assert window.advanced("3", None).newest == START + SECOND
+
+
 def test_window_begun_is_the_window_that_goes_on() -> None:
-    window = after_sweep().open(START + LAG).advanced("17", START + SECOND)
+    window = after_sweep().open(START + LAG, lag=LAG).advanced("17", START + SECOND)
     cursor = PollCursor.parse(after_sweep().within(window).encode())
-    assert cursor.open(START + 9 * LAG) == window
+    assert cursor.open(START + 9 * LAG, lag=LAG) == window
 
 
 times = st.integers(-(10**12), 10**13).map(lambda ms: START + timedelta(milliseconds=ms))

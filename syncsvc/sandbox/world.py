@@ -1,0 +1,285 @@
+"""A whole world in one process: a wallet and two CRMs, seeded and served on loopback, and what is true in it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from syncsvc.sandbox.hubspot import HubSpotKnobs, HubSpotSimulator
+from syncsvc.sandbox.salesforce import SalesforceSimulator
+from syncsvc.sandbox.server import Authority, Server
+from syncsvc.sandbox.wallet import WalletSimulator
+
+BRAND = "brand-1"
+STORECARDS = ("card-1", "card-gold", "card-basic")
+SHARED = 0.08
+"""The share of contacts whose email stands in both CRMs."""
+
+_FIRST = [
+    "Ada",
+    "Ben",
+    "Chi",
+    "Dora",
+    "Emil",
+    "Fay",
+    "Gus",
+    "Hana",
+    "Ivo",
+    "Juno",
+    "Kit",
+    "Lena",
+    "Max",
+    "Nora",
+    "Otto",
+    "Pia",
+    "Quin",
+    "Rosa",
+    "Sam",
+    "Tess",
+]
+_LAST = [
+    "Abel",
+    "Berg",
+    "Cruz",
+    "Diaz",
+    "Eden",
+    "Frost",
+    "Gray",
+    "Holm",
+    "Ives",
+    "Jansen",
+    "Klein",
+    "Lund",
+    "Meyer",
+    "Novak",
+    "Olsen",
+    "Park",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A contact as a CRM truly holds it: what the wallet should make of it."""
+
+    record_id: str
+    email: str = field(repr=False)
+    points: int
+    stamped: datetime | None
+
+
+class World:
+    """Three simulators being served; a context manager.
+
+    Salesforce stands first in the organization file: where both CRMs hold an email, it owns the member.
+    """
+
+    def __init__(self, folder: Path, *, contacts: int, seed: int = 0) -> None:
+        """Seed both CRMs with `contacts` contacts each, stamped days ago; serve nothing yet."""
+        self.folder = folder
+        self.random = random.Random(seed)
+        self.wallet = WalletSimulator(brands={BRAND: STORECARDS}, seed=seed)
+        self.hubspot = HubSpotSimulator(seed=seed, knobs=HubSpotKnobs(index_lag=0.0, index_jitter=0.0))
+        self.salesforce = SalesforceSimulator(seed=seed)
+        self._define()
+        self._seed(contacts)
+        authority = Authority(folder)
+        self.ca_file = authority.ca_file
+        self._servers = (
+            Server(self.wallet.app),
+            Server(self.hubspot.app),
+            Server(self.salesforce.app, authority=authority),
+        )
+
+    def __enter__(self) -> Self:
+        """Serve."""
+        for server in self._servers:
+            server.start()
+        self.salesforce.instance_url = self.salesforce_url
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop serving."""
+        for server in self._servers:
+            server.stop()
+
+    @property
+    def wallet_url(self) -> str:
+        """Where the wallet is served."""
+        return self._servers[0].url
+
+    @property
+    def hubspot_url(self) -> str:
+        """Where HubSpot is served."""
+        return self._servers[1].url
+
+    @property
+    def salesforce_url(self) -> str:
+        """Where Salesforce is served, over TLS."""
+        return self._servers[2].url
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The secrets, by the names that the organization file and `config.example.toml` call them."""
+        return {
+            "ACME_WALLET_TOKEN": "wallet-sandbox",
+            "SF_ID": self.salesforce.client_id,
+            "SF_SECRET": self.salesforce.client_secret,
+            "HUBSPOT_TOKEN": "pat-sandbox",
+        }
+
+    def write_organization(self, *, every: str, settle_after: str, listen: str = "") -> Path:
+        """Write the organization file of this world and return its path."""
+        path = self.folder / "acme.toml"
+        path.write_text(
+            _ORGANIZATION.format(
+                organization_id=self.wallet.organization_id,
+                state=self.folder / "acme.db",
+                listen=listen,
+                ca_file=self.ca_file,
+                every=every,
+                settle_after=settle_after,
+                wallet=self.wallet_url,
+                salesforce=self.salesforce_url,
+                hubspot=self.hubspot_url,
+            ),
+            encoding="utf-8",
+        )
+        return path
+
+    def salesforce_people(self) -> Iterator[Person]:
+        """Yield every live Salesforce contact."""
+        for it in self.salesforce.records("Contact"):
+            stamped = it.get("Wallet_Last_Updated__c")
+            yield Person(it["Id"], it["Email"], int(it["Loyalty_Points__c"] or 0), _time(stamped))
+
+    def hubspot_people(self) -> Iterator[Person]:
+        """Yield every live HubSpot contact."""
+        for record_id, it in self.hubspot.contacts():
+            points = int(float(it.get("loyalty_points") or 0))
+            yield Person(record_id, str(it["email"]), points, _time(it.get("wallet_last_updated")))
+
+    def _define(self) -> None:
+        for name, kind in (
+            ("Loyalty_Points__c", "double"),
+            ("Tier__c", "picklist"),
+            ("License_Plate__c", "string"),
+            ("Member_Since__c", "date"),
+            ("Wallet_Last_Updated__c", "datetime"),
+            ("Wallet_Status__c", "string"),
+        ):
+            self.salesforce.define("Contact", name, kind)
+        for name, kind, field_type in (
+            ("loyalty_points", "number", "number"),
+            ("hs_email_optout", "bool", "booleancheckbox"),
+            ("wallet_last_updated", "datetime", "date"),
+            ("wallet_status", "string", "text"),
+        ):
+            self.hubspot.define(name, kind, field_type)
+
+    def _seed(self, contacts: int) -> None:
+        shared = int(contacts * SHARED)
+        now = datetime.now(UTC)
+        tiers = ("Gold", "Silver", "Bronze")
+        self.salesforce.create_many(
+            "Contact",
+            [
+                {
+                    **self._name("FirstName", "LastName"),
+                    "Email": f"member{number}@example.com",
+                    "HasOptedOutOfEmail": False,
+                    "Loyalty_Points__c": self.random.randrange(0, 5000),
+                    "Tier__c": self.random.choice(tiers),
+                    "License_Plate__c": f"SB-{number:05d}",
+                    "Member_Since__c": (now - timedelta(days=self.random.randrange(30, 900)))
+                    .date()
+                    .isoformat(),
+                }
+                for number in range(contacts)
+            ],
+            at=now - timedelta(days=3),
+        )
+        self.hubspot.create_many(
+            [
+                {
+                    **self._name("firstname", "lastname"),
+                    "email": f"member{number}@example.com",
+                    "loyalty_points": str(self.random.randrange(0, 5000)),
+                }
+                for number in range(contacts - shared, 2 * contacts - shared)
+            ],
+            at=now - timedelta(days=2),
+        )
+
+    def _name(self, first: str, last: str) -> dict[str, Any]:
+        return {first: self.random.choice(_FIRST), last: self.random.choice(_LAST)}
+
+
+def _time(value: object) -> datetime | None:
+    return datetime.fromisoformat(str(value)) if value else None
+
+
+_ORGANIZATION = """\
+# Written by `syncsvc demo`: two CRMs and a wallet, all simulated on this machine.
+organization_id = "{organization_id}"
+first_run = "import"
+
+[service]
+state = "sqlite:///{state}"
+listen = "{listen}"
+log_format = "json"
+ca_file = "{ca_file}"
+
+[schedule]
+every = "{every}"
+log_every = "2s"
+
+[wallet]
+base_url = "{wallet}"
+token = {{ env = "ACME_WALLET_TOKEN" }}
+brand_id = "brand-1"
+storecard = "card-1"
+settle_after = "{settle_after}"
+
+[brakes]
+max_share = "100%"
+
+[connectors.crm]
+type = "salesforce"
+url = "{salesforce}"
+auth = {{ flow = "client_credentials", client_id = {{ env = "SF_ID" }}, client_secret = {{ env = "SF_SECRET" }} }}
+overlap = "2s"
+where = "Email != '' && !HasOptedOutOfEmail"
+
+[connectors.crm.member]
+email = "{{Email}}"
+name = "{{FirstName}} {{LastName}}"
+points = "{{Loyalty_Points__c}}"
+storecard = {{ field = "Tier__c", values = {{ Gold = "card-gold" }}, default = "card-basic" }}
+licenseplate = "{{License_Plate__c}}"
+start_date = "{{Member_Since__c}}"
+
+[connectors.crm.write_back]
+last_updated = "Wallet_Last_Updated__c"
+status = "Wallet_Status__c"
+
+[connectors.marketing]
+type = "hubspot"
+token = {{ env = "HUBSPOT_TOKEN" }}
+base_url = "{hubspot}"
+overlap = "2s"
+
+[connectors.marketing.member]
+email = "{{email}}"
+name = "{{firstname}} {{lastname}}"
+points = "{{loyalty_points}}"
+
+[connectors.marketing.write_back]
+last_updated = "wallet_last_updated"
+"""
