@@ -121,7 +121,6 @@ class Salesforce:
         self._overlap = settings.overlap
         self._page_size = settings.page_size
         self._needs = needs
-        self._network = network
         self._session = Session(
             settings.url,
             auth=settings.auth,
@@ -190,10 +189,10 @@ class Salesforce:
         def read(where: list[str]) -> _Rows:
             return self._query("queryAll", where, "SystemModstamp, Id", persons=persons)
 
-        window = cursor.open(self._network.now(), lag=self._overlap)
         if cursor.window is not None:
-            return window, read(_stretch(window))
-        # Only the answer tells the server's time, so the first query has no end.
+            return cursor.window, read(_stretch(cursor.window))
+        window = cursor.open(self._session.now(), lag=self._overlap)
+        # Only its answer tells the time it was asked at, so the first query has no end.
         rows = read(_stretch(window)[:1])
         due = cursor.open(rows.asked, lag=self._overlap)
         if due.full and not window.full:

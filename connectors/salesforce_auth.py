@@ -178,6 +178,12 @@ class Session:
 
         return repeat(once, network=self._network)
 
+    def now(self) -> datetime:
+        """Return the org's clock by what it told last; logs in where it told none yet, raises as `call`."""
+        if self._token is None:
+            repeat(lambda: self._login(stale=None), network=self._network)
+        return self._network.now() + self._skew
+
     def close(self) -> None:
         """Give back the connections and forget the token; it is not revoked, as others may share it."""
         self._token = None
@@ -218,7 +224,7 @@ class Session:
                 errors = _codes(error.content)
             except ValueError:  # raised anew below, without the body that it carries along
                 garbled = True
-        self._note_usage(answer)
+        self._note(answer)
         if errors is not None:
             if answer.status == 401 and not any(sign in text for sign in _NEVER_CURED for _, text in errors):
                 raise _ExpiredError
@@ -228,7 +234,9 @@ class Session:
         took = timedelta(seconds=int(self._network.monotonic() - begun))
         return Reply(body, (answer.date or self._network.now()) - took)
 
-    def _note_usage(self, answer: Answer) -> None:
+    def _note(self, answer: Answer) -> None:
+        if answer.date is not None:
+            self._skew = answer.date - self._network.now()
         usage = _USAGE.search(answer.headers.get("sforce-limit-info", ""))
         if usage and int(usage[1]) > RESERVE_SHARE * int(usage[2]):
             self._reserve_until = self._network.monotonic() + PAUSE_SECONDS
@@ -250,23 +258,16 @@ class Session:
 
     def _log_in(self) -> Token:
         match self._auth:
-            case ClientCredentials() as auth:
-                return self._oauth(
-                    {
-                        "grant_type": "client_credentials",
-                        "client_id": _read("client_id", auth.client_id),
-                        "client_secret": _read("client_secret", auth.client_secret),
-                    }
-                )
-            case JwtBearer() as auth:
-                return self._oauth(
-                    {
-                        "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
-                        "assertion": self._assertion(auth),
-                    }
-                )
             case Password() as auth:
                 return self._soap(auth)
+            case JwtBearer() as auth:
+                grant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+                return self._oauth({"grant_type": grant, "assertion": self._assertion(auth)})
+            case ClientCredentials() as auth:
+                client_id = _read("client_id", auth.client_id)
+                secret = _read("client_secret", auth.client_secret)
+                form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret}
+                return self._oauth(form)
 
     def _assertion(self, auth: JwtBearer) -> str:
         expires = self._network.now() + self._skew + ASSERTION_LIFE
@@ -318,8 +319,7 @@ class Session:
         with session_errors(f"POST {path}"):
             response = self._http.post(self._url + path, data=data, headers=headers)
             answer = replace(_heard(response), body=response.content)
-        if answer.date is not None:
-            self._skew = answer.date - self._network.now()
+        self._note(answer)
         return answer
 
 

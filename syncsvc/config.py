@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, timedelta, tzinfo
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -63,7 +62,6 @@ class Evidence(StrEnum):
 
     WINDOW = "window"
     UNANIMOUS = "unanimous"
-    WITNESS = "witness"
 
 
 class LogBrandIn(StrEnum):
@@ -155,14 +153,9 @@ class ServiceConfig(Settings):
     @field_validator("state")
     @classmethod
     def _check_state(cls, value: str) -> str:
-        parts = urlsplit(value)
         if value.startswith("sqlite:///") and ":memory:" not in value and len(value) > len("sqlite:///"):
             return value
-        if parts.scheme == "postgresql+psycopg":
-            if parts.password is not None or any(key == "password" for key, _ in parse_qsl(parts.query)):
-                raise ValueError("holds a password; leave it out and set PGPASSFILE or PGPASSWORD")
-            return value
-        raise ValueError("is not a state; write sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE")
+        raise ValueError("is not a state; write sqlite:///FILE")
 
     @field_validator("listen")
     @classmethod
@@ -195,7 +188,6 @@ class WalletConfig(Settings):
     settle_after: Positive = timedelta(minutes=5)
     give_up_after: Positive = Field(default=timedelta(hours=1), validate_default=True)
     on_doubt: OnDoubt = OnDoubt.HOLD
-    witness: Text | None = None
     evidence: Evidence = Evidence.WINDOW
     import_path: UrlPath = "/v2/import"
     log_path: UrlPath = "/import/log"
@@ -208,20 +200,6 @@ class WalletConfig(Settings):
     def _check_order(cls, value: timedelta, info: ValidationInfo) -> timedelta:
         if value < info.data.get("settle_after", value):
             raise ValueError("is shorter than settle_after; make it at least as long")
-        return value
-
-    @field_validator("witness")
-    @classmethod
-    def _check_witness(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and info.data.get("points", Points.ADD) is not Points.ADD:
-            raise ValueError('has no use unless points = "add"; remove it')
-        return value
-
-    @field_validator("evidence")
-    @classmethod
-    def _check_evidence(cls, value: Evidence, info: ValidationInfo) -> Evidence:
-        if value is Evidence.WITNESS and info.data.get("witness", "") is None:
-            raise ValueError('asks for a witness that is not named; set wallet.witness, or use "unanimous"')
         return value
 
     @field_validator("timezone")

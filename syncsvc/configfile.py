@@ -21,11 +21,11 @@ from syncsvc.config import (
     FieldRule,
     MemberMap,
     OrganizationConfig,
+    Points,
     ServiceConfig,
 )
 from syncsvc.errors import ConfigurationError
 from syncsvc.rules.mapping import MappingError, compile_rule, compile_where
-from syncsvc.rules.values import UnreadableError, check_email
 from syncsvc.settings import Secret, Settings
 from syncsvc.tomllines import Place, lines_of
 
@@ -306,12 +306,6 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 def _checks(data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:
     """Yield what no single table can tell, from the data as it was written."""
     wallet = _table(data, "wallet")
-    witness = wallet.get("witness")
-    if isinstance(witness, str) and witness:
-        try:
-            check_email(witness)
-        except UnreadableError as error:
-            yield ("wallet", "witness"), f"{error}; name a member of your own"
     for name, connector in _table(data, "connectors").items():
         if isinstance(connector, dict):
             for place, problem in _connector_checks(connector, wallet):
@@ -322,6 +316,11 @@ def _connector_checks(connector: Mapping[str, Any], wallet: Mapping[str, Any]) -
     member = _table(connector, "member")
     if member and "name" not in member:
         yield ("member", "name"), "is missing; the wallet takes no member without a name"
+    if member and "points" not in member and wallet.get("points") == Points.SET:
+        yield (
+            ("member", "points"),
+            'is missing; wallet.points = "set" would empty balances without it',
+        )
     for field in ("brand_id", "storecard"):
         if member and field not in member and field not in wallet:
             yield ("member", field), f"comes from nowhere; set wallet.{field}, or map it here"

@@ -353,6 +353,18 @@ def test_the_second_pass_comes_by_the_servers_clock(
 
 
 @pytest.mark.parametrize("hours", [-3, 3])
+def test_a_clock_that_is_off_does_not_make_idle_polls_read_again(
+    org: SalesforceSimulator, connect: Callable[..., Salesforce], network: Quiet, hours: int
+) -> None:
+    network.ahead = timedelta(hours=hours)
+    people(org, 3, ago=3 * MINUTE)
+    cursor = swept(connect())
+    (page,) = connect().changes(cursor)
+    assert page.contacts == []
+    assert page.cursor == cursor
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
 def test_a_clock_that_is_off_neither_hides_changes_nor_skips_any(
     org: SalesforceSimulator, connect: Callable[..., Salesforce], network: Quiet, hours: int
 ) -> None:

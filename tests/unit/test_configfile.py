@@ -137,7 +137,7 @@ def test_a_small_file_has_every_default(tmp_path: Path) -> None:
     assert (wallet.settle_after, wallet.give_up_after) == (timedelta(minutes=5), timedelta(hours=1))
     assert (wallet.import_path, wallet.log_path) == ("/v2/import", "/import/log")
     assert (wallet.log_brand_in, wallet.welcome_flag) == ("query", "welcome_email")
-    assert (wallet.witness, wallet.timezone, wallet.zone) == (None, "UTC", UTC)
+    assert (wallet.timezone, wallet.zone) == ("UTC", UTC)
 
 
 def test_connectors_keep_the_order_of_the_file_and_their_own_settings(tmp_path: Path) -> None:
@@ -231,7 +231,11 @@ def test_all_problems_of_all_files_are_told_at_once_in_order(tmp_path: Path) -> 
             '5: schedule.every: write a duration as text, such as "90s"',
         ),
         ("[wallet]", '[wallet]\nsettle_after = "2h"', "wallet.give_up_after: is shorter than settle_after"),
-        ("[wallet]", '[wallet]\nwitness = "nobody"', "5: wallet.witness: is not an email address"),
+        (
+            "[wallet]",
+            '[wallet]\npoints = "set"',
+            "27: connectors.a.member.points: is missing; wallet.points",
+        ),
         (
             '{ env = "WALLET_TOKEN" }',
             '{ env = "UNSET" }',
