@@ -1,4 +1,4 @@
-"""The floor: the least that any program could do to hold the same contacts, written without a library of ours.
+"""The floor: the least that any program could do to hold the same contacts.
 
     python bench/floor.py PORT FILE
 
@@ -29,11 +29,11 @@ _PRAGMAS = (
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -16384",
 )
-_TABLES = (
+_CONTACT = (
     "CREATE TABLE IF NOT EXISTS contact (id TEXT PRIMARY KEY, email TEXT NOT NULL, name TEXT NOT NULL, "
-    "points INTEGER NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY, after TEXT NOT NULL)",
+    "points INTEGER NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID"
 )
+_POSITION = "CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY, after TEXT NOT NULL)"
 _UPSERT = (
     "INSERT INTO contact VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
     "email = excluded.email, name = excluded.name, points = excluded.points, digest = excluded.digest"
@@ -45,7 +45,13 @@ def _row(contact: dict[str, Any]) -> tuple[str, str, str, int, bytes]:
     email = fields["email"].strip().casefold()
     name = f"{fields['firstname']} {fields['lastname']}".strip()
     content = orjson.dumps([contact["id"], email, name])
-    return contact["id"], email, name, int(fields["loyalty_points"]), blake2b(content, digest_size=16).digest()
+    return (
+        contact["id"],
+        email,
+        name,
+        int(fields["loyalty_points"]),
+        blake2b(content, digest_size=16).digest(),
+    )
 
 
 def pull(port: int, file: str) -> int:
@@ -53,7 +59,7 @@ def pull(port: int, file: str) -> int:
     http_connection = http.client.HTTPConnection("127.0.0.1", port)
     database = sqlite3.connect(file, isolation_level=None)
     with contextlib.closing(http_connection), contextlib.closing(database):
-        for statement in _PRAGMAS + _TABLES:
+        for statement in (*_PRAGMAS, _CONTACT, _POSITION):
             database.execute(statement)
         contacts, after = 0, ""
         while True:

@@ -27,7 +27,6 @@ from connectors.hubspot_api import (
     following,
     named_ids,
     objects,
-    parsed,
     raise_for_schema,
     reason,
     records,
@@ -49,6 +48,8 @@ DATE_STEP = timedelta(seconds=1)  # a Date header has whole seconds, rounded dow
 MODIFIED = "lastmodifieddate"  # contacts alone: search finds nothing by hs_lastmodifieddate, without a word
 MERGED = "hs_merged_object_ids"
 
+_EMPTY = (None, "")
+_ABSENT = object()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PASSING = frozenset({"RATE_LIMITS", "INTERNAL_ERROR", "SERVICE_UNAVAILABLE"})
 _TYPES = {"last_updated": ("datetime", "string"), "status": ("string", "enumeration")}
@@ -88,6 +89,8 @@ class HubSpot:
             version=settings.api_version,
             network=network,
         )
+        self._fields = tuple(needs.fields)
+        self._required = frozenset(self._fields)
         self._wanted = sorted({*needs.fields, MODIFIED, MERGED})
         self._apart = len(orjson.dumps(self._wanted)) > LONG_NAMES
         self._paged = [MODIFIED] if self._apart else self._wanted
@@ -236,7 +239,12 @@ class HubSpot:
         """
         if self._apart:
             found = self._hydrated([record["id"] for record in found])
-        absent = {name for record in found for name in self._needs.fields if name not in record["properties"]}
+        absent = {
+            name
+            for record in found
+            if not self._required <= record["properties"].keys()
+            for name in self._required - record["properties"].keys()
+        }
         if absent - vouched:
             self._require(absent)
             vouched |= absent
@@ -256,18 +264,18 @@ class HubSpot:
         return found
 
     def _contact(self, record: Mapping[str, Any]) -> Contact:
-        properties = record["properties"]
-        absorbed = str(properties.get(MERGED) or "").split(";")
-        return Contact(
-            record_id=record["id"],
-            fields={
-                # An empty property is null in one answer and "" in another.
-                name: None if properties[name] in {None, ""} else str(properties[name])
-                for name in self._needs.fields
-                if name in properties
-            },
-            merged_from=tuple(old for old in absorbed if old and old != record["id"]),
-        )
+        properties, record_id = record["properties"], record["id"]
+        absorbed = properties.get(MERGED)
+        fields = {
+            # An empty property is null in one answer and "" in another.
+            name: None if value in _EMPTY else str(value)
+            for name in self._fields
+            if (value := properties.get(name, _ABSENT)) is not _ABSENT
+        }
+        if not absorbed:
+            return Contact(record_id, fields)
+        merged = tuple(old for old in str(absorbed).split(";") if old and old != record_id)
+        return Contact(record_id, fields, merged_from=merged)
 
     def _update(self, values: Sequence[WriteBack]) -> dict[str, WriteOutcome]:
         """Return what became of the records that HubSpot's answer names, by the id that was sent."""
@@ -283,7 +291,7 @@ class HubSpot:
         ]
         answer = self._api.ask("POST", path, json={"inputs": inputs})
         if answer.status in {400, 409, 413}:
-            refusal = parsed(answer)
+            refusal = answer.document
             raise_for_schema(refusal)
             if len(values) > 1:
                 middle = len(values) // 2

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -32,6 +33,14 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 _SCOPE = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of HubSpot with the JSON object it holds, an empty one where it holds none."""
+
+    status: int
+    document: dict[str, Any]
+
+
 class HubSpotApi:
     """One account's API in one version: `contacts` and `properties` are the paths of the two resources."""
 
@@ -50,19 +59,20 @@ class HubSpotApi:
 
     def ask(
         self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None
-    ) -> Answer:
+    ) -> Reply:
         """Return a success, or a 4xx that concerns this one request: what it means is the caller's to say.
 
         Raises CredentialsError where the key is refused, also after it was read again, and TransientError
         for whatever passes: limits, locks, 5xx, answers that are not whole.
         """
 
-        def once() -> Answer:
+        def once() -> Reply:
             if path.endswith("/search"):
                 self._pace()
             answer = self._send(method, path, params, json)
-            _raise_for_status(answer, f"{method} {path}")
-            return answer
+            document = _document(answer)
+            _raise_for_status(answer, document, f"{method} {path}")
+            return Reply(answer.status, document)
 
         return repeat(once, network=self._network)
 
@@ -107,19 +117,18 @@ class HubSpotApi:
         self._next_search = self._network.monotonic() + SEARCH_SPACING
 
 
-def accepted(answer: Answer, what: str) -> dict[str, Any]:
+def accepted(reply: Reply, what: str) -> dict[str, Any]:
     """Return the document of a success; raises SchemaError or OperatorError for a refusal."""
-    found = parsed(answer)
-    if 200 <= answer.status < 300:
-        return found
-    raise_for_schema(found)
+    if 200 <= reply.status < 300:
+        return reply.document
+    raise_for_schema(reply.document)
     raise OperatorError(
-        f"HubSpot refuses {what} with {answer.status} ({reason(found)}): check base_url and api_version"
+        f"HubSpot refuses {what} with {reply.status} ({reason(reply.document)}): "
+        "check base_url and api_version"
     )
 
 
-def parsed(answer: Answer) -> dict[str, Any]:
-    """Return the JSON object that an answer holds, an empty one where it holds none."""
+def _document(answer: Answer) -> dict[str, Any]:
     with suppress(ValueError):
         document = answer.json()
         if isinstance(document, dict):
@@ -137,12 +146,14 @@ def records(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Raises TransientError where the answer has another form.
     """
-    results = document.get("results")
-    found = objects(results)
-    whole = isinstance(results, list) and len(found) == len(results)
-    if not whole or not all(
-        str(record.get("id")).isdecimal() and isinstance(record.get("properties"), dict) for record in found
-    ):
+    try:
+        found: list[dict[str, Any]] = document["results"]
+        whole = type(found) is list and all(
+            record["id"].isdecimal() and type(record["properties"]) is dict for record in found
+        )
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
         raise TransientError("HubSpot's answer holds no list of contacts")
     return found
 
@@ -180,9 +191,9 @@ def raise_for_schema(error: Mapping[str, Any]) -> None:
         )
 
 
-def _raise_for_status(answer: Answer, what: str) -> None:
+def _raise_for_status(answer: Answer, found: Mapping[str, Any], what: str) -> None:
     """Raise for an answer that means the same for every request."""
-    status, found = answer.status, parsed(answer)
+    status = answer.status
     asked = None if answer.retry_after is None else min(answer.retry_after, LONGEST_SECONDS)
     if status in {401, 403}:
         scopes = _scopes(found)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 from syncsvc.config import ConnectorConfig, OrganizationConfig
 from syncsvc.configfile import Installation
-from syncsvc.errors import CredentialsError, SyncError
+from syncsvc.errors import CredentialsError, SyncError, TransientError
 from syncsvc.model import Problem
 from syncsvc.organization import ConnectorTypes
 from syncsvc.remote.connector import Needs
@@ -16,10 +17,41 @@ from syncsvc.remote.wallet import WalletClient
 from syncsvc.rules.mapping import Mapper, failed_tests
 
 
+@dataclass(slots=True)
+class Findings:
+    """The problems of one organization; `passing` are those that trying again may mend."""
+
+    problems: list[Problem] = field(default_factory=list)
+    passing: list[Problem] = field(default_factory=list)
+
+    @property
+    def all(self) -> Sequence[Problem]:
+        """Every problem, lasting ones first."""
+        return [*self.problems, *self.passing]
+
+    def ask(self, where: str, question: Callable[[], list[Problem]]) -> None:
+        """Add what asking a service finds; one that cannot be asked is a problem of its own."""
+        try:
+            found = question()
+        except TransientError as error:
+            self.passing.append(
+                Problem(where, str(error), "check that the service can be reached, then try again")
+            )
+        except CredentialsError as error:
+            self.problems.append(Problem(where, str(error), "check the credentials and what they may do"))
+        except SyncError as error:
+            self.problems.append(Problem(where, str(error), "mend what it names, then check again"))
+        else:
+            self.problems += [
+                Problem(where if it.where == where else f"{where}: {it.where}", it.message, it.remedy)
+                for it in found
+            ]
+
+
 def check_installation(
     installation: Installation, *, types: ConnectorTypes, offline: bool
-) -> dict[str, list[Problem]]:
-    """Return every problem by organization; `offline` looks at the configuration alone."""
+) -> dict[str, Findings]:
+    """Return what is wrong by organization; `offline` looks at the configuration alone."""
     network = Network(ca_file=installation.service.ca_file)
     return {
         config.name: _check(config, types=types, network=network, offline=offline)
@@ -27,22 +59,19 @@ def check_installation(
     }
 
 
-def _check(
-    config: OrganizationConfig, *, types: ConnectorTypes, network: Network, offline: bool
-) -> list[Problem]:
-    problems = []
+def _check(config: OrganizationConfig, *, types: ConnectorTypes, network: Network, offline: bool) -> Findings:
+    findings = Findings()
     for name, connector in config.connectors.items():
-        mapper = Mapper(connector, config.wallet)
-        where = f"connectors.{name}"
-        problems += [
+        mapper, where = Mapper(connector, config.wallet), f"connectors.{name}"
+        findings.problems += [
             Problem(f"{where}.tests", failure, "mend the map, or the test")
             for failure in failed_tests(mapper, connector.tests)
         ]
         if not offline:
-            problems += _asked(where, lambda: _connector(connector, mapper, types, network))
+            findings.ask(where, partial(_connector, connector, mapper, types, network))
     if not offline:
-        problems += _asked("wallet", lambda: _wallet(config, network))
-    return problems
+        findings.ask("wallet", partial(_wallet, config, network))
+    return findings
 
 
 def _connector(
@@ -62,16 +91,3 @@ def _wallet(config: OrganizationConfig, network: Network) -> list[Problem]:
         return client.check([config.wallet.brand_id] if config.wallet.brand_id else [])
     finally:
         client.close()
-
-
-def _asked(where: str, ask: Callable[[], list[Problem]]) -> list[Problem]:
-    """Return what asking finds; a service that cannot be asked is a problem of its own."""
-    try:
-        found: list[Any] = ask()
-    except CredentialsError as error:
-        return [Problem(where, str(error), "check the credentials and what they may do")]
-    except SyncError as error:
-        return [Problem(where, str(error), "check that the service can be reached, then try again")]
-    return [
-        Problem(f"{where}: {it.where}" if it.where != where else where, it.message, it.remedy) for it in found
-    ]

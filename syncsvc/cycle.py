@@ -94,6 +94,7 @@ class Cycle:
         self._send = send
         self._plan = plan
         self._tally = Tally()
+        self._released: list[str] = []
         self._most_points = organization.config.brakes.max_points_per_member
         self._requests = {name: it.network.requests for name, it in organization.connectors.items()}
 
@@ -187,16 +188,15 @@ class Cycle:
         pulled = self._tally.pulled.setdefault(connector.name, Pulled())
         intake, began = self._store.intake, self._network.now()
         try:
-            pulled.merge(
-                pull(
-                    connector.connector,
-                    connector.id,
-                    reader=connector.reader,
-                    intake=intake,
-                    now=self._network.now,
-                    stopping=self._stopping,
-                    tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
-                )
+            pull(
+                connector.connector,
+                connector.id,
+                pulled,
+                reader=connector.reader,
+                intake=intake,
+                now=self._network.now,
+                stopping=self._stopping,
+                tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
             )
             if self._sweep_due(connector):
                 self._sweep(connector, pulled)
@@ -236,18 +236,19 @@ class Cycle:
         return any(it.brake == released and it.released_by is not None for it in self._store.holds.open())
 
     def _sweep(self, connector: OpenConnector, pulled: Pulled) -> None:
-        swept = sweep(
+        complete = sweep(
             connector.connector,
             connector.id,
+            pulled,
             reader=connector.reader,
             intake=self._store.intake,
             first_run=self._organization.config.first_run,
+            mapping=connector.mapping,
             now=self._network.now,
             stopping=self._stopping,
             tell=lambda done, expected: self._progress("sweep", connector.name, done, expected),
         )
-        pulled.merge(swept)
-        if swept.cursor_lost:
+        if not complete:
             return
         progress = self._store.intake.progress(connector.id)
         missing, known = self._store.intake.missing(connector.id, progress.sweep)
@@ -265,6 +266,7 @@ class Cycle:
             bury=not held,
             now=self._network.now(),
         )
+        self._use_releases()
 
     def _brakes(self) -> bool:
         """Judge what would be sent; returns whether the whole delivery is held."""
@@ -304,6 +306,7 @@ class Cycle:
             return False
         known = {hold.brake for hold in self._store.holds.open()}
         held = self._store.holds.apply(tripped, scope=scope, now=self._network.now())
+        self._released += [f"{it.brake}{scope}" for it in tripped if it not in held]
         for it in held:
             name = f"{it.brake}{scope}"
             self._tally.held_by.append(name)
@@ -336,6 +339,13 @@ class Cycle:
             delivery,
             self._tally.delivered,
         )
+        self._use_releases()
+
+    def _use_releases(self) -> None:
+        """Let releases end with what they were given for, once that is done."""
+        if self._released:
+            self._store.holds.lapse(self._released, now=self._network.now())
+            self._released = []
 
     def _tell_of_batch(self, batch: Batch, reading: Reading) -> None:
         facts = {
@@ -357,7 +367,8 @@ class Cycle:
         doubts = self._store.settlements.in_doubt()
         due = to_ms(self._network.now() - schedule.log_every)
         reads = [confirmations.last_read(brand_id) for brand_id in confirmations.brands()]
-        if not (doubts or self._tally.delivered.sent or any(read is None or read <= due for read in reads)):
+        late = any(read is None or read <= due for read in reads)
+        if not (doubts or self._tally.delivered.sent or late or confirmations.behind()):
             return
         self._read_logs()
         if doubts:

@@ -25,8 +25,14 @@ from pydantic import (
 
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+_UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Settings(BaseModel):
@@ -41,13 +47,21 @@ def _parse_duration(value: Any) -> Any:
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
         raise ValueError('write a duration as text, such as "90s", "5m" or "24h"')
     parts = _DURATION_PART.findall(value)
-    return timedelta(seconds=sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts))
+    try:
+        return sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta())
+    except OverflowError:
+        raise ValueError("write a shorter duration: this one is longer than any calendar") from None
+
+
+def _write_duration(value: timedelta) -> str:
+    milliseconds = f"{value.microseconds / 1000:g}ms" if value.microseconds else ""
+    return f"{value.days * 86400 + value.seconds}s{milliseconds}"
 
 
 Duration = Annotated[
     timedelta,
     BeforeValidator(_parse_duration),
-    PlainSerializer(lambda value: f"{value.total_seconds():g}s", return_type=str),
+    PlainSerializer(_write_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["90s", "5m", "24h"]}),
 ]
 """A duration written as text: "90s", "5m", "24h", "1h30m"."""
@@ -80,6 +94,8 @@ class Secret(Settings):
             value = self.read()
         except OSError as error:
             return f"file {self.file} cannot be read: {error.strerror or error}"
+        except UnicodeDecodeError:
+            return f"file {self.file} is not text in UTF-8"
         except KeyError:
             return f"environment variable {self.env} is not set"
         return (
@@ -91,7 +107,8 @@ class Secret(Settings):
     def read(self) -> str:
         """Return the secret as it is now.
 
-        Raises KeyError where the environment variable is not set and OSError where the file cannot be read.
+        Raises KeyError where the environment variable is not set, OSError where the file cannot be read, and
+        UnicodeDecodeError where it is not text.
         """
         if self.env is not None:
             return os.environ[self.env].strip()
@@ -109,19 +126,24 @@ def secrets_of(value: object) -> Iterator[Secret]:
     elif isinstance(value, Mapping):
         for inner in value.values():
             yield from secrets_of(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from secrets_of(inner)
 
 
 def is_loopback(url: str) -> bool:
     """Whether a URL points at this machine itself."""
-    return (urlsplit(url).hostname or "") in _LOOPBACK
+    return (urlsplit(url).hostname or "") in LOOPBACK
 
 
 def _check_url(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError("write a URL as text")  # noqa: TRY004
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not value.isprintable() or " " in value:
         raise ValueError("write a whole URL, such as https://host")
+    if parts.port == 0:  # one above 65535 is refused by this very look at it
+        raise ValueError("write a port from 1 to 65535, or none")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("leave user, password, query and fragment out of the URL")
     if parts.scheme == "http" and not is_loopback(value):

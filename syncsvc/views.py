@@ -29,9 +29,10 @@ from syncsvc.plan import Plan
 from syncsvc.state.holds import Hold
 from syncsvc.state.reports import Life, Status
 from syncsvc.state.store import Store
-from syncsvc.watch.report import CycleReport
+from syncsvc.watch.report import CycleReport, Outcome
 
 _SHOWN = 20
+_WIDE = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,28 @@ class Standing:
         return bool(self.holds or status.rows_in_doubt or status.rows_held or status.quarantined or paused)
 
 
-def _console() -> Console:
-    return Console(highlight=False)
+class _Paper:
+    """Standard output: tables as wide as they need where nobody watches, and lines that are never broken."""
+
+    def __init__(self) -> None:
+        wide = None if sys.stdout.isatty() else _WIDE
+        self._console = Console(highlight=False, width=wide)
+
+    def line(self, text: str, style: str | None = None) -> None:
+        """Write one line of markup."""
+        self._console.print(text, style=style, soft_wrap=True)
+
+    def table(self, table: Table) -> None:
+        """Write a table."""
+        self._console.print(table)
+
+
+def _table(*columns: str, title: str | None = None, left: int = 1) -> Table:
+    """Return an empty table; the first `left` columns hold words, the others numbers."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < left else "right", overflow="fold")
+    return table
 
 
 def _print_json(value: Any) -> None:
@@ -93,17 +114,16 @@ def show_problems(found: Mapping[str, Sequence[Problem]], *, as_json: bool) -> N
     if as_json:
         _print_json({name: [asdict(problem) for problem in problems] for name, problems in found.items()})
         return
-    console = _console()
+    paper = _Paper()
     for name, problems in found.items():
         if not problems:
-            console.print(f"[green]✓[/] {escape(name)}: everything is in order")
+            paper.line(f"[green]✓[/] {escape(name)}: everything is in order")
             continue
-        console.print(
-            f"[red]✗[/] {escape(name)}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
-        )
+        count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
+        paper.line(f"[red]✗[/] {escape(name)}: {count}")
         for problem in problems:
-            console.print(f"  {escape(problem.where)}: {escape(problem.message)}")
-            console.print(f"    → {escape(problem.remedy)}", style="cyan")
+            paper.line(f"  {escape(problem.where)}: {escape(problem.message)}")
+            paper.line(f"    → {escape(problem.remedy)}", style="cyan")
 
 
 def show_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
@@ -111,13 +131,10 @@ def show_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
     if as_json:
         _print_json([asdict(plan) for plan in plans])
         return
-    console = _console()
+    paper = _Paper()
     for plan in plans:
-        table = Table(
-            title=f"{plan.organization}: plan {plan.digest}", title_justify="left", show_header=False
-        )
-        table.add_column()
-        table.add_column(justify="right")
+        table = _table("", "", title=f"{escape(plan.organization)}: plan {plan.digest}")
+        table.show_header = False
         for label, value in (
             ("contacts read", plan.read),
             ("left out by `where`", plan.excluded),
@@ -129,27 +146,25 @@ def show_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
             ("in quarantine", len(plan.refusals)),
         ):
             table.add_row(label, f"{value:,}")
-        console.print(table)
+        paper.table(table)
         for brake in plan.brakes:
-            console.print(f"[red]brake[/] {escape(brake)}")
+            paper.line(f"[red]brake[/] {escape(brake)}")
         for error in plan.errors:
-            console.print(f"[red]error[/] {escape(error)}")
-        _show_refusals(console, plan.refusals)
-        if plan.totals.members:
-            console.print(f"deliver exactly this: syncsvc once --plan {plan.digest}")
+            paper.line(f"[red]error[/] {escape(error)}")
+        _show_refusals(paper, plan.refusals)
+        if plan.totals.members and not plan.errors:
+            paper.line(f"deliver exactly this: syncsvc once --plan {plan.digest}")
 
 
-def _show_refusals(console: Console, refusals: Sequence[Mapping[str, Any]]) -> None:
+def _show_refusals(paper: _Paper, refusals: Sequence[Mapping[str, Any]]) -> None:
     if not refusals:
         return
-    table = Table(title="quarantined", title_justify="left")
-    for heading in ("connector", "record", "reason"):
-        table.add_column(heading, overflow="fold")
+    table = _table("connector", "record", "reason", title="quarantined", left=3)
     for refusal in refusals[:_SHOWN]:
-        table.add_row(refusal["connector"], refusal["record"], escape(refusal["reason"]))
-    console.print(table)
+        table.add_row(*(escape(str(refusal[name])) for name in ("connector", "record", "reason")))
+    paper.table(table)
     if len(refusals) > _SHOWN:
-        console.print(f"… and {len(refusals) - _SHOWN} more")
+        paper.line(f"… and {len(refusals) - _SHOWN} more")
 
 
 def show_reports(reports: Sequence[CycleReport], *, as_json: bool) -> None:
@@ -157,34 +172,18 @@ def show_reports(reports: Sequence[CycleReport], *, as_json: bool) -> None:
     if as_json:
         _print_json([report.facts() for report in reports])
         return
-    console = _console()
-    table = Table()
-    for heading in (
-        "organization",
-        "outcome",
-        "read",
-        "changed",
-        "rows sent",
-        "landed",
-        "points",
-        "in doubt",
-    ):
-        table.add_column(heading, justify="left" if heading in {"organization", "outcome"} else "right")
-    table.add_column("written back", justify="right")
-    table.add_column("quarantined", justify="right")
-    table.add_column("seconds", justify="right")
+    paper = _Paper()
     for it in reports:
-        counts = (it.read, it.changed, it.rows_sent, it.rows_landed, it.points_landed, it.in_doubt)
-        table.add_row(
-            it.organization,
-            str(it.outcome),
-            *(f"{count:,}" for count in (*counts, it.written_back, it.quarantined)),
-            f"{it.duration:.1f}",
+        color = "green" if it.outcome is Outcome.OK else "red"
+        paper.line(f"[bold]{escape(it.organization)}[/]: [{color}]{it.outcome}[/] in {it.duration:.1f} s")
+        paper.line(f"  read {it.read:,} contacts, {it.changed:,} changed, {it.gone:,} gone")
+        paper.line(
+            f"  landed {it.rows_landed:,} of {it.rows_sent:,} rows sent, with {it.points_landed:,} points; "
+            f"{it.written_back:,} records written back"
         )
-    console.print(table)
-    for it in reports:
+        paper.line(f"  waiting: {it.in_doubt:,} in doubt, {it.held:,} held, {it.quarantined:,} quarantined")
         for error in it.errors:
-            console.print(f"[red]{escape(it.organization)}[/]: {escape(error)}")
+            paper.line(f"  [red]error[/] {escape(error)}")
 
 
 def show_status(found: Mapping[str, Standing], *, as_json: bool, now: datetime) -> None:
@@ -192,48 +191,67 @@ def show_status(found: Mapping[str, Standing], *, as_json: bool, now: datetime) 
     if as_json:
         _print_json({name: asdict(standing) for name, standing in found.items()})
         return
-    console = _console()
+    paper = _Paper()
     for name, standing in found.items():
-        status = standing.status
-        console.print(
-            f"[bold]{escape(name)}[/]: {status.members:,} members, {status.due:,} to send, points "
-            f"{status.credited:,} of {status.earned:,} credited, {status.unsettled:,} unsettled"
-        )
-        table = Table()
-        for heading in (
-            "connector",
-            "cursor moved",
-            "read whole",
-            "contacts",
-            "excluded",
-            "quarantined",
-            "gone",
-        ):
-            table.add_column(heading, justify="left" if heading == "connector" else "right")
-        table.add_column("to write back", justify="right")
-        for it in status.connectors:
-            whole = "now" if it.sweeping else _ago(it.swept_at, now)
-            counts = (it.contacts, it.excluded, it.quarantined, it.gone, it.write_due)
-            table.add_row(it.name, _ago(it.moved_at, now), whole, *(f"{count:,}" for count in counts))
-        console.print(table)
-        console.print(
-            f"import log read {_ago(status.log_read_at, now)}; in doubt {status.rows_in_doubt:,}, "
-            f"held {status.rows_held:,}"
-        )
-        for it in status.connectors:
-            if it.trouble:
-                console.print(f"[red]paused[/] {escape(it.name)}: {escape(it.trouble)}")
-        for hold in standing.holds:
-            console.print(f"[red]held[/] {hold.id}: {escape(hold.detail)} → syncsvc release {hold.id}")
+        _show_standing(paper, name, standing, now)
 
 
-def show_holds(organization: str, holds: Sequence[Hold]) -> None:
+def _show_standing(paper: _Paper, name: str, standing: Standing, now: datetime) -> None:
+    status = standing.status
+    paper.line(
+        f"[bold]{escape(name)}[/]: {status.members:,} members, {status.due:,} to send, points "
+        f"{status.credited:,} of {status.earned:,} credited, {status.unsettled:,} unsettled"
+    )
+    table = _table(
+        "connector",
+        "cursor moved",
+        "read whole",
+        "contacts",
+        "excluded",
+        "quarantined",
+        "gone",
+        "to write back",
+    )
+    for it in status.connectors:
+        whole = "now" if it.sweeping else _ago(it.swept_at, now)
+        counts = (it.contacts, it.excluded, it.quarantined, it.gone, it.write_due)
+        table.add_row(escape(it.name), _ago(it.moved_at, now), whole, *(f"{count:,}" for count in counts))
+    paper.table(table)
+    paper.line(
+        f"import log read {_ago(status.log_read_at, now)}; in doubt {status.rows_in_doubt:,}, "
+        f"held {status.rows_held:,}"
+    )
+    if last := status.last_cycle:
+        paper.line(
+            f"last cycle with work: {last['outcome']}, {last['rows_landed']:,} of {last['rows_sent']:,} rows "
+            f"landed, {last['points_landed']:,} points, {last['written_back']:,} written back"
+        )
+    for it in status.connectors:
+        if it.trouble:
+            paper.line(f"[red]paused[/] {escape(it.name)}: {escape(it.trouble)}")
+    for hold in standing.holds:
+        paper.line(f"[red]held[/] {hold.id}: {escape(hold.detail)} → syncsvc release {hold.id}")
+
+
+def show_holds(held: Mapping[str, Sequence[Hold]], *, as_json: bool) -> None:
     """Show what brakes hold."""
-    console = _console()
-    if not holds:
-        console.print(f"{escape(organization)}: nothing is held")
-    for hold in holds:
-        console.print(f"{escape(organization)}: {hold.id} · {hold.brake} · {escape(hold.detail)}")
+    if as_json:
+        _print_json({name: [asdict(hold) for hold in holds] for name, holds in held.items()})
+        return
+    paper = _Paper()
+    for name, holds in held.items():
+        if not holds:
+            paper.line(f"{escape(name)}: nothing is held")
+        for hold in holds:
+            paper.line(f"{escape(name)}: {hold.id} · {escape(hold.brake)} · {escape(hold.detail)}")
+
+
+def show_release(hold: Hold, *, by: str, as_json: bool) -> None:
+    """Show that a hold was let go."""
+    if as_json:
+        _print_json(asdict(hold) | {"released_by": by})
+    else:
+        _Paper().line(f"released by {escape(by)}: the next cycle delivers it")
 
 
 def show_lives(lives: Sequence[tuple[str, Life]], *, as_json: bool) -> None:
@@ -243,43 +261,55 @@ def show_lives(lives: Sequence[tuple[str, Life]], *, as_json: bool) -> None:
             [{"organization": name, "summary": summary(life), **asdict(life)} for name, life in lives]
         )
         return
-    console = _console()
+    paper = _Paper()
     if not lives:
-        console.print("no member has this email: no contact with it was read, or it is in quarantine")
+        paper.line("no member has this email: no contact with it was read, or it is in quarantine")
     for name, life in lives:
-        console.print(f"[bold]{escape(name)}, {escape(life.brand_id)}[/]: {summary(life)}")
-        console.print(
-            f"  points: {life.earned:,} earned, {life.credited:,} credited, {life.unsettled:,} unsettled; "
-            f"the wallet's log says {life.log_value or 'nothing'}"
-        )
-        for contact in life.contacts:
-            role = "owner" if contact["owner"] else "linked"
-            written = contact["written_back"]
-            console.print(
+        _show_life(paper, name, life)
+
+
+def _show_life(paper: _Paper, name: str, life: Life) -> None:
+    paper.line(f"[bold]{escape(name)}, {escape(life.brand_id)}[/]: {summary(life)}")
+    paper.line(
+        f"  points: {life.earned:,} earned, {life.credited:,} credited, {life.unsettled:,} unsettled; "
+        f"the wallet's log says {escape(life.log_value or 'nothing')}"
+    )
+    for contact in life.contacts:
+        role = "owner" if contact["owner"] else "linked"
+        refused = f"; refused: {contact['refused']}" if contact["refused"] else ""
+        paper.line(
+            escape(
                 f"  {contact['connector']} {contact['record']}: {role}, {contact['state']}, "
-                f"points {contact['points']}, written back {written or 'never'}"
-                + (f"; refused: {escape(contact['refused'])}" if contact["refused"] else "")
+                f"points {contact['points']}, written back {_stamp(contact['written_back'])}{refused}"
             )
-        for it in life.happenings:
-            facts = ", ".join(f"{key} {value}" for key, value in it.facts.items() if value is not None)
-            console.print(f"  {it.at:%Y-%m-%d %H:%M:%S}Z {it.what}: {escape(facts)}")
+        )
+    for it in life.happenings:
+        facts = ", ".join(f"{key} {value}" for key, value in it.facts.items() if value not in {None, ""})
+        paper.line(escape(f"  {_stamp(it.at)} {it.what}: {facts}"))
 
 
 def summary(life: Life) -> str:
     """Say in one sentence whether a member is up to date, and if not why."""
-    if life.in_doubt:
-        return "waits: a batch with this member is in doubt, and the import log has not decided it yet."
-    if life.unsettled:
-        return f"{life.unsettled} points are held: a person decides whether they arrived."
-    if life.refused:
-        return "is held back: the wallet refuses its row; it is tried again when the contact changes."
-    if any(contact["refused"] for contact in life.contacts):
-        return "is not up to date: a contact of this member is in quarantine."
-    if life.due:
-        return "is about to be sent with the next cycle."
-    if life.earned < life.credited:
-        return f"is up to date; the CRM's points fell by {life.credited - life.earned}, which is never taken back."
-    return "is up to date." if life.delivered else "is known, and nothing is to be sent."
+    fallen = life.credited - life.earned
+    outcomes = {it.facts.get("outcome") for it in life.happenings if it.what == "sent"}
+    sentences = (
+        (life.in_doubt, "waits: a batch with it is in doubt, and the import log has not decided it yet."),
+        ("held" in outcomes, f"waits: {life.unsettled:,} points are held until a person decides on them."),
+        (life.unsettled, f"is being sent at this moment, with {life.unsettled:,} points."),
+        (life.refused, "waits: the wallet refuses its row; it is sent again when the contact changes."),
+        (
+            any(contact["refused"] for contact in life.contacts),
+            "is not up to date: a contact of it is in quarantine.",
+        ),
+        (life.due, "is about to be sent with the next cycle."),
+        (fallen > 0, f"is up to date; the CRM's points fell by {fallen:,}, which is never taken back."),
+        (life.delivered, "is up to date."),
+    )
+    return next((text for holds, text in sentences if holds), "is known, and nothing is to be sent.")
+
+
+def _stamp(at: datetime | None) -> str:
+    return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"
 
 
 def _ago(at: datetime | None, now: datetime) -> str:

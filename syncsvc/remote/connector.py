@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 from syncsvc.model import Page, Problem, WriteBack, WriteOutcome
@@ -15,7 +16,7 @@ from syncsvc.remote.transport import Network
 from syncsvc.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Needs:
     """What the engine wants from every contact.
 
@@ -27,7 +28,7 @@ class Needs:
     read: frozenset[str]
     write: Mapping[str, str]
 
-    @property
+    @cached_property
     def fields(self) -> list[str]:
         """Every field to ask the CRM for, sorted."""
         return sorted(self.read | set(self.write.values()))

@@ -2,12 +2,14 @@
 
 A call returns an `Answer`, or raises NotSentError (nothing can have happened) or LostAnswerError (anything
 can have happened). This is the only module that names the HTTP libraries. Bodies, queries and header values
-never reach an error message.
+never reach an error message. Proxies come from the environment, and never stand before a loopback address.
 """
 
 from __future__ import annotations
 
 import copy
+import io
+import math
 import ssl
 import threading
 import time
@@ -18,20 +20,33 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
 import requests
 import requests.adapters
 
-from syncsvc.errors import LostAnswerError, NotSentError, StoppedError, TransientError
-from syncsvc.settings import is_loopback
+from syncsvc.errors import LostAnswerError, NotSentError, StoppedError
+from syncsvc.settings import LOOPBACK
 
 CONNECT_SECONDS = 5.0
 MAX_BODY = 64 * 1024 * 1024
 USER_AGENT = f"syncsvc/{version('syncsvc')}"
 
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.ProxyError,  # the proxy refused the way to the server
+    httpx.LocalProtocolError,  # a header that HTTP does not allow; refused before anything is written
+    httpx.InvalidURL,
+    UnicodeEncodeError,  # a header that is not ASCII
+)
+_OURS = {"accept-encoding", "connection"}  # what our client can decode, and how it keeps connections
+_TELLING = (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError)  # their texts repeat the value
+_DIRECT = {f"all://{f'[{host}]' if ':' in host else host}": None for host in sorted(LOOPBACK)}
 
 
 def _http_date(value: str | None) -> datetime | None:
@@ -39,7 +54,7 @@ def _http_date(value: str | None) -> datetime | None:
         return None
     try:
         parsed = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a day or a zone that no calendar has
         return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
@@ -66,20 +81,65 @@ class Answer:
         """Seconds the server asks to wait (`Retry-After`, a number or a date), or None."""
         value = self.headers.get("retry-after", "").strip()
         try:
-            return max(0.0, float(value))
+            seconds = float(value)
         except ValueError:
             until = _http_date(value)
+        else:
+            return max(0.0, seconds) if math.isfinite(seconds) else None
         return None if until is None else max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+class _Deadline(threading.local):
+    """When the call that this thread makes must be over, on the monotonic clock."""
+
+    until = math.inf
+
+
+class _TimedStream:
+    """A connection whose waits end at the call's deadline; httpx limits each read, not how many there are."""
+
+    def __init__(self, stream: Any, deadline: _Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data: bytes = self._stream.read(max_bytes, self._left(timeout))
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._left(timeout))
+
+    def start_tls(self, *args: Any, **kwargs: Any) -> _TimedStream:
+        return _TimedStream(self._stream.start_tls(*args, **kwargs), self._deadline)
+
+    def _left(self, timeout: float | None) -> float:
+        left = self._deadline.until - time.monotonic()
+        if left <= 0:
+            raise httpx.ReadTimeout("the call took too long")
+        return left if timeout is None else min(left, timeout)
+
+
+class _TimedBackend:
+    """Makes connections that keep to the deadline of the call."""
+
+    def __init__(self, backend: Any, deadline: _Deadline) -> None:
+        self._backend = backend
+        self._deadline = deadline
+
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> _TimedStream:
+        return _TimedStream(self._backend.connect_tcp(*args, **kwargs), self._deadline)
 
 
 class Body:
     """The body of a streamed answer, to be read like a file."""
 
-    def __init__(self, chunks: Iterator[bytes], describe: str, deadline: float) -> None:
-        """Read from `chunks` until `deadline` on the monotonic clock."""
-        self._chunks = chunks
-        self._describe = describe
-        self._deadline = deadline
+    def __init__(self, chunks: Iterator[bytes], describe: str, until: float, deadline: _Deadline) -> None:
+        """Read from `chunks` until `until` on the monotonic clock."""
+        self._chunks, self._describe = chunks, describe
+        self._until, self._deadline = until, deadline
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes, of any number, or nothing at the end; a negative size reads all of it.
@@ -90,8 +150,9 @@ class Body:
             return b"".join(iter(lambda: self.read(1), b""))
         if size == 0:
             return b""
-        if time.monotonic() > self._deadline:
+        if time.monotonic() > self._until:
             raise LostAnswerError(f"{self._describe}: the answer took too long")
+        self._deadline.until = self._until
         try:
             return next(self._chunks, b"")
         except httpx.HTTPError as error:
@@ -137,15 +198,20 @@ class HttpClient:
         """Make no connection yet; `timeout` is in seconds, for the whole of each call."""
         self._timeout = timeout
         self._count = count
+        self._deadline = _Deadline()
         self._http = httpx.Client(
             base_url=base_url,
             verify=tls,
             follow_redirects=False,
-            trust_env=not is_loopback(base_url),
+            mounts=_DIRECT,
             timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
             limits=httpx.Limits(max_connections=4, keepalive_expiry=30.0),
             headers={"User-Agent": user_agent, "Accept": "application/json"},
         )
+        for transport in (self._http._transport, *self._http._mounts.values()):  # noqa: SLF001 - no public way in
+            pool = getattr(transport, "_pool", None)
+            if pool is not None:
+                pool._network_backend = _TimedBackend(pool._network_backend, self._deadline)  # noqa: SLF001 - the same
 
     def send(
         self,
@@ -158,17 +224,16 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Return the whole answer, whatever its status; see `Client.send`."""
-        with self.stream(method, path, params=params, json=json, content=content, headers=headers) as (
-            answer,
-            body,
-        ):
-            chunks, size = [], 0
-            while chunk := body.read(MAX_BODY):
-                size += len(chunk)
-                if size > MAX_BODY:
-                    raise LostAnswerError(f"{method} {path}: the answer is larger than {MAX_BODY} bytes")
-                chunks.append(chunk)
-            return Answer(answer.status, answer.headers, b"".join(chunks))
+        asked = self.stream(method, path, params=params, json=json, content=content, headers=headers)
+        with asked as (head, body):
+            return Answer(head.status, head.headers, _whole(body, f"{method} {path}"))
+
+    def relay(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None) -> Answer:
+        """Return the whole answer to a request that another library made; `url` is a whole one."""
+        describe = f"{method} {urlsplit(url).path}"
+        until = time.monotonic() + self._timeout
+        with self._exchange(describe, until, method, url, headers=headers, content=content) as (head, body):
+            return Answer(head.status, head.headers, _whole(body, describe))
 
     @contextmanager
     def stream(
@@ -190,17 +255,26 @@ class HttpClient:
         sent = dict(headers or {})
         if content is not None:
             sent.setdefault("Content-Type", "application/json")
-        request = self._http.build_request(method, path, params=params, content=content, headers=sent)
+        sending = {"params": params, "content": content, "headers": sent}
+        with self._exchange(describe, until, method, path, **sending) as exchange:
+            yield exchange
+
+    @contextmanager
+    def _exchange(
+        self, describe: str, until: float, method: str, url: str, **sending: Any
+    ) -> Iterator[tuple[Answer, Body]]:
         self._count()
+        self._deadline.until = until
         try:
-            response = self._http.send(request, stream=True)
+            response = self._http.send(self._http.build_request(method, url, **sending), stream=True)
         except _NOT_SENT as error:
-            raise NotSentError(f"{describe}: not sent ({type(error).__name__})") from error
+            cause = None if isinstance(error, _TELLING) else error
+            raise NotSentError(f"{describe}: not sent ({type(error).__name__})") from cause
         except httpx.HTTPError as error:
             raise LostAnswerError(f"{describe}: no answer ({type(error).__name__})") from error
         try:
             head = Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, b"")
-            yield head, Body(response.iter_bytes(), describe, until)
+            yield head, Body(response.iter_bytes(), describe, until, self._deadline)
         finally:
             response.close()
 
@@ -209,22 +283,39 @@ class HttpClient:
         self._http.close()
 
 
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Gives every request a timeout and our trust store; requests itself has neither by default."""
+def _whole(body: Body, describe: str) -> bytes:
+    chunks, size = [], 0
+    while chunk := body.read(MAX_BODY):
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise LostAnswerError(f"{describe}: the answer is larger than {MAX_BODY} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
 
-    def __init__(self, tls: ssl.SSLContext, timeout: float, count: Callable[[], None]) -> None:
-        self._tls = tls
-        self._count = count
-        self._timeout = (min(CONNECT_SECONDS, timeout), timeout)
+
+class _Adapter(requests.adapters.BaseAdapter):
+    """Lets a `requests` session call through our client, so that its calls have the same manners."""
+
+    def __init__(self, client: HttpClient) -> None:
         super().__init__()
+        self._client = client
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        content = request.body.encode() if isinstance(request.body, str) else request.body
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _OURS}
+        method, url = request.method or "GET", request.url or ""
+        answer = self._client.relay(method, url, headers=headers, content=content)
+        response = requests.Response()
+        response.status_code = answer.status
+        response.headers.update(answer.headers)
+        response.encoding = requests.utils.get_encoding_from_headers(response.headers)
+        response.raw = io.BytesIO(answer.body)
+        response.url = url
+        response.request = request
+        return response
 
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
-        kwargs["timeout"] = kwargs.get("timeout") or self._timeout
-        self._count()
-        return super().send(request, **kwargs)
+    def close(self) -> None:
+        self._client.close()
 
 
 class _Session(requests.Session):
@@ -239,14 +330,18 @@ def session_errors(describe: str) -> Iterator[None]:
     """Turn the errors of a `requests` session into NotSentError and LostAnswerError."""
     try:
         yield
-    except (requests.exceptions.ConnectTimeout, requests.exceptions.SSLError) as error:
-        raise NotSentError(f"{describe}: not sent ({type(error).__name__})") from error
-    except requests.exceptions.ConnectionError as error:
-        refused = "NewConnectionError" in repr(error.args)
-        kind: type[TransientError] = NotSentError if refused else LostAnswerError
-        raise kind(f"{describe}: no answer ({type(error).__name__})") from error
     except requests.exceptions.RequestException as error:
-        raise LostAnswerError(f"{describe}: no answer ({type(error).__name__})") from error
+        # Trouble of the network is raised as ours already. The library's own texts repeat URLs and headers.
+        kind = NotSentError if isinstance(error, _UNSENDABLE) else LostAnswerError
+        raise kind(f"{describe}: no answer ({type(error).__name__})") from None
+
+
+_UNSENDABLE = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.InvalidHeader,
+)
 
 
 class Network:
@@ -284,7 +379,9 @@ class Network:
         session = _Session()
         session.headers["User-Agent"] = self._user_agent
         session.auth = lambda request: request  # a ~/.netrc entry would replace our Authorization header
-        session.mount("https://", _Adapter(self._tls, timeout, self.count))
+        adapter = _Adapter(self.client("", timeout=timeout))
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
         return session
 
     def now(self) -> datetime:

@@ -6,6 +6,7 @@ the brand of the log stands in the query or the body as configured, and the log 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from syncsvc.remote.transport import Answer, Body, Network
 from syncsvc.rules.values import Instant, UnreadableError, read_instant
 from syncsvc.settings import Secret
 
+_TOKEN = re.compile(r"[!-~]+")  # what a header can carry; anything else would never leave
 _CHUNK = 256 * 1024
 _LOG_SECONDS = 600.0
 
@@ -67,29 +69,39 @@ class WalletClient:
     def log(self, brand_id: str) -> Iterator[list[tuple[str, str, Instant | None]]]:
         """Yield the brand's log in pieces: (email as the wallet spells it, the wallet's text, its time).
 
-        The time is None where the text cannot be read as one. Entries without an email are left out. Raises
-        TransientError where the log cannot be read to its end, OperatorError where a person must act.
+        The time is None where the text cannot be read as one. Entries without an email or a text are left
+        out. Raises TransientError where the log cannot be read to its end or is no log as we know it (what
+        is not there must never count as not moved), OperatorError where a person must act.
         """
-        zone = self._wallet.zone
+        zone, describe = self._wallet.zone, f"GET {self._wallet.log_path}"
         with self._open_log(brand_id) as body:
-            entries, success = ijson.sendable_list(), ijson.sendable_list()
+            shape, entries, success = ijson.sendable_list(), ijson.sendable_list(), ijson.sendable_list()
+            # Without use_float the parser dies of a number of more than 4300 digits, and the process with it.
+            looking = ijson.parse_coro(shape, use_float=True)
             parsers = (
                 ijson.items_coro(entries, "data.item", use_float=True),
-                ijson.items_coro(success, "success"),
+                ijson.items_coro(success, "success", use_float=True),
             )
+            listed, seen, known = False, 0, 0
             try:
                 while chunk := body.read(_CHUNK):
+                    if not listed:
+                        looking.send(chunk)
+                        listed = _lists_entries(shape, describe)
                     for parser in parsers:
                         parser.send(chunk)
                     if entries:
+                        seen, known = seen + len(entries), known + sum(map(_is_known, entries))
                         yield [entry for item in entries if (entry := _entry(item, zone)) is not None]
                         entries.clear()
                 for parser in parsers:
                     parser.close()
-            except ijson.JSONError as error:
-                raise LostAnswerError(f"GET {self._wallet.log_path}: the log is not whole JSON") from error
+            except ijson.JSONError:  # its text repeats a piece of the log
+                raise LostAnswerError(f"{describe}: the log is not whole JSON") from None
             if success != [True]:
-                raise TransientError(f"GET {self._wallet.log_path}: the wallet does not say success")
+                raise TransientError(f"{describe}: the wallet does not say success")
+            if not listed or (seen and not known):
+                raise TransientError(f"{describe}: the log holds no entries in a form that is known")
 
     def check(self, brand_ids: Sequence[str]) -> list[Problem]:
         """Return what keeps the wallet from being used: the tokens, their abilities, each brand's log."""
@@ -102,7 +114,7 @@ class WalletClient:
                 problems.append(Problem("wallet", str(error), _remedy(error)))
         try:
             answer = self.import_members([])
-        except TransientError as error:
+        except SyncError as error:
             problems.append(Problem("wallet", str(error), _remedy(error)))
             return problems
         if answer.status not in {HTTPStatus.OK, HTTPStatus.UNPROCESSABLE_ENTITY}:
@@ -137,9 +149,13 @@ class WalletClient:
 
     def _authorization(self, token: Secret) -> dict[str, str]:
         try:
-            return {"Authorization": f"Bearer {token.read()}"}
-        except (KeyError, OSError) as error:
+            value = token.read()
+        except (KeyError, OSError, UnicodeDecodeError) as error:
             raise CredentialsError(f"the wallet token cannot be read: {token.problem()}") from error
+        if not _TOKEN.fullmatch(value):
+            why = token.problem() or "it holds characters that no token has; copy it anew"
+            raise CredentialsError(f"the wallet token cannot be used: {why}")
+        return {"Authorization": f"Bearer {value}"}
 
     def _learn_clock(self, answer: Answer) -> None:
         if answer.date is not None:
@@ -153,12 +169,24 @@ def _json(body: bytes) -> Any:
         return None
 
 
+def _lists_entries(shape: list[tuple[str, str, Any]], describe: str) -> bool:
+    """Return whether `data` has begun; raises TransientError where it is no list."""
+    began = next((event for prefix, event, _ in shape if prefix == "data"), None)
+    shape.clear()
+    if began not in {None, "start_array"}:
+        raise TransientError(f"{describe}: the log's data is no list of entries")
+    return began is not None
+
+
+def _is_known(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("email"), str) and "last_updated" in item
+
+
 def _entry(item: Any, zone: Any) -> tuple[str, str, Instant | None] | None:
-    email = item.get("email") if isinstance(item, dict) else None
-    if not isinstance(email, str):
+    if not _is_known(item):
         return None
-    value = item.get("last_updated")
-    if value is None or value == "":
+    email, value = item["email"], item["last_updated"]
+    if not isinstance(value, str | int | float) or value == "":
         return None
     try:
         instant = read_instant(value, zone=zone)

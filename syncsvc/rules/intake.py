@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from typing import NamedTuple
 
 from syncsvc.model import Contact
 from syncsvc.rules.fingerprint import Fingerprinter
@@ -24,8 +24,7 @@ class ContactState(IntEnum):
     GONE = 3  # deleted, archived, merged away or vanished
 
 
-@dataclass(frozen=True, slots=True)
-class Intake:
+class Intake(NamedTuple):
     """A contact as it was read and mapped; `mapped` is set exactly where `state` is ACTIVE.
 
     `written_at` (milliseconds since 1970, whole seconds) and `written_status` are what its write-back fields
@@ -64,7 +63,7 @@ class Reader:
         if contact.gone:
             gone = self._fingerprinter.absence("gone")
             return Intake(contact.record_id, ContactState.GONE, gone, merged_into=contact.merged_into)
-        written_at = self._written_at(contact)
+        written_at = self._written_at(contact) if self._time_field else None
         status = contact.fields.get(self._status_field) if self._status_field else None
         written_status = None if status is None else str(status)
         result = self._mapper.map(contact)
@@ -91,7 +90,7 @@ class Reader:
         )
 
     def _written_at(self, contact: Contact) -> int | None:
-        value = contact.fields.get(self._time_field) if self._time_field else None
+        value = contact.fields.get(self._time_field or "")
         if value is None:
             return None
         try:

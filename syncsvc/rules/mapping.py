@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from syncsvc.config import ConnectorConfig, FieldRule, MappingTest, WalletConfig
 from syncsvc.model import Contact, FieldValue
@@ -47,8 +47,7 @@ class MappingError(ValueError):
     """A rule that cannot be compiled; the message is a phrase that follows the rule's key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(NamedTuple):
     """A member as its contact says it should be.
 
     `email` is trimmed, `email_key` the same case-folded for comparison. `points` is the total earned, None

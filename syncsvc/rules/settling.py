@@ -57,6 +57,7 @@ _NOT_APPLIED = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (Then.SMALLER, "the request is too large"),
     HTTPStatus.TOO_MANY_REQUESTS: (Then.WAIT, "too many requests"),
 }
+_MOST_DIGITS = 9  # of a count of rows, generously
 _ROW_KEY = re.compile(r"users\.(?P<position>\d{1,4})(?:\.(?P<field>[a-z_]+))?", re.ASCII)
 
 
@@ -106,7 +107,8 @@ def _whole(value: Any) -> int | None:
         return None
     if isinstance(value, int):
         return value
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
+    short = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+    return int(value) if short else None
 
 
 def _refused_rows(body: Any, rows: int) -> dict[int, str]:
@@ -137,6 +139,7 @@ class Finding(IntEnum):
     UNMOVED = 0
     IN_WINDOW = 1
     ELSEWHERE = 2
+    MUTE = 3  # it cannot have shown anything: as fresh as the request, unreadable, or gone
 
 
 class Decision(StrEnum):
@@ -206,11 +209,15 @@ def opening(sent_at: datetime, resolution: timedelta) -> datetime:
 
 def find(sighting: Sighting, doubt: Doubt, settle_after: timedelta) -> Finding:
     """Return whether an entry moved, and whether into the request's window."""
-    if sighting.now is None or sighting.now == sighting.before:
+    opens = opening(doubt.sent_at, doubt.resolution)
+    if sighting.now == sighting.before:
+        if sighting.now is not None and (sighting.at is None or sighting.at >= opens):
+            return Finding.MUTE
         return Finding.UNMOVED
+    if sighting.now is None:
+        return Finding.MUTE
     if sighting.at is None:
         return Finding.ELSEWHERE
-    opens = opening(doubt.sent_at, doubt.resolution)
     closes = doubt.sent_at + settle_after + CLOCK_RESOLUTION
     return Finding.IN_WINDOW if opens <= sighting.at <= closes else Finding.ELSEWHERE
 
@@ -232,8 +239,12 @@ def weigh(rows: Sequence[Sighting], doubt: Doubt, terms: Terms) -> list[tuple[De
     """
     findings = [find(row, doubt, terms.settle_after) for row in rows]
     witness = None if doubt.witness is None else find(doubt.witness, doubt, terms.settle_after)
-    grade = grade_of(findings, witness)
     still = min(doubt.age, doubt.quiet) > terms.settle_after
+    if (
+        witness is Finding.UNMOVED and still
+    ):  # then somebody else moved what moved, or the batch was cut short
+        findings = [Finding.MUTE if it is not Finding.UNMOVED else it for it in findings]
+    grade = grade_of(findings, witness)
     return [_weigh_row(finding, grade, still=still, doubt=doubt, terms=terms) for finding in findings]
 
 
@@ -242,7 +253,7 @@ def _weigh_row(
 ) -> tuple[Decision, Grade]:
     if finding is Finding.UNMOVED:
         return (Decision.REFUTED, Grade.UNMOVED) if still else (Decision.WAIT, Grade.UNMOVED)
-    proven = finding is Finding.IN_WINDOW or grade is not Grade.WINDOW
+    proven = finding is Finding.IN_WINDOW or (finding is Finding.ELSEWHERE and grade is not Grade.WINDOW)
     if proven and _STRENGTH[grade] >= _STRENGTH[terms.evidence]:
         return Decision.LANDED, grade
     if doubt.age > terms.give_up_after:

@@ -1,10 +1,13 @@
-"""The clock of a simulator: the real one, or one that a test moves by hand."""
+"""The clock of a simulator: the real one, or one that a test moves by hand; answers are dated by it."""
 
 from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Protocol
+
+from starlette.types import Message, Send
 
 
 class Clock(Protocol):
@@ -38,3 +41,18 @@ class ManualClock:
         """Move forward."""
         with self._lock:
             self._now += by
+
+
+def dating(send: Send, clock: Clock) -> Send:
+    """Return a `send` whose answers tell the clock's time in their Date, unless they bring one."""
+
+    async def dated(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            if all(name.lower() != b"date" for name, _ in headers):
+                now = format_datetime(clock.now().astimezone(UTC), usegmt=True)
+                headers.append((b"date", now.encode()))
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return dated

@@ -18,12 +18,14 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from syncsvc.sandbox.clock import Clock, RealClock, dating
+
 
 class Kind(StrEnum):
     """What a fault does."""
 
     STATUS = "status"  # answers with a status of its own; nothing happens on the server
-    DELAY = "delay"  # waits, then goes on as usual
+    DELAY = "delay"  # waits, then goes on as usual, whether or not the client still waits
     RESET_BEFORE = "reset_before"  # the connection breaks before the request is carried out
     RESET_AFTER = "reset_after"  # the connection breaks after the request was carried out
     CUT_BODY = "cut_body"  # carried out, but only half of the answer's body arrives
@@ -95,30 +97,34 @@ _GATEWAY_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body>gateway
 
 
 class FaultyApp:
-    """A simulator's ASGI application with its fault plan around it.
+    """A simulator's ASGI application with its fault plan around it; the simulator's clock dates every answer.
 
     Must be the outermost application: breaking a connection needs the server's own transport.
     """
 
-    def __init__(self, app: ASGIApp, plan: FaultPlan) -> None:
+    def __init__(self, app: ASGIApp, plan: FaultPlan, *, clock: Clock | None = None) -> None:
         """Wrap `app`."""
         self._app = app
         self._plan = plan
+        self._clock = clock or RealClock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, with the fault that strikes it."""
         fault = self._plan.pick(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        dated = dating(send, self._clock)
         if fault is None:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, dated)
             return
         match fault.kind:
             case Kind.DELAY:
+                # The request is here whole, so it is carried out even where the client gives up meanwhile.
+                arrived = await _arrived(receive)
                 await asyncio.sleep(fault.seconds)
-                await self._app(scope, receive, send)
+                await self._app(scope, arrived, dated)
             case Kind.STATUS:
-                await _answer(send, fault.status, _encode(fault.body), fault.headers)
+                await _answer(dated, fault.status, _encode(fault.body), fault.headers)
             case Kind.HTML:
-                await _answer(send, fault.status, _GATEWAY_PAGE, {"content-type": "text/html"})
+                await _answer(dated, fault.status, _GATEWAY_PAGE, {"content-type": "text/html"})
             case Kind.RESET_BEFORE:
                 _break(send)
             case Kind.RESET_AFTER:
@@ -126,9 +132,20 @@ class FaultyApp:
                 _break(send)
             case Kind.HTML_AFTER:
                 await self._app(scope, receive, _discard)
-                await _answer(send, fault.status, _GATEWAY_PAGE, {"content-type": "text/html"})
+                await _answer(dated, fault.status, _GATEWAY_PAGE, {"content-type": "text/html"})
             case Kind.CUT_BODY:
-                await self._app(scope, receive, _cutting(send))
+                await self._app(scope, receive, _cutting(dated, send))
+
+
+async def _arrived(receive: Receive) -> Receive:
+    messages = [await receive()]
+    while messages[-1].get("more_body", False):
+        messages.append(await receive())
+
+    async def again() -> Message:
+        return messages.pop(0) if messages else await receive()
+
+    return again
 
 
 def _encode(body: Any) -> bytes:
@@ -161,14 +178,14 @@ def _break(send: Send) -> None:
     cycle.transport.abort()
 
 
-def _cutting(send: Send) -> Send:
+def _cutting(dated: Send, send: Send) -> Send:
     async def cut(message: Message) -> None:
         if message["type"] == "http.response.body":
             body = message.get("body", b"")
-            await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+            await dated({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
             await asyncio.sleep(0)
             _break(send)
         else:
-            await send(message)
+            await dated(message)
 
     return cut

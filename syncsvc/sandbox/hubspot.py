@@ -65,7 +65,6 @@ class HubSpotSimulator:
         index = SearchIndex()
         self._records = Records(clock=self.clock, knobs=self.knobs, index=index, seed=seed)
         self._api = HubSpotApi(
-            clock=self.clock,
             records=self._records,
             index=index,
             access=self._access,
@@ -74,7 +73,7 @@ class HubSpotSimulator:
             wrote=self._wrote,
             seed=seed,
         )
-        self.app: ASGIApp = FaultyApp(self._api, self.faults)
+        self.app: ASGIApp = FaultyApp(self._api, self.faults, clock=self.clock)
 
     @property
     def requests(self) -> Counter[tuple[str, str]]:

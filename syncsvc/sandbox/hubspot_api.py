@@ -12,7 +12,6 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
-from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -23,7 +22,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from syncsvc.sandbox.clock import Clock
 from syncsvc.sandbox.hubspot_access import READ, SCHEMA, WRITE, Access
 from syncsvc.sandbox.hubspot_answers import (
     Call,
@@ -63,7 +61,6 @@ class HubSpotApi:
     def __init__(
         self,
         *,
-        clock: Clock,
         records: Records,
         index: SearchIndex,
         access: Access,
@@ -73,7 +70,6 @@ class HubSpotApi:
         seed: int,
     ) -> None:
         """Serve `records` and `index`; each request holds `lock` while it is carried out."""
-        self._clock = clock
         self._records = records
         self._index = index
         self._access = access
@@ -109,10 +105,6 @@ class HubSpotApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        # The Date of our answers is the account's clock; uvicorn would put the machine's beside it.
-        cycle: Any = getattr(send, "__self__", None)
-        if hasattr(cycle, "default_headers"):
-            cycle.default_headers = [header for header in cycle.default_headers if header[0] != b"date"]
         await self._app(scope, receive, send)
 
     def _serving(self, method: str, route: str, scope: str, endpoint: Endpoint) -> Callable[[Request], Any]:
@@ -278,11 +270,7 @@ class HubSpotApi:
         return Response(
             content,
             status_code=status,
-            headers={
-                **headers,
-                "Date": format_datetime(self._clock.now(), usegmt=True),
-                "X-HubSpot-Correlation-Id": correlation,
-            },
+            headers={**headers, "X-HubSpot-Correlation-Id": correlation},
             media_type=None if body is None else _JSON,
         )
 

@@ -13,6 +13,7 @@ from typing import Self
 import trustme
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _START_SECONDS = 10.0
 
@@ -32,6 +33,13 @@ class Authority:
         self._server.configure_cert(context)
 
 
+class _Connection(H11Protocol):
+    """A connection that ends at once with its server: TLS would wait for the client to say goodbye too."""
+
+    def shutdown(self) -> None:
+        self.transport.abort()
+
+
 class Server:
     """A simulator being served, from `start` to `stop`; also a context manager."""
 
@@ -44,10 +52,11 @@ class Server:
             log_config=None,
             access_log=False,
             lifespan="off",
-            http="h11",
+            http=_Connection,
             ws="none",
             proxy_headers=False,
             server_header=False,
+            date_header=False,  # answers tell the simulator's clock
             timeout_graceful_shutdown=1,
         )
         config.load()
@@ -60,7 +69,7 @@ class Server:
         self._thread = threading.Thread(target=self._run, name="sandbox-server", daemon=True)
 
     def _run(self) -> None:
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):  # the latter where the port is taken
             self._server.run()
 
     def start(self) -> Self:
@@ -84,7 +93,7 @@ class Server:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
-        """Stop serving and wait for the thread."""
+        """Stop serving, break the connections that are left, and wait for the thread."""
         self._server.should_exit = True
         self._thread.join(timeout=_START_SECONDS)
 

@@ -30,7 +30,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from syncsvc.sandbox.clock import Clock, RealClock
 from syncsvc.sandbox.faults import FaultPlan, FaultyApp
 from syncsvc.sandbox.wallet_api import (
-    Dated,
     Gate,
     ImportRow,
     RefusalError,
@@ -150,7 +149,7 @@ class WalletSimulator:
             exception_handlers={RefusalError: self._refused, HTTPException: self._not_routed},
         )
         self._routes.router.redirect_slashes = False
-        self.app: ASGIApp = Dated(FaultyApp(self._count, self.faults), self.clock)
+        self.app: ASGIApp = FaultyApp(self._count, self.faults, clock=self.clock)
 
     # The verbs: what others than the client do, and what is true.
 

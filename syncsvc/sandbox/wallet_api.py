@@ -7,14 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from email.utils import format_datetime
+from datetime import date, datetime
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from syncsvc.sandbox.clock import Clock
 from syncsvc.sandbox.wallet_knobs import Duplicates, EmptyField, PageVersion, WalletKnobs
@@ -301,26 +299,3 @@ class Gate:
             wait = {"Retry-After": str(math.ceil(_WINDOW_SECONDS - passed))}
             raise RefusalError(429, "Too many requests.", headers=wait if self._knobs.retry_after else {})
         self._windows[token] = (began, used + 1)
-
-
-class Dated:
-    """An application whose `Date` headers tell the simulator's time instead of the machine's.
-
-    Hands the server's own `send` through untouched, so a `FaultyApp` inside it works as the outermost one.
-    """
-
-    def __init__(self, app: ASGIApp, clock: Clock) -> None:
-        """Wrap `app`."""
-        self._app = app
-        self._clock = clock
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        # uvicorn puts its own Date before any of ours; the list belongs to all requests, hence a new one.
-        cycle: Any = getattr(send, "__self__", None)
-        if hasattr(cycle, "default_headers"):
-            told = format_datetime(self._clock.now().astimezone(UTC), usegmt=True).encode()
-            cycle.default_headers = [
-                (name, told if name == b"date" else value) for name, value in cycle.default_headers
-            ]
-        await self._app(scope, receive, send)

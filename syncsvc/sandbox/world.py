@@ -1,4 +1,4 @@
-"""A whole world in one process: a wallet and two CRMs, seeded and served on loopback, and what is true in it."""
+"""A whole world in one process: a wallet and two CRMs, seeded, served on loopback, and what is true in it."""
 
 from __future__ import annotations
 
@@ -20,46 +20,10 @@ STORECARDS = ("card-1", "card-gold", "card-basic")
 SHARED = 0.08
 """The share of contacts whose email stands in both CRMs."""
 
-_FIRST = [
-    "Ada",
-    "Ben",
-    "Chi",
-    "Dora",
-    "Emil",
-    "Fay",
-    "Gus",
-    "Hana",
-    "Ivo",
-    "Juno",
-    "Kit",
-    "Lena",
-    "Max",
-    "Nora",
-    "Otto",
-    "Pia",
-    "Quin",
-    "Rosa",
-    "Sam",
-    "Tess",
-]
-_LAST = [
-    "Abel",
-    "Berg",
-    "Cruz",
-    "Diaz",
-    "Eden",
-    "Frost",
-    "Gray",
-    "Holm",
-    "Ives",
-    "Jansen",
-    "Klein",
-    "Lund",
-    "Meyer",
-    "Novak",
-    "Olsen",
-    "Park",
-]
+_FIRST = ("Ada", "Ben", "Chi", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivo", "Juno", "Kit", "Lena", "Max")
+_LAST = ("Abel", "Berg", "Cruz", "Diaz", "Eden", "Frost", "Gray", "Holm", "Ives", "Jansen", "Klein", "Lund")
+_TIERS = ("Gold", "Silver", "Bronze")
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +34,19 @@ class Person:
     email: str = field(repr=False)
     points: int
     stamped: datetime | None
+
+    @property
+    def key(self) -> str:
+        """The email as the wallet compares it."""
+        return self.email.strip().casefold()
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """The points a member should have been awarded by imports in all, and those that it was."""
+
+    expected: int
+    awarded: int
 
 
 class World:
@@ -85,6 +62,7 @@ class World:
         self.wallet = WalletSimulator(brands={BRAND: STORECARDS}, seed=seed)
         self.hubspot = HubSpotSimulator(seed=seed, knobs=HubSpotKnobs(index_lag=0.0, index_jitter=0.0))
         self.salesforce = SalesforceSimulator(seed=seed)
+        self._departed: dict[str, int] = {}
         self._define()
         self._seed(contacts)
         authority = Authority(folder)
@@ -134,7 +112,9 @@ class World:
             "HUBSPOT_TOKEN": "pat-sandbox",
         }
 
-    def write_organization(self, *, every: str, settle_after: str, listen: str = "") -> Path:
+    def write_organization(
+        self, *, every: str, settle_after: str, listen: str = "", log_level: str = "info"
+    ) -> Path:
         """Write the organization file of this world and return its path."""
         path = self.folder / "acme.toml"
         path.write_text(
@@ -142,6 +122,7 @@ class World:
                 organization_id=self.wallet.organization_id,
                 state=self.folder / "acme.db",
                 listen=listen,
+                log_level=log_level,
                 ca_file=self.ca_file,
                 every=every,
                 settle_after=settle_after,
@@ -165,6 +146,51 @@ class World:
             points = int(float(it.get("loyalty_points") or 0))
             yield Person(record_id, str(it["email"]), points, _time(it.get("wallet_last_updated")))
 
+    def people(self) -> list[Person]:
+        """Return every live contact of both CRMs."""
+        return [*self.salesforce_people(), *self.hubspot_people()]
+
+    def edit(self, count: int) -> None:
+        """Let `count` contacts of each CRM, or all where there are fewer, earn points and change."""
+        for person in self._some(list(self.salesforce_people()), count):
+            earned = {"Loyalty_Points__c": person.points + 50, "Tier__c": "Gold"}
+            self.salesforce.update("Contact", person.record_id, earned)
+        for person in self._some(list(self.hubspot_people()), count):
+            earned = {"loyalty_points": str(person.points + 25), "firstname": "New"}
+            self.hubspot.update(person.record_id, earned)
+
+    def depart(self) -> str:
+        """Delete a contact whose email only Salesforce holds, and return its record id; its member stays."""
+        shared = {person.key for person in self.hubspot_people()}
+        gone = next(person for person in self.salesforce_people() if person.key not in shared)
+        self.salesforce.delete("Contact", gone.record_id)
+        self._departed[gone.key] = gone.points
+        return gone.record_id
+
+    def balances(self) -> dict[str, Balance]:
+        """Return how every member that should be, or is, stands: the contact that owns it decides."""
+        expected = dict(self._departed)
+        expected |= {person.key: person.points for person in self.hubspot_people()}
+        expected |= {person.key: person.points for person in self.salesforce_people()}
+        awarded = {it.email.casefold(): it.awarded for it in self.wallet.members(BRAND)}
+        return {
+            key: Balance(expected.get(key, 0), awarded.get(key, 0))
+            for key in expected.keys() | awarded.keys()
+        }
+
+    def unstamped(self) -> list[Person]:
+        """Return the live contacts that do not carry the wallet's time for their member, to the second."""
+        logged = {it.email.casefold(): it.logged for it in self.wallet.members(BRAND)}
+        return [person for person in self.people() if not _agrees(person.stamped, logged.get(person.key))]
+
+    def noise(self) -> tuple[int, int, int]:
+        """Return how many imports the wallet was sent, and how many records HubSpot and Salesforce were."""
+        imports = self.wallet.requests["POST", "/v2/import"]
+        return imports, len(self.hubspot.writes), len(self.salesforce.writes)
+
+    def _some(self, people: list[Person], count: int) -> list[Person]:
+        return self.random.sample(people, min(count, len(people)))
+
     def _define(self) -> None:
         for name, kind in (
             ("Loyalty_Points__c", "double"),
@@ -184,9 +210,9 @@ class World:
             self.hubspot.define(name, kind, field_type)
 
     def _seed(self, contacts: int) -> None:
-        shared = int(contacts * SHARED)
+        shared = max(1, int(contacts * SHARED))
         now = datetime.now(UTC)
-        tiers = ("Gold", "Silver", "Bronze")
+        joined = [(now - timedelta(days=self.random.randrange(30, 900))).date() for _ in range(contacts)]
         self.salesforce.create_many(
             "Contact",
             [
@@ -195,13 +221,11 @@ class World:
                     "Email": f"member{number}@example.com",
                     "HasOptedOutOfEmail": False,
                     "Loyalty_Points__c": self.random.randrange(0, 5000),
-                    "Tier__c": self.random.choice(tiers),
+                    "Tier__c": self.random.choice(_TIERS),
                     "License_Plate__c": f"SB-{number:05d}",
-                    "Member_Since__c": (now - timedelta(days=self.random.randrange(30, 900)))
-                    .date()
-                    .isoformat(),
+                    "Member_Since__c": date.isoformat(),
                 }
-                for number in range(contacts)
+                for number, date in enumerate(joined)
             ],
             at=now - timedelta(days=3),
         )
@@ -225,6 +249,12 @@ def _time(value: object) -> datetime | None:
     return datetime.fromisoformat(str(value)) if value else None
 
 
+def _agrees(stamped: datetime | None, logged: datetime | None) -> bool:
+    if stamped is None or logged is None:
+        return stamped is logged
+    return abs(stamped - logged) <= _SECOND
+
+
 _ORGANIZATION = """\
 # Written by `syncsvc demo`: two CRMs and a wallet, all simulated on this machine.
 organization_id = "{organization_id}"
@@ -233,6 +263,7 @@ first_run = "import"
 [service]
 state = "sqlite:///{state}"
 listen = "{listen}"
+log_level = "{log_level}"
 log_format = "json"
 ca_file = "{ca_file}"
 
@@ -253,9 +284,13 @@ max_share = "100%"
 [connectors.crm]
 type = "salesforce"
 url = "{salesforce}"
-auth = {{ flow = "client_credentials", client_id = {{ env = "SF_ID" }}, client_secret = {{ env = "SF_SECRET" }} }}
 overlap = "2s"
 where = "Email != '' && !HasOptedOutOfEmail"
+
+[connectors.crm.auth]
+flow = "client_credentials"
+client_id = {{ env = "SF_ID" }}
+client_secret = {{ env = "SF_SECRET" }}
 
 [connectors.crm.member]
 email = "{{Email}}"

@@ -26,6 +26,7 @@ def read_log(
     An email that stands in the log twice has its latest time within a piece of the log, the last one told
     otherwise. Raises what the wallet client raises; what was read until then is stored.
     """
+    began = now()  # what is decided by this reading was true then, however long it takes
     moved = 0
     resolution: timedelta | None = None
     entries: dict[str, tuple[str, Instant | None]] = {}
@@ -44,7 +45,7 @@ def read_log(
                 raise StoppedError("asked to stop while reading the log")
     if entries:
         moved += confirmations.record(brand_id, entries)
-    confirmations.finish(brand_id, now=now(), resolution=resolution)
+    confirmations.finish(brand_id, began=began, now=now(), resolution=resolution)
     return moved
 
 

@@ -62,6 +62,7 @@ def deliver(
     for brand_id in outbox.brands_due():
         for lane in (Lane.POINTS, Lane.PROFILE):
             after, limit = 0, min(delivery.batch_size, outbox.batch_limit(brand_id) or delivery.batch_size)
+            shrunk = False
             while True:
                 if delivery.stopping():
                     raise StoppedError("asked to stop between batches")
@@ -81,12 +82,15 @@ def deliver(
                     break
                 reading = _send(wallet, batch, settlements, delivery, delivered)
                 if reading.then is Then.SMALLER or reading.verdict is Verdict.UNREADABLE:
-                    limit = max(1, len(batch.users) // 2)
+                    limit, shrunk = max(1, len(batch.users) // 2), True
                     outbox.limit_batches(brand_id, limit)
                     again = reading.verdict is Verdict.REFUTED or lane is Lane.PROFILE
                     after = after if again and len(batch.users) > 1 else batch.last_member
                     continue
-                if reading.verdict is Verdict.LANDED and limit < delivery.batch_size:
+                full = len(batch.users) == limit < delivery.batch_size
+                # While a bad row is being searched, what lands beside it must not undo the search.
+                searching = shrunk or settlements.in_doubt()
+                if reading.verdict is Verdict.LANDED and full and not searching:
                     limit = min(delivery.batch_size, limit * 2)
                     outbox.limit_batches(brand_id, None if limit == delivery.batch_size else limit)
                 after = batch.last_member

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from syncsvc.config import FirstRun
-from syncsvc.errors import CursorError, StoppedError
+from syncsvc.errors import CursorError, StoppedError, SyncError
 from syncsvc.model import Page
 from syncsvc.remote.connector import Connector
 from syncsvc.rules.intake import ContactState, Intake, Reader
@@ -15,6 +15,10 @@ from syncsvc.state.intake import IntakeStore, Stored
 
 Tell = Callable[[int, int | None], None]
 """Told after every page: contacts read so far, and how many are expected where that is known."""
+
+
+_TOGETHER = 1000
+"""Contacts that are stored in one transaction: a commit for every hundred would cost more than their rows."""
 
 
 @dataclass(slots=True)
@@ -30,17 +34,6 @@ class Pulled:
     cursor_lost: bool = False
     refusals: list[tuple[str, str]] = field(default_factory=list)
 
-    def merge(self, other: Pulled) -> None:
-        """Count what another read came to."""
-        self.read += other.read
-        self.changed += other.changed
-        self.excluded += other.excluded
-        self.refused += other.refused
-        self.gone += other.gone
-        self.fallen += other.fallen
-        self.cursor_lost |= other.cursor_lost
-        self.refusals += other.refusals
-
     def add(self, intakes: list[Intake], stored: Stored) -> None:
         """Count a page."""
         self.read += len(intakes)
@@ -52,74 +45,102 @@ class Pulled:
         self.refusals += stored.refusals
 
 
+def _together(
+    pages: Iterator[Page], reader: Reader, stopping: Callable[[], bool]
+) -> Iterator[tuple[list[Intake], Page]]:
+    """Yield small pages put together, with the last of them, whose cursor is safe once all are stored.
+
+    What was read before an error is yielded before the error is raised. Raises StoppedError between pages.
+    """
+    intakes: list[Intake] = []
+    last: Page | None = None
+    try:
+        for page in pages:
+            intakes += [reader.read(contact) for contact in page.contacts]
+            last = page
+            if len(intakes) >= _TOGETHER:
+                yield intakes, page
+                intakes, last = [], None
+            if stopping():
+                raise StoppedError("asked to stop between pages")
+    except SyncError:
+        if last is not None:
+            yield intakes, last
+        raise
+    if last is not None:
+        yield intakes, last
+
+
 def pull(
     connector: Connector,
     connector_id: int,
+    pulled: Pulled,
     *,
     reader: Reader,
     intake: IntakeStore,
     now: Callable[[], datetime],
     stopping: Callable[[], bool],
     tell: Tell,
-) -> Pulled:
-    """Store everything that changed since the cursor; every page is stored before the next one is asked for.
+) -> None:
+    """Store everything that changed since the cursor, counted in `pulled`; pages and cursor go together.
 
     A cursor that is of no use any more is forgotten: the sweep that then is due reads everything again.
     Raises what the connector raises, with everything read before it stored, and StoppedError between pages.
     """
-    pulled = Pulled()
     cursor = intake.progress(connector_id).cursor
     if cursor is None:
-        return pulled
+        return
     try:
-        for page in connector.changes(cursor):
-            intakes = [reader.read(contact) for contact in page.contacts]
+        for intakes, page in _together(connector.changes(cursor), reader, stopping):
             pulled.add(intakes, intake.store_page(connector_id, intakes, cursor=page.cursor, now=now()))
             tell(pulled.read, page.expected)
-            if stopping():
-                raise StoppedError("asked to stop between pages")
     except CursorError:
         intake.forget_cursor(connector_id)
         pulled.cursor_lost = True
-    return pulled
 
 
 def sweep(
     connector: Connector,
     connector_id: int,
+    pulled: Pulled,
     *,
     reader: Reader,
     intake: IntakeStore,
     first_run: FirstRun,
+    mapping: str,
     now: Callable[[], datetime],
     stopping: Callable[[], bool],
     tell: Tell,
-) -> Pulled:
-    """Store every contact of a connector, going on where an interrupted sweep ended; it is left open.
+) -> bool:
+    """Store every contact of a connector, counted in `pulled`; returns whether the sweep is complete.
 
-    What it did not find is judged and buried by the caller. On the first complete read, `first_run` says
-    what the contacts' points mean. Raises as `pull` does.
+    It goes on where an interrupted sweep ended, and is left open.
+
+    A sweep that began under another `mapping` begins anew. What it did not find is judged and buried by the
+    caller. On the first complete read, `first_run` says what the points mean. Raises as `pull` does.
     """
-    pulled = Pulled()
     progress = intake.progress(connector_id)
-    number = progress.sweep if progress.sweep_cursor is not None else progress.sweep + 1
+    goes_on = progress.sweep_cursor is not None and mapping == progress.mapping
+    number = progress.sweep if goes_on else progress.sweep + 1
     adopting = first_run if progress.first_read else None
     known = intake.known_contacts(connector_id)
 
-    def store(page: Page) -> None:
-        intakes = [reader.read(contact) for contact in page.contacts]
-        stored = intake.store_page(
-            connector_id, intakes, cursor=page.cursor, now=now(), sweep=number, adopting=adopting
-        )
-        pulled.add(intakes, stored)
-        tell(pulled.read, page.expected or known or None)
-
+    begun = progress.sweep_cursor if goes_on else None
     try:
-        for page in connector.changes(progress.sweep_cursor):
-            store(page)
-            if stopping():
-                raise StoppedError("asked to stop between pages")
+        for intakes, page in _together(connector.changes(begun), reader, stopping):
+            stored = intake.store_page(
+                connector_id,
+                intakes,
+                cursor=page.cursor,
+                now=now(),
+                sweep=number,
+                mapping=mapping,
+                adopting=adopting,
+            )
+            pulled.add(intakes, stored)
+            tell(pulled.read, page.expected or known or None)
     except CursorError:
         intake.forget_cursor(connector_id)
         pulled.cursor_lost = True
-    return pulled
+        return False
+    return True

@@ -21,6 +21,8 @@ _OUTCOMES = {
     Decision.SKIP: Outcome.SKIPPED,
 }
 
+_MOVED = {Finding.IN_WINDOW, Finding.ELSEWHERE}
+
 
 @dataclass(slots=True)
 class Settled:
@@ -59,20 +61,22 @@ def settle_doubts(settlements: Settlements, terms: Terms, *, now: Callable[[], d
 def _settle(
     batch: DoubtfulBatch, settlements: Settlements, terms: Terms, now: datetime, settled: Settled
 ) -> None:
+    # A batch that landed and is not in the log yet says that the log is at least that late.
+    late = max((it for it in batch.unshown if it <= terms.give_up_after), default=timedelta())
     terms = Terms(
-        max(terms.settle_after, _PATIENCE * batch.slowest),
+        max(terms.settle_after, _PATIENCE * max(batch.slowest, late)),
         terms.give_up_after,
         terms.evidence,
         terms.on_doubt,
     )
     doubt = Doubt(
         sent_at=batch.sent_at,
-        age=now - batch.claimed_at,
-        quiet=now - batch.moved_at,
+        age=batch.read_at - batch.claimed_at,
+        quiet=batch.read_at - batch.moved_at,
         resolution=batch.resolution,
     )
     rows = list(batch.rows.values())
-    moved = sum(find(row, doubt, terms.settle_after) is not Finding.UNMOVED for row in rows)
+    moved = sum(find(row, doubt, terms.settle_after) in _MOVED for row in rows)
     if moved > batch.moved:
         settlements.note_movement(batch.id, moved, now=now)
         doubt = Doubt(doubt.sent_at, doubt.age, timedelta(), doubt.resolution)

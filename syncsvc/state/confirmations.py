@@ -5,12 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, update
 
 from syncsvc.rules.values import Instant
 from syncsvc.state.database import among, to_ms
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, Outcome
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, Lane, Outcome
+
+_RECENT = 20  # of the newest batches; older ones teach nothing new
+_SHOWN = 0.5
+
+
+def unshown(connection: Connection, brand: int) -> list[tuple[int, int, bool]]:
+    """Return the recent points batches that landed and that no reading of the log has shown so far.
+
+    Each with its id, when it was claimed (milliseconds), and whether most of its entries have moved now.
+    """
+    newest = (
+        select(BATCH.c.id, BATCH.c.claimed_at, BATCH.c.lane, BATCH.c.outcome, BATCH.c.moved_at)
+        .where(BATCH.c.brand == brand)
+        .order_by(BATCH.c.id.desc())
+        .limit(_RECENT)
+        .subquery()
+    )
+    moved = MEMBER.c.log_value.is_distinct_from(BATCH_ROW.c.log_before)
+    listed = (
+        select(newest.c.id, newest.c.claimed_at, func.count().label("all"), func.count().filter(moved))
+        .join(BATCH_ROW, BATCH_ROW.c.batch_id == newest.c.id)
+        .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+        .where(newest.c.lane == Lane.POINTS, newest.c.outcome == Outcome.LANDED, newest.c.moved_at.is_(None))
+        .group_by(newest.c.id, newest.c.claimed_at)
+    )
+    found = connection.execute(listed)
+    return [(batch, claimed, shown >= _SHOWN * rows) for batch, claimed, rows, shown in found]
 
 
 class Confirmations:
@@ -30,6 +57,22 @@ class Confirmations:
         """Return when a brand's log was last read whole, in milliseconds, or None."""
         with self._scope.database.reading() as connection:
             return connection.scalar(select(BRAND.c.log_read_at).where(self._is(brand_id)))
+
+    def behind(self) -> bool:
+        """Return whether a batch was settled after its brand's log was last read whole."""
+        last = (
+            select(BATCH.c.settled_at)
+            .where(BATCH.c.brand == BRAND.c.id)
+            .order_by(BATCH.c.id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        mine = BRAND.c.organization_id == self._scope.organization_id
+        with self._scope.database.reading() as connection:
+            return (
+                connection.scalar(select(BRAND.c.id).where(mine, last > BRAND.c.log_read_at).limit(1))
+                is not None
+            )
 
     def resolution(self, brand_id: str) -> timedelta:
         """Return how exactly a brand's log tells the time; a second until it is known."""
@@ -64,16 +107,28 @@ class Confirmations:
                 self._scope.mark_for_write_back(connection, [row["b_id"] for row in moved])
         return len(moved)
 
-    def finish(self, brand_id: str, *, now: datetime, resolution: timedelta | None) -> None:
-        """Remember that a brand's log was read whole, and how exactly it tells the time."""
-        values: dict[str, int] = {"log_read_at": to_ms(now)}
+    def finish(self, brand_id: str, *, began: datetime, now: datetime, resolution: timedelta | None) -> None:
+        """Remember that a brand's log was read whole from `began` on, and how exactly it tells the time.
+
+        Learns how long the log takes to show an import: from a batch that had landed, that the reading before
+        did not show, and that this one does.
+        """
+        values: dict[str, int] = {"log_read_at": to_ms(began)}
         if resolution is not None:
             values["resolution_ms"] = resolution // timedelta(milliseconds=1)
         with self._scope.database.writing() as connection:
-            connection.execute(update(BRAND).where(self._is(brand_id)).values(values))
+            brand = connection.execute(select(BRAND).where(self._is(brand_id))).one()
+            shown = [(it, claimed) for it, claimed, visible in unshown(connection, brand.id) if visible]
+            late = [claimed for _, claimed in shown if brand.log_read_at and brand.log_read_at > claimed]
+            if late:
+                values["slowest_ms"] = max(brand.slowest_ms, to_ms(now) - min(late))
+            connection.execute(update(BRAND).where(BRAND.c.id == brand.id).values(values))
+            if shown:
+                seen = update(BATCH).where(among(BATCH.c.id, [batch for batch, _ in shown]))
+                connection.execute(seen.values(moved_at=to_ms(now)))
 
     def measure(self, cycle: str) -> None:
-        """Learn from this cycle's landed batches how long the log takes to show an import."""
+        """Learn from this cycle's landed batches how long an import takes to be carried out."""
         slowest = (
             select(BATCH.c.brand, func.max(MEMBER.c.log_at - BATCH.c.sent_at).label("took"))
             .join(BATCH_ROW, BATCH_ROW.c.batch_id == BATCH.c.id)
@@ -90,7 +145,7 @@ class Confirmations:
                 (row.brand, row.took)
                 for row in connection.execute(slowest.join(BRAND, BRAND.c.id == BATCH.c.brand))
             ]
-            known = dict(connection.execute(select(BRAND.c.id, BRAND.c.slowest_ms)).tuples().all())
+            known = dict(connection.execute(select(BRAND.c.id, BRAND.c.slowest_ms)).all())
         news = [{"b_id": brand, "b_took": ms} for brand, ms in took if ms is not None and ms > known[brand]]
         if news:
             with self._scope.database.writing() as connection:

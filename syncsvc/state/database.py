@@ -19,7 +19,18 @@ from types import TracebackType
 from typing import Any, Self
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Engine, Row, create_engine, event, func, make_url, select
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy import exc as sa_exc
 
 from syncsvc.errors import StateError
@@ -35,7 +46,7 @@ _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA busy_timeout = 10000",
     "PRAGMA temp_store = MEMORY",
-    "PRAGMA cache_size = -16384",
+    "PRAGMA cache_size = -4096",
 )
 
 
@@ -70,9 +81,8 @@ def _path_of(url: str) -> Path:
 
 
 def _connect(path: Path) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}", connect_args={"check_same_thread": False}, hide_parameters=True
-    )
+    url = URL.create("sqlite", database=str(path))
+    engine = create_engine(url, connect_args={"check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
@@ -109,18 +119,18 @@ class Database:
         Raises StateError where the file cannot be used, or where another process runs cycles on it.
         """
         path = _path_of(url)
-        cycles = _lock(path)
-        try:
-            _create_private(path)
-            engine = _connect(path)
-            gate = _open_gate(path)
-            migrations.upgrade(engine)
-        except (OSError, sa_exc.DBAPIError) as error:
-            os.close(cycles)
-            raise _unusable(path, error) from error
-        except StateError:
-            os.close(cycles)
-            raise
+        with contextlib.ExitStack() as undo:
+            cycles = _lock(path)
+            undo.callback(os.close, cycles)
+            with _told(path, OSError):
+                _create_private(path)
+                gate = _open_gate(path)
+                undo.callback(os.close, gate)
+                engine = _connect(path)
+                undo.callback(engine.dispose)
+                with _passing(gate):
+                    migrations.upgrade(engine)
+            undo.pop_all()
         return cls(path, engine, cycles=cycles, gate=gate)
 
     @classmethod
@@ -132,12 +142,12 @@ class Database:
         path = _path_of(url)
         if not path.exists():
             raise StateError(f"there is no state in {path} yet: run a cycle first, with `once` or `run`")
-        engine = _connect(path)
-        try:
+        with contextlib.ExitStack() as undo, _told(path, OSError):
+            engine = _connect(path)
+            undo.callback(engine.dispose)
             migrations.require_current(engine)
             gate = _open_gate(path)
-        except (OSError, sa_exc.DBAPIError) as error:
-            raise _unusable(path, error) from error
+            undo.pop_all()
         return cls(path, engine, cycles=None, gate=gate)
 
     @classmethod
@@ -148,9 +158,12 @@ class Database:
         with tempfile.TemporaryDirectory(prefix="syncsvc-") as folder:
             copy = Path(folder) / "scratch.db"
             if path.exists():
-                _create_private(copy)
-                with contextlib.closing(sqlite3.connect(path)) as source:
-                    source.execute("VACUUM INTO ?", (str(copy),))
+                with _told(path, sqlite3.Error):
+                    _create_private(copy)
+                    # Read only, so that closing it never moves the log of the original into the original.
+                    uri = f"{path.absolute().as_uri()}?mode=ro"
+                    with contextlib.closing(sqlite3.connect(uri, uri=True)) as source:
+                        source.execute("VACUUM INTO ?", (str(copy),))
             with cls.open(f"sqlite:///{copy}") as database:
                 yield database
 
@@ -160,34 +173,29 @@ class Database:
 
         Raises StateError where the database refuses (a full disk, a read-only file).
         """
-        with self._write_lock, _passing(self._gate):
+        with self._write_lock, _passing(self._gate), _told(self.path):
             if self._writer is None:
                 self._writer = self._engine.connect().execution_options(writing=True)
-            try:
-                with self._writer.begin():
-                    yield self._writer
-            except sa_exc.OperationalError as error:
-                raise _unusable(self.path, error) from error
+            with self._writer.begin():
+                yield self._writer
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection inside one read transaction: everything in it is of one moment."""
-        try:
-            with self._engine.connect() as connection, connection.begin():
-                yield connection
-        except sa_exc.OperationalError as error:
-            raise _unusable(self.path, error) from error
+        with _told(self.path), self._engine.connect() as connection, connection.begin():
+            yield connection
 
     def close(self) -> None:
-        """Give everything back; another process can open the database now."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        self._engine.dispose()
-        for descriptor in (self._cycles, self._gate):
-            if descriptor is not None:
-                os.close(descriptor)
-        self._cycles = self._gate = None
+        """Give everything back, once a write under way has ended; another process can open it now."""
+        with self._write_lock:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            self._engine.dispose()
+            for descriptor in (self._cycles, self._gate):
+                if descriptor is not None:
+                    os.close(descriptor)
+            self._cycles = self._gate = None
 
     def __enter__(self) -> Self:
         """Return the database."""
@@ -244,9 +252,28 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
+@contextlib.contextmanager
+def _told(path: Path, *others: type[Exception]) -> Iterator[None]:
+    """Turn what the database says of itself, and `others`, into StateError; a mistake of ours stays one."""
+    try:
+        yield
+    except sa_exc.DBAPIError as error:
+        if isinstance(error, sa_exc.OperationalError) or type(error) is sa_exc.DatabaseError:
+            raise _unusable(path, error) from error
+        raise
+    except others as error:
+        raise _unusable(path, error) from error
+
+
 def _unusable(path: Path, error: Exception) -> StateError:
     cause = error.strerror if isinstance(error, OSError) else str(getattr(error, "orig", error))
-    return StateError(
-        f"the state in {path} cannot be used: {cause}; check that the folder exists, that this user (uid "
-        f"{os.getuid()}) may write it, and that the disk is not full"
-    )
+    if path.is_dir():
+        remedy = "name a file in it, such as sqlite:///syncsvc.db"
+    elif type(getattr(error, "orig", error)) is sqlite3.DatabaseError:
+        remedy = "it is no database, or a damaged one: restore it from a backup, or name another file"
+    else:
+        remedy = (
+            f"check that the folder exists, that this user (uid {os.getuid()}) may write it, "
+            "and that the disk is not full"
+        )
+    return StateError(f"the state in {path} cannot be used: {cause}; {remedy}")

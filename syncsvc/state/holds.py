@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, select, update
 
 from syncsvc.rules.brakes import Tripped
 from syncsvc.state.database import from_ms, to_ms
@@ -36,22 +36,22 @@ class Holds:
     def open(self) -> list[Hold]:
         """Return what is held or released and not yet used, oldest first."""
         with self._scope.database.reading() as connection:
-            rows = connection.execute(select(HOLD).where(self._unused()).order_by(HOLD.c.id)).all()
-        return [
-            Hold(row.id, row.brake, row.detail, row.amount, from_ms(row.since), row.released_by)
-            for row in rows
-        ]
+            return self._open(connection)
 
     def apply(self, tripped: Sequence[Tripped], *, scope: str, now: datetime) -> list[Tripped]:
-        """Return the brakes that hold, after releases have been used and new holds written.
+        """Return the brakes that hold, new ones written.
 
-        A release lets one delivery through, of at most the amount it was given for. `scope` tells holds of
-        one brake apart (a sweep's belong to its connector). What no longer trips is no longer held.
+        A release lets one delivery through, of at most the amount it was given for; it stands until `lapse`
+        says that this delivery is done. `scope` tells holds of one brake apart (a sweep's belong to its
+        connector).
         """
         holding = []
-        known = {hold.brake: hold for hold in self.open()}
         names = {f"{it.brake}{scope}": it for it in tripped}
+        held = {hold.brake: (hold.detail, hold.amount, hold.released_by) for hold in self.open()}
+        if all(held.get(name) == (it.detail, it.amount, None) for name, it in names.items()):
+            return list(names.values())  # nothing is new, and nothing is written
         with self._scope.database.writing() as connection:
+            known = {hold.brake: hold for hold in self._open(connection)}
             for name, it in names.items():
                 hold = known.get(name)
                 if hold is None:
@@ -60,9 +60,7 @@ class Holds:
                     connection.execute(
                         HOLD.insert().values(organization_id=self._scope.organization_id, **row)
                     )
-                elif hold.released_by is not None and it.amount <= hold.amount:
-                    connection.execute(update(HOLD).where(HOLD.c.id == hold.id).values(used_at=to_ms(now)))
-                else:
+                elif hold.released_by is None or it.amount > hold.amount:
                     holding.append(it)
                     news = {
                         "detail": it.detail,
@@ -74,7 +72,7 @@ class Holds:
         return holding
 
     def lapse(self, brakes: Sequence[str], *, now: datetime) -> None:
-        """Close holds of these brakes: what tripped them is over."""
+        """Close holds of these brakes: what tripped them is over, or was delivered."""
         with self._scope.database.reading() as connection:
             found = list(
                 connection.scalars(select(HOLD.c.id).where(self._unused(), HOLD.c.brake.in_(list(brakes))))
@@ -89,6 +87,13 @@ class Holds:
         with self._scope.database.writing() as connection:
             values = {"released_at": to_ms(now), "released_by": by}
             return connection.execute(update(HOLD).where(condition).values(values)).rowcount == 1
+
+    def _open(self, connection: Connection) -> list[Hold]:
+        rows = connection.execute(select(HOLD).where(self._unused()).order_by(HOLD.c.id))
+        return [
+            Hold(row.id, row.brake, row.detail, row.amount, from_ms(row.since), row.released_by)
+            for row in rows
+        ]
 
     def _unused(self) -> ColumnElement[bool]:
         return and_(HOLD.c.organization_id == self._scope.organization_id, HOLD.c.used_at.is_(None))

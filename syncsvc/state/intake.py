@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
+from sqlalchemy import Connection, and_, delete, func, select, update
 
 from syncsvc.config import FirstRun
 from syncsvc.rules.intake import ContactState, Intake
+from syncsvc.state.bulk import insert_rows, update_rows
 from syncsvc.state.database import among, to_ms
 from syncsvc.state.membership import EMAIL_CHANGE, Membership
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import CONNECTOR, CONTACT, QUARANTINE
+from syncsvc.state.tables import CONNECTOR, CONTACT, MEMBER, QUARANTINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,10 @@ class Known(NamedTuple):
 
 
 _KNOWN = [CONTACT.c[name] for name in Known._fields]
+_KEY = ("connector_id", "record_id")
+_VALUES = ("member_id", "state", "fingerprint", "points", "written_at", "written_status", "write_due")
+_INSERT = insert_rows(CONTACT, (*_VALUES, *_KEY, "seen"))
+_UPDATE = update_rows(CONTACT, _KEY, _VALUES)
 
 
 class IntakeStore:
@@ -97,11 +102,13 @@ class IntakeStore:
         cursor: str,
         now: datetime,
         sweep: int | None = None,
+        mapping: str | None = None,
         adopting: FirstRun | None = None,
     ) -> Stored:
         """Make a page and its cursor true together; a page without news, outside a sweep, writes nothing.
 
-        `sweep` is the number of the sweep the page belongs to, None for a poll; `adopting` is set while the
+        `sweep` is the number of the sweep the page belongs to, None for a poll, and `mapping` the digest of
+        what it is read with; `adopting` is set while the
         connector's first read decides whether its points are in the wallet already.
         """
         by_id = {row.record_id: row for row in rows}
@@ -109,26 +116,26 @@ class IntakeStore:
         survivors = {row.merged_into for row in by_id.values() if row.merged_into}
         with self._scope.database.reading() as connection:
             before = self._before(connection, connector_id, {*by_id, *merged, *survivors})
-            stored_cursor = connection.scalar(
-                select(CONNECTOR.c.cursor if sweep is None else CONNECTOR.c.sweep_cursor).where(
-                    CONNECTOR.c.id == connector_id
-                )
-            )
-        changed = [row for row in by_id.values() if _differs(before.get(row.record_id), row)]
+            stands = connection.execute(select(CONNECTOR).where(CONNECTOR.c.id == connector_id)).one()
+        sweeping = sweep is not None
+        changed = [row for row in by_id.values() if _differs(before.get(row.record_id), row, sweeping)]
         absorbed = {
             old: survivor
             for old, survivor in merged.items()
             if old in before and before[old].state != ContactState.GONE
         }
-        if not changed and not absorbed and sweep is None and cursor == stored_cursor:
+        if not changed and not absorbed and not sweeping and cursor == stands.cursor:
             return Stored()
+        seen = sweep if sweep is not None else stands.sweep
         with self._scope.database.writing() as connection:
-            stored = self._apply(connection, connector_id, changed, absorbed, before, now, sweep, adopting)
-            if sweep is not None and before:
+            stored = self._apply(connection, connector_id, changed, absorbed, before, now, seen, adopting)
+            if before and (sweeping or stands.sweep_cursor is not None):
+                # What a poll brings while a sweep is cut lives too: the sweep may be past its place.
                 mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, list(by_id)))
-                connection.execute(update(CONTACT).where(mine).values(seen=sweep))
+                connection.execute(update(CONTACT).where(mine).values(seen=seen))
             moved: dict[str, Any] = {"moved_at": to_ms(now)}
-            moved |= {"cursor": cursor} if sweep is None else {"sweep_cursor": cursor, "sweep": sweep}
+            moved |= {"sweep_cursor": cursor, "sweep": sweep} if sweeping else {"cursor": cursor}
+            moved |= {} if mapping is None else {"mapping": mapping}
             connection.execute(update(CONNECTOR).where(CONNECTOR.c.id == connector_id).values(moved))
         return stored
 
@@ -153,7 +160,7 @@ class IntakeStore:
                 )
                 page = connection.execute(select(*_KNOWN).where(condition).limit(2000)).all()
                 before = {row.record_id: Known(*row) for row in page}
-                self._apply(connection, connector_id, [], dict.fromkeys(before), before, now, None, None)
+                self._apply(connection, connector_id, [], dict.fromkeys(before), before, now, sweep, None)
             gone += len(page)
             bury = bool(page)
         with self._scope.database.writing() as connection:
@@ -203,10 +210,13 @@ class IntakeStore:
         absorbed: Mapping[str, str | None],
         before: Mapping[str, Known],
         now: datetime,
-        sweep: int | None,
+        seen: int,
         adopting: FirstRun | None,
     ) -> Stored:
-        """Write the changed contacts and everything that follows from them for their members."""
+        """Write the changed contacts and everything that follows from them for their members.
+
+        `seen` is the sweep that new contacts count as found by.
+        """
         if not changed and not absorbed:
             return Stored()
         membership = Membership(self._scope, connection, connector_id, now=now, adopting=adopting)
@@ -235,7 +245,8 @@ class IntakeStore:
         members = membership.save()
         held = {row.record_id: row for row in refused}
         writes = connector_id in self._scope.writing
-        records = []
+        new: list[tuple[Any, ...]] = []
+        old: list[tuple[Any, ...]] = []
         for row in changed:
             entry = held.get(row.record_id, row)
             was = before.get(row.record_id)
@@ -243,23 +254,24 @@ class IntakeStore:
                 continue
             kept = None if was is None else was.member_id
             member_id = members.get(row.record_id, kept)
-            records.append(
-                {
-                    "b_connector_id": connector_id,
-                    "b_record_id": row.record_id,
-                    "member_id": None if entry.state is ContactState.EXCLUDED else member_id,
-                    "state": int(entry.state),
-                    "fingerprint": entry.fingerprint,
-                    "points": row.points,
-                    "written_at": row.written_at,
-                    "written_status": row.written_status,
-                    "write_due": int(writes and entry.state in _WRITABLE),
-                    "seen": sweep or 0,
-                }
+            values = (
+                member_id,
+                int(entry.state),
+                entry.fingerprint,
+                row.points,
+                row.written_at,
+                row.written_status,
+                int(writes and entry.state in _WRITABLE),
             )
-        self._save_contacts(connection, records, before)
+            if was is None:
+                new.append((*values, connector_id, row.record_id, seen))
+            else:
+                old.append((*values, connector_id, row.record_id))
+        _INSERT.run(connection, new)
+        _UPDATE.run(connection, old)
         self._bury(connection, connector_id, list(absorbed))
-        self._quarantine(connection, connector_id, changed, refused, now)
+        self._lift(connection, connector_id, changed, list(absorbed), before)
+        self._quarantine(connection, connector_id, refused, now)
         return Stored(
             changed=len(changed) + len(absorbed),
             quarantined=len(refused),
@@ -269,29 +281,6 @@ class IntakeStore:
         )
 
     @staticmethod
-    def _save_contacts(
-        connection: Connection, records: list[dict[str, Any]], before: Mapping[str, Known]
-    ) -> None:
-        new = [record for record in records if record["b_record_id"] not in before]
-        old = [record for record in records if record["b_record_id"] in before]
-        if new:
-            connection.execute(
-                CONTACT.insert(),
-                [
-                    {"connector_id": r.pop("b_connector_id"), "record_id": r.pop("b_record_id"), **r}
-                    for r in new
-                ],
-            )
-        if old:
-            for record in old:
-                del record["seen"]
-            key = and_(
-                CONTACT.c.connector_id == bindparam("b_connector_id"),
-                CONTACT.c.record_id == bindparam("b_record_id"),
-            )
-            connection.execute(update(CONTACT).where(key), old)
-
-    @staticmethod
     def _bury(connection: Connection, connector_id: int, record_ids: Sequence[str]) -> None:
         if record_ids:
             mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, record_ids))
@@ -299,19 +288,44 @@ class IntakeStore:
                 update(CONTACT).where(mine).values(state=ContactState.GONE, fingerprint=None, write_due=0)
             )
 
-    @staticmethod
-    def _quarantine(
+    def _lift(
+        self,
         connection: Connection,
         connector_id: int,
         changed: Sequence[Intake],
-        refused: Sequence[Intake],
-        now: datetime,
+        buried: Sequence[str],
+        before: Mapping[str, Known],
     ) -> None:
-        mine = and_(
-            QUARANTINE.c.connector_id == connector_id,
-            among(QUARANTINE.c.record_id, [row.record_id for row in changed]),
+        """Take out of quarantine what has changed in what it was refused for, and what is gone.
+
+        A row that the wallet refused stays in until its profile changes, or its points where those can be
+        what was refused; until then its member is not sent either.
+        """
+        mine = QUARANTINE.c.connector_id == connector_id
+        ids = [*buried, *(row.record_id for row in changed if row.record_id in before)]
+        if not ids:
+            return
+        same = {row.record_id: row for row in changed if _same_profile(before.get(row.record_id), row)}
+        listed = select(QUARANTINE.c.record_id, QUARANTINE.c.field).where(
+            mine, QUARANTINE.c.side == "wallet", among(QUARANTINE.c.record_id, ids)
         )
-        connection.execute(delete(QUARANTINE).where(mine))
+        kept, again = [], []
+        for record_id, field in connection.execute(listed).all():
+            row, was = same.get(record_id), before[record_id]
+            if row is not None and (field not in _POINTS_COUNT or row.points == was.points):
+                kept.append(record_id)
+            elif was.member_id is not None:
+                again.append(was.member_id)
+        stays = and_(QUARANTINE.c.side == "wallet", among(QUARANTINE.c.record_id, kept))
+        connection.execute(delete(QUARANTINE).where(mine, among(QUARANTINE.c.record_id, ids), ~stays))
+        if again:
+            connection.execute(update(MEMBER).where(among(MEMBER.c.id, again)).values(refused=None))
+            self._scope.refresh(connection, again)
+
+    @staticmethod
+    def _quarantine(
+        connection: Connection, connector_id: int, refused: Sequence[Intake], now: datetime
+    ) -> None:
         if refused:
             connection.execute(
                 QUARANTINE.insert(),
@@ -329,14 +343,21 @@ class IntakeStore:
             )
 
 
+_POINTS_COUNT = {"points", "row"}  # "row": the wallet did not say which field
 _WRITABLE = {ContactState.ACTIVE, ContactState.QUARANTINED}
 
 
-def _differs(before: Known | None, row: Intake) -> bool:
+def _same_profile(before: Known | None, row: Intake) -> bool:
+    return before is not None and row.state is ContactState.ACTIVE and before.fingerprint == row.fingerprint
+
+
+def _differs(before: Known | None, row: Intake, sweeping: bool) -> bool:  # noqa: FBT001 - private, and named by its caller
     if before is None:
         return row.state is not ContactState.GONE
     if row.state is ContactState.GONE:
         return bool(before.state != ContactState.GONE)
+    if sweeping and before.state == ContactState.QUARANTINED and row.state is ContactState.ACTIVE:
+        return True  # its email change was held: what held it may be over
     return bool(
         before.fingerprint != row.fingerprint
         or before.state == ContactState.GONE

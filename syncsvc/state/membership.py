@@ -9,13 +9,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, and_, bindparam, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, func, select, tuple_, update
 
 from syncsvc.config import FirstRun, OnEmailChange, Points
 from syncsvc.rules.intake import ContactState
 from syncsvc.rules.mapping import Mapped
 from syncsvc.rules.ownership import heir
 from syncsvc.state.books import Credit, append
+from syncsvc.state.bulk import insert_rows
 from syncsvc.state.database import among
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BRAND, CONTACT, MEMBER, Entry
@@ -51,6 +52,7 @@ class Member:
     owner_record: str | None = None
     wanted: bytes | None = None
     delivered: bytes | None = None
+    refused: bytes | None = None
     payload: bytes | None = None
     earned: int = 0
     credited: int = 0
@@ -64,10 +66,31 @@ _KEPT = (
     "owner_record",
     "wanted",
     "delivered",
+    "refused",
     "payload",
     "earned",
     "credited",
     "introduced",
+)
+
+
+_INSERT = insert_rows(
+    MEMBER,
+    (
+        "id",
+        "brand",
+        "email_key",
+        "email",
+        "owner_connector",
+        "owner_record",
+        "wanted",
+        "delivered",
+        "payload",
+        "earned",
+        "credited",
+        "introduced",
+        "due",
+    ),
 )
 
 
@@ -141,7 +164,10 @@ class Membership:
             member = self._create(key, mapped)
             self._own(member, record_id, fingerprint, mapped)
             self._adopt(member)
-        elif member.owner_record is None or self._owns(member, record_id):
+        elif member.owner_record is None:
+            self._own(member, record_id, fingerprint, mapped)
+            self._adopt(member)
+        elif self._owns(member, record_id):
             self._own(member, record_id, fingerprint, mapped)
         self._links[record_id] = member
         return None
@@ -166,24 +192,45 @@ class Membership:
         self._pass_on()
         new = [member for member in self._touched.values() if member.id is None]
         old = [member for member in self._touched.values() if member.id is not None]
-        if new:
-            self._connection.execute(
-                MEMBER.insert(),
-                [{name: getattr(m, name) for name in ("brand", "email_key", "email", *_KEPT)} for m in new],
-            )
-            self._learn_ids(new)
+        self._insert(new)
         if old:
             self._connection.execute(
                 update(MEMBER).where(MEMBER.c.id == bindparam("b_id")),
                 [{"b_id": m.id, **{name: getattr(m, name) for name in _KEPT}} for m in old],
             )
-        ids = [member.id for member in self._touched.values() if member.id is not None]
-        if ids:
-            self._scope.refresh(self._connection, ids)
+            self._scope.refresh(self._connection, [member.id for member in old if member.id is not None])
         if self._credits:
             due = [credit.of(member.id) for member, credit in self._credits if member.id is not None]
             append(self._connection, self._scope.organization_id, due, now=self._now)
         return {record: member.id for record, member in self._links.items() if member.id is not None}
+
+    def _insert(self, members: Sequence[Member]) -> None:
+        if not members:
+            return
+        highest = self._connection.scalar(select(func.max(MEMBER.c.id))) or 0
+        keeps = self._scope.rules.expire_gone
+        rows = []
+        for number, it in enumerate(members, highest + 1):
+            it.id = number
+            due = self._scope.is_due(it.wanted, it.delivered, it.earned - it.credited)
+            rows.append(
+                (
+                    number,
+                    it.brand,
+                    it.email_key,
+                    it.email,
+                    it.owner_connector,
+                    it.owner_record,
+                    it.wanted,
+                    it.delivered,
+                    it.payload if due or keeps else None,
+                    it.earned,
+                    it.credited,
+                    it.introduced,
+                    int(due and it.payload is not None),
+                )
+            )
+        _INSERT.run(self._connection, rows)
 
     def _owns(self, member: Member, record_id: str) -> bool:
         return member.owner_record == record_id and member.owner_connector == self._connector_id
@@ -198,6 +245,8 @@ class Membership:
         return member
 
     def _own(self, member: Member, record_id: str, fingerprint: bytes, mapped: Mapped) -> None:
+        if member.owner_record is None:
+            member.refused = None  # nobody is left in quarantine for it
         member.owner_connector, member.owner_record = self._connector_id, record_id
         member.wanted = fingerprint
         member.payload = orjson.dumps({"profile": mapped.profile, "mails": mapped.mails})
@@ -210,9 +259,10 @@ class Membership:
     def _adopt(self, member: Member) -> None:
         if self._adopting is None or self._adopting is FirstRun.IMPORT:
             return
-        if member.earned:
-            member.credited = member.earned
-            self._credits.append((member, Credit(Entry.ADOPTED, member.earned)))
+        known = member.earned - member.credited - member.unsettled
+        if known > 0:
+            member.credited += known
+            self._credits.append((member, Credit(Entry.ADOPTED, known)))
         if self._adopting is FirstRun.ADOPT:
             member.delivered = member.wanted
             member.introduced = 1
@@ -226,14 +276,26 @@ class Membership:
         if old.unsettled:
             return _EMAIL_WAITS
         new = new or self._create(key, mapped)
-        if not self._owns(old, record_id):
+        others = [it for it in self._others(old) if it != (self._connector_id, record_id)]
+        if not self._owns(old, record_id) and (old.owner_record is not None or others):
             return None
+        self._links[record_id] = new
         old.owner_connector = old.owner_record = None
-        if policy is OnEmailChange.MOVE and new.owner_record is None:
-            self._move_credit(old, new)
+        moves = policy is OnEmailChange.MOVE and new.owner_record is None
+        if others:  # the old member lives on, with what it has
+            if moves and old.credited:
+                new.credited += old.credited
+                self._credits.append((new, Credit(Entry.MOVED_IN, old.credited)))
+            assert old.id is not None  # noqa: S101 - a contact was linked to it
+            self._orphans[old.id] = old
+        else:
+            if moves:
+                self._move_credit(old, new)
+            old.earned = old.credited
+            self._expire(old, mapped.brand_id, mapped.profile)
+            self._orphans.pop(old.id or 0, None)
+        if moves:
             self._touch(new)
-        old.earned = old.credited
-        self._expire(old, mapped.brand_id, mapped.profile)
         self._touch(old)
         return None
 
@@ -254,7 +316,10 @@ class Membership:
             CONTACT.c.member_id == member.id, CONTACT.c.state == ContactState.ACTIVE
         )
         found = ((row.connector_id, row.record_id) for row in self._connection.execute(listed))
-        return [contact for contact in found if contact not in self._leaving]
+        left = self._leaving | {
+            (self._connector_id, record_id) for record_id, it in self._links.items() if it is not member
+        }
+        return [contact for contact in found if contact not in left]
 
     def _pass_on(self) -> None:
         positions = {row_id: place for place, row_id in enumerate(self._scope.connectors.values())}
@@ -271,14 +336,3 @@ class Membership:
         if heirs:  # their profile is not stored: without a fingerprint the next read brings it
             key = tuple_(CONTACT.c.connector_id, CONTACT.c.record_id)
             self._connection.execute(update(CONTACT).where(key.in_(heirs)).values(fingerprint=None))
-
-    def _learn_ids(self, members: Sequence[Member]) -> None:
-        keys: dict[int, list[str]] = defaultdict(list)
-        for member in members:
-            keys[member.brand].append(member.email_key)
-        for brand, emails in keys.items():
-            found = select(MEMBER.c.id, MEMBER.c.email_key).where(
-                MEMBER.c.brand == brand, among(MEMBER.c.email_key, emails)
-            )
-            for member_id, email_key in self._connection.execute(found):
-                self._by_key[brand, email_key].id = member_id

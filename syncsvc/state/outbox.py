@@ -85,13 +85,14 @@ class Outbox:
         """
         owed = self._owed_if_positive()
         sendable = self._capped(owed, most)
+        sends = or_(sendable > 0, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
         mine = MEMBER.c.brand.in_(
             select(BRAND.c.id).where(BRAND.c.organization_id == self._scope.organization_id)
         )
         due = (
             select(
-                func.count().filter(MEMBER.c.delivered.is_not(None)),
-                func.count().filter(MEMBER.c.delivered.is_(None)),
+                func.count().filter(MEMBER.c.delivered.is_not(None), sends),
+                func.count().filter(MEMBER.c.delivered.is_(None), sends),
                 func.coalesce(func.sum(sendable), 0),
                 func.coalesce(func.max(owed), 0),
                 func.count().filter(owed > (_ANY if most is None else most)),
@@ -101,7 +102,7 @@ class Outbox:
         )
         with self._scope.database.reading() as connection:
             changed, new, points, largest, over = connection.execute(due).one()
-            if not changed and not new:
+            if not changed and not new and not over:
                 return Totals(0, 0, 0, 0, 0)
             known = select(func.count()).select_from(MEMBER).where(mine, MEMBER.c.delivered.is_not(None))
             return Totals(connection.scalar(known) or 0, changed, new, int(points), int(largest), over)

@@ -307,7 +307,7 @@ class Reports:
             )
             .group_by(BATCH_ROW.c.outcome)
         )
-        counts: dict[int, int] = dict(connection.execute(listed).tuples().all())
+        counts: dict[int, int] = dict(connection.execute(listed).all())
         return counts.get(Outcome.DOUBT, 0), counts.get(Outcome.HELD, 0)
 
     def _connectors(self, connection: Connection) -> list[ConnectorStatus]:
@@ -318,9 +318,7 @@ class Reports:
             states: dict[int, int] = dict(
                 connection.execute(
                     select(CONTACT.c.state, func.count()).where(mine).group_by(CONTACT.c.state)
-                )
-                .tuples()
-                .all()
+                ).all()
             )
             due = select(func.count()).select_from(CONTACT).where(mine, CONTACT.c.write_due == 1)
             statuses.append(

@@ -48,7 +48,8 @@ class Scope:
             known = connection.scalar(select(BRAND.c.id).where(mine))
             if known is None:
                 made = {"organization_id": self.organization_id, "brand_id": brand_id}
-                known = connection.execute(BRAND.insert().values(made).returning(BRAND.c.id)).scalar_one()
+                # Kept in mind from its second use on: this transaction may still be undone.
+                return int(connection.execute(BRAND.insert().values(made).returning(BRAND.c.id)).scalar_one())
             self.brands[brand_id] = known
         return known
 
@@ -63,6 +64,11 @@ class Scope:
         if self.rules.points is Points.SET:
             return func.abs(MEMBER.c.earned - MEMBER.c.credited)
         return MEMBER.c.earned * 0
+
+    def is_due(self, wanted: bytes | None, delivered: bytes | None, owed: int) -> bool:
+        """Return whether a new member, with nothing unsettled or refused, is due; as `refresh` would find."""
+        owes = owed > 0 if self.rules.points is Points.ADD else owed != 0
+        return wanted != delivered or (owes and self.rules.points is not Points.OFF)
 
     def refresh(self, connection: Connection, member_ids: Collection[int]) -> None:
         """Keep `due` true to its meaning, and drop the payloads that nothing needs any more."""
@@ -83,7 +89,7 @@ class Scope:
                 .where(
                     among(CONTACT.c.member_id, member_ids),
                     CONTACT.c.connector_id.in_(list(self.writing)),
-                    CONTACT.c.state != ContactState.GONE,
+                    CONTACT.c.state.in_([ContactState.ACTIVE, ContactState.QUARANTINED]),
                 )
                 .values(write_due=1)
             )

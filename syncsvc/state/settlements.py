@@ -17,6 +17,7 @@ from sqlalchemy import Connection, and_, bindparam, func, select, update
 from syncsvc.config import Points
 from syncsvc.rules.settling import Grade, Sighting
 from syncsvc.state.books import Credit, append
+from syncsvc.state.confirmations import unshown
 from syncsvc.state.database import Record, among, from_ms, to_ms
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, QUARANTINE, Entry, Lane, Outcome
@@ -26,7 +27,8 @@ from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, QUARANTINE, En
 class DoubtfulBatch:
     """A batch with rows in doubt: what the log shows of its rows by position, and which are `open`.
 
-    Rows that have landed stay evidence for those that are still in doubt.
+    Rows that have landed stay evidence for those that are still in doubt. `read_at` is when that reading of
+    the log began; `unshown` is how old then the batches were that landed and that the log does not show yet.
     """
 
     id: int
@@ -37,6 +39,8 @@ class DoubtfulBatch:
     moved: int
     resolution: timedelta
     slowest: timedelta
+    read_at: datetime
+    unshown: Sequence[timedelta]
     rows: Mapping[int, Sighting]
     open: frozenset[int]
 
@@ -141,9 +145,8 @@ class Settlements:
     def doubtful(self) -> Iterator[DoubtfulBatch]:
         """Yield every batch with rows in doubt, each with what the log shows of them now."""
         condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome == Outcome.DOUBT)
-        listed = select(BATCH, BRAND.c.brand_id, BRAND.c.resolution_ms, BRAND.c.slowest_ms).join(
-            BRAND, BRAND.c.id == BATCH.c.brand
-        )
+        facts = (BRAND.c.brand_id, BRAND.c.resolution_ms, BRAND.c.slowest_ms, BRAND.c.log_read_at)
+        listed = select(BATCH, *facts).join(BRAND, BRAND.c.id == BATCH.c.brand)
         with self._scope.database.reading() as connection:
             batches = connection.execute(listed.where(condition).order_by(BATCH.c.id)).all()
         for batch in batches:
@@ -163,6 +166,8 @@ class Settlements:
                     )
                     .order_by(BATCH_ROW.c.position)
                 ).all()
+                late = unshown(connection, batch.brand)
+            read_at = from_ms(batch.log_read_at or batch.claimed_at)
             yield DoubtfulBatch(
                 id=batch.id,
                 brand_id=batch.brand_id,
@@ -172,6 +177,8 @@ class Settlements:
                 moved=batch.moved,
                 resolution=timedelta(milliseconds=batch.resolution_ms or 1000),
                 slowest=timedelta(milliseconds=batch.slowest_ms),
+                read_at=read_at,
+                unshown=[read_at - from_ms(claimed) for _, claimed, visible in late if not visible],
                 rows={
                     row.position: Sighting(
                         row.log_before, row.log_value, None if row.log_at is None else from_ms(row.log_at)

@@ -81,7 +81,7 @@ def _assemble(
         connectors,
         fingerprinter,
         IntakeStore(scope),
-        Outbox(scope, welcome_flag=organization.wallet.welcome_flag),
+        Outbox(scope, welcome_flag=organization.wallet.welcome_flag.value),
         Settlements(scope),
         Confirmations(scope),
         WriteBacks(scope),
@@ -108,7 +108,7 @@ def _organization(connection: Connection, name: str) -> int:
 
 def _known_connectors(connection: Connection, organization_id: int) -> dict[str, int]:
     listed = select(CONNECTOR.c.name, CONNECTOR.c.id).where(CONNECTOR.c.organization_id == organization_id)
-    return dict(connection.execute(listed).tuples().all())
+    return dict(connection.execute(listed).all())
 
 
 def _connectors(connection: Connection, organization_id: int, names: Sequence[str]) -> dict[str, int]:

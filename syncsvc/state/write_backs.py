@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, String, and_, bindparam, case, delete, select, update
+from sqlalchemy import BigInteger, String, and_, bindparam, case, delete, func, select, update
 
 from syncsvc.model import WriteOutcome, Written
 from syncsvc.rules.intake import ContactState
@@ -51,6 +51,15 @@ class WriteBacks:
         `time` and `status` say which facts this connector writes. The second value is "" at the end.
         """
         doubtful = and_(BATCH.c.id == MEMBER.c.open_batch, BATCH.c.outcome == Outcome.DOUBT)
+        refused = (
+            select(func.min(QUARANTINE.c.reason))
+            .where(
+                QUARANTINE.c.connector_id == CONTACT.c.connector_id,
+                QUARANTINE.c.record_id == CONTACT.c.record_id,
+                QUARANTINE.c.side != "crm",
+            )
+            .scalar_subquery()
+        )
         listed = (
             select(
                 CONTACT.c.record_id,
@@ -62,18 +71,10 @@ class WriteBacks:
                 MEMBER.c.delivered,
                 MEMBER.c.unsettled,
                 BATCH.c.id.label("doubt"),
-                QUARANTINE.c.reason,
+                refused.label("reason"),
             )
             .outerjoin(MEMBER, MEMBER.c.id == CONTACT.c.member_id)
             .outerjoin(BATCH, doubtful)
-            .outerjoin(
-                QUARANTINE,
-                and_(
-                    QUARANTINE.c.connector_id == CONTACT.c.connector_id,
-                    QUARANTINE.c.record_id == CONTACT.c.record_id,
-                    QUARANTINE.c.side != "crm",
-                ),
-            )
             .where(
                 CONTACT.c.connector_id == connector_id, CONTACT.c.write_due == 1, CONTACT.c.record_id > after
             )

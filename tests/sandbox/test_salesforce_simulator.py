@@ -22,8 +22,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from syncsvc.sandbox.clock import ManualClock
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.salesforce import SalesforceSimulator
+from syncsvc.sandbox.salesforce_refusals import ApiError
+from syncsvc.sandbox.salesforce_tables import long_id
 from syncsvc.sandbox.server import Authority, Server
-from syncsvc.sandbox.soql import ApiError, long_id, parse
+from syncsvc.sandbox.soql import parse
 
 START = datetime(2026, 11, 20, 12, 0, 0, 700_000, tzinfo=UTC)
 DATA = "/services/data/v67.0"

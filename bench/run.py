@@ -1,0 +1,324 @@
+"""The benchmark: the service beside its floor, in one run, as ratios.
+
+    python bench/run.py                          100,000 contacts three times, then 25,000 and 400,000 once
+    python bench/run.py --contacts 20000 --repeats 1 --series ""      a quick look
+
+Every measurement is a process of its own, the servers another one that is not counted. What is judged is
+processor time (user and system), never wall time: `work` is that of the pull or cycle itself, `CPU` that of
+the whole process, the interpreter's start and the imports included. Medians of the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import platform
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+HERE = Path(__file__).parent
+CHANGES = 1000
+GOAL_PULL = 2.5  # times the floor's processor time
+GOAL_PEAK = 150_000_000  # bytes
+GOAL_FLAT = 1.15  # times the memory, or the cost of the same changes, from the smallest size to the largest
+GOAL_SHARE = 1.5  # times what a contact costs in the first delivery of all
+_AGE = 4.0  # seconds until a log entry is clearly older than the next request, so that points may be sent
+
+_ORGANIZATION = """\
+organization_id = "01BENCH"
+name = "bench"
+first_run = "import"
+
+[service]
+state = "sqlite:///{state}"
+
+[schedule]
+log_every = "{log_every}"
+
+[wallet]
+base_url = "http://127.0.0.1:{port}"
+token = {{ env = "BENCH_TOKEN" }}
+brand_id = "brand-1"
+storecard = "card-1"
+
+[brakes]
+max_share = "100%"
+
+[connectors.marketing]
+type = "hubspot"
+token = {{ env = "BENCH_TOKEN" }}
+base_url = "http://127.0.0.1:{port}"
+
+[connectors.marketing.member]
+email = "{{email}}"
+name = "{{firstname}} {{lastname}}"
+points = "{{loyalty_points}}"
+
+[connectors.marketing.write_back]
+last_updated = "wallet_last_updated"
+"""
+
+Facts = dict[str, Any]
+
+
+class Standin:
+    """The stand-in server as a process of its own: what it costs is not counted."""
+
+    def __init__(self, contacts: int) -> None:
+        """Prepare; nothing runs yet."""
+        self._command = [sys.executable, str(HERE / "standin.py"), str(contacts)]
+
+    def __enter__(self) -> Self:
+        """Start, and wait until it serves."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        self.port = int(orjson.loads(self._process.stdout.readline())["port"])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self._process.terminate()
+        self._process.communicate()
+
+    def change(self, count: int) -> None:
+        """Give contacts 1 to `count` one more point."""
+        self._ask("POST", f"/standin/changed?count={count}")
+
+    def requests(self) -> dict[str, int]:
+        """Return the requests served so far, by what they ask for."""
+        found: dict[str, int] = {}
+        for path, times in self._ask("GET", "/standin/totals")["requests"].items():
+            if "/standin/" not in path:
+                found[_kind(path)] = found.get(_kind(path), 0) + times
+        return found
+
+    def _ask(self, method: str, path: str) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        try:
+            connection.request(method, path)
+            return orjson.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+
+def _kind(path: str) -> str:
+    kinds = {
+        "search": "search",
+        "batch/update": "write",
+        "/v2/import": "import",
+        "/import/log": "log",
+        "properties": "schema",
+    }
+    return next((kind for part, kind in kinds.items() if part in path), "list")
+
+
+class Round:
+    """Everything that is measured once, with one number of contacts."""
+
+    def __init__(self, standin: Standin, folder: Path, *, contacts: int) -> None:
+        """Use an empty `folder` for the states."""
+        self._standin = standin
+        self._folder = folder
+        self._contacts = contacts
+        self.facts: dict[str, Facts] = {}
+
+    def run(self, *, floor_first: bool) -> None:
+        """Measure; the floor goes first or last, so that neither always has the warm machine."""
+        if floor_first:
+            self._floor()
+        self._service()
+        if not floor_first:
+            self._floor()
+
+    def _floor(self) -> None:
+        for name in ("floor", "floor, again"):
+            self._measure(name, ["floor.py", str(self._standin.port), str(self._folder / "floor.db")])
+            self._require(name, read=self._contacts)
+
+    def _service(self) -> None:
+        often = self._organization("often", log_every="1ms")
+        seldom = self._organization("seldom", log_every="24h")
+        everything = {"read": self._contacts, "changed": self._contacts}
+        self._cycle("first pull", seldom, "--pull", **everything)
+        self._cycle("first delivery", seldom, rows_landed=self._contacts, written_back=self._contacts)
+        self._cycle("idle", seldom, read=0, rows_sent=0, written_back=0)
+        self._cycle("idle, log due", often, read=0, rows_sent=0, written_back=0)
+        time.sleep(_AGE)
+        self._standin.change(CHANGES)
+        self._cycle("changes", seldom, read=CHANGES, rows_landed=CHANGES, written_back=CHANGES)
+        self._cycle("sweep", seldom, "--sweep", changed=0, rows_sent=0, written_back=0)
+
+    def _cycle(self, name: str, organization: Path, *options: str, **counts: int) -> None:
+        self._measure(name, ["ours.py", str(organization), *options])
+        self._require(name, outcome="ok", **counts)
+
+    def _require(self, name: str, **expected: int | str) -> None:
+        """Stop where something else was done than what is measured."""
+        found = self.facts[name].get("report", self.facts[name])
+        wrong = {key: found[key] for key, value in expected.items() if found[key] != value}
+        if wrong:
+            raise SystemExit(f"{name}: expected {expected}, found {wrong}: {found}")
+
+    def _organization(self, name: str, *, log_every: str) -> Path:
+        path = self._folder / f"{name}.toml"
+        state = self._folder / "state.db"
+        path.write_text(
+            _ORGANIZATION.format(state=state, log_every=log_every, port=self._standin.port), encoding="utf-8"
+        )
+        return path
+
+    def _measure(self, name: str, command: Sequence[str]) -> None:
+        before = self._standin.requests()
+        with (self._folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(HERE / command[0]), *command[1:]],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "BENCH_TOKEN": "token"},
+            )
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            told = process.stdout.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{name}: {(self._folder / 'log').read_text(encoding='utf-8')}")
+        after = self._standin.requests()
+        requests = {kind: times - before.get(kind, 0) for kind, times in after.items()}
+        cpu = usage.ru_utime + usage.ru_stime
+        asked = {kind: times for kind, times in requests.items() if times}
+        self.facts[name] = orjson.loads(told) | {"cpu": cpu, "requests": asked}
+
+
+def measure(contacts: int, repeats: int) -> dict[str, Facts]:
+    """Return the facts of every measurement, their numbers the medians of the repeats."""
+    rounds = []
+    for number in range(repeats):
+        with Standin(contacts) as standin, tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            one = Round(standin, Path(folder), contacts=contacts)
+            one.run(floor_first=number % 2 == 0)
+        rounds.append(one.facts)
+        print(f"# {contacts:,} contacts, round {number + 1} of {repeats}", file=sys.stderr)
+    return {name: _median([facts[name] for facts in rounds]) for name in rounds[0]}
+
+
+def _median(found: Sequence[Facts]) -> Facts:
+    numbers = [key for key, value in found[0].items() if isinstance(value, float | int)]
+    return found[0] | {key: statistics.median([facts[key] for facts in found]) for key in numbers}
+
+
+def own_cost(facts: Mapping[str, Facts]) -> float:
+    """Return what the changed contacts cost by themselves, in seconds.
+
+    Taken off is what the cycle costs without them: an idle cycle, and the wallet's log, which is read twice
+    around a delivery of points and comes only whole.
+    """
+    changes = facts["changes"]
+    return float(changes["work"] - changes["log"] - facts["idle"]["work"])
+
+
+def show(contacts: int, facts: Mapping[str, Facts]) -> None:
+    """Print what every measurement of one size came to."""
+    floor = facts["floor"]
+    print(f"\n{contacts:,} contacts")
+    print(
+        f"{'':16}{'CPU s':>7}{'of floor':>9}{'work s':>8}{'of floor':>9}{'log s':>7}{'wall s':>8}"
+        f"{'peak MB':>8}{'rows':>11}{'grown MB':>9}  requests"
+    )
+    for name, it in facts.items():
+        asked = ", ".join(f"{times} {kind}" for kind, times in it["requests"].items())
+        print(
+            f"{name:16}{it['cpu']:7.2f}{it['cpu'] / floor['cpu']:9.2f}{it['work']:8.3f}"
+            f"{it['work'] / floor['work']:9.2f}{it.get('log', 0):7.2f}{it['wall']:8.2f}"
+            f"{it['peak'] / 1e6:8.1f}{it.get('rows', 0):11,.0f}{it.get('grown', 0) / 1e6:9.1f}  {asked}"
+        )
+
+
+def judge(facts: Mapping[int, Mapping[str, Facts]], contacts: int) -> bool:
+    """Print each goal with what was measured; returns whether all were met."""
+    main, sizes = facts[contacts], sorted(facts)
+    idle, changes = main["idle"], main["changes"]
+    entry = changes["log"] / changes["log_reads"] / contacts
+    least, most = sizes[0], sizes[-1]
+    ratio = main["first pull"]["work"] / main["floor"]["work"]
+    each = own_cost(main) / CHANGES
+    first = (main["first pull"]["work"] + main["first delivery"]["work"]) / contacts
+    cost = {size: own_cost(facts[size]) for size in sizes}
+    peaks = {size: max(it["peak"] for it in facts[size].values() if "report" in it) for size in sizes}
+    held = ", ".join(f"{peak / 1e6:.0f} MB with {size:,}" for size, peak in peaks.items())
+    print()
+    met = [
+        _say(
+            ratio <= GOAL_PULL, f"first pull: {ratio:.2f} times the floor's processor time, goal {GOAL_PULL}"
+        ),
+        _say(
+            idle["requests"] == {"search": 1},
+            f"idle cycle: asks {idle['requests']}, goal one of the connector",
+        ),
+        _say(
+            not idle["committed"] and not idle["rows"],
+            f"idle cycle: writes {idle['rows']:.0f} rows, goal nothing",
+        ),
+        _say(
+            each <= GOAL_SHARE * first,
+            f"{CHANGES:,} changes: {each * 1e6:.0f} us each, where a contact of the first delivery costs "
+            f"{first * 1e6:.0f} us, goal {GOAL_SHARE} times that",
+        ),
+        _say(
+            cost[most] <= GOAL_FLAT * cost[least],
+            f"{CHANGES:,} changes: {cost[least]:.3f} s among {least:,}, {cost[most]:.3f} s among {most:,}, "
+            f"goal {GOAL_FLAT} times",
+        ),
+        _say(
+            changes["log_reads"] == 2,
+            f"{CHANGES:,} changes: the log, {entry * 1e6:.1f} us a member, is read "
+            f"{changes['log_reads']:.0f} times, goal twice",
+        ),
+        _say(max(peaks.values()) <= GOAL_PEAK, f"peak memory: {held}, goal {GOAL_PEAK / 1e6:.0f} MB"),
+        _say(
+            peaks[most] <= GOAL_FLAT * peaks[least],
+            f"peak memory: grows {peaks[most] / peaks[least]:.2f} times from {least:,} to {most:,}, "
+            f"goal {GOAL_FLAT}",
+        ),
+    ]
+    return all(met)
+
+
+def _say(met: bool, sentence: str) -> bool:  # noqa: FBT001 - what it says is said of this
+    print(f"{'PASS' if met else 'OVER'}  {sentence}")
+    return met
+
+
+def main() -> None:
+    """Measure, print, and exit with 1 where a goal was not met."""
+    parser = argparse.ArgumentParser(description="The service beside its floor.")
+    parser.add_argument("--contacts", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--series", default="25000,400000", help="more sizes, measured once each")
+    options = parser.parse_args()
+    print(
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores, "
+        f"{platform.system()} {platform.machine()}, {time.strftime('%Y-%m-%d', time.gmtime())}"
+    )
+    series = {int(size): 1 for size in options.series.split(",") if size}
+    facts: dict[int, dict[str, Facts]] = {}
+    for contacts, repeats in {**series, options.contacts: options.repeats}.items():
+        facts[contacts] = measure(contacts, repeats)
+        show(contacts, facts[contacts])
+    sys.exit(0 if judge(facts, options.contacts) else 1)
+
+
+if __name__ == "__main__":
+    main()

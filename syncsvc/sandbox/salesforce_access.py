@@ -1,0 +1,101 @@
+"""Who may use the REST API: sessions, the versions that are served, and the org's limits.
+
+Facts are from the REST API Developer Guide and Salesforce Help of 2026.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from syncsvc.sandbox.salesforce_http import Handler, answer, refused
+from syncsvc.sandbox.salesforce_org import Org
+from syncsvc.sandbox.salesforce_refusals import ApiError, missing
+
+DATA = "/services/data/v{version}"
+OLDEST = 31  # 7.0 to 30.0 are retired
+_NEWEST = 68  # 68.0 is Winter '27
+
+
+class Access:
+    """Admits requests, and counts them."""
+
+    def __init__(self, org: Org) -> None:
+        """Guard `org`."""
+        self._org = org
+        self._used = 0
+
+    def route(self, method: str, path: str, handler: Handler) -> Route:
+        """Return the route of a resource below `DATA`, whose handler sees the requests that are admitted."""
+        org, template = self._org, DATA + path
+
+        async def endpoint(request: Request) -> Response:
+            body = await request.body()
+            with org.lock:
+                org.settle()
+                org.requests[method, template] += 1
+                try:
+                    self._admit(request)
+                    given = handler(request, body)
+                except ApiError as error:
+                    given = refused([error])
+                usage = f"api-usage={self._used}/{org.knobs.daily_requests}"
+                given.headers["Sforce-Limit-Info"] = "; ".join(filter(None, (usage, org.knobs.app_usage)))
+                return given
+
+        return Route(template, endpoint, methods=[method])
+
+    def _admit(self, request: Request) -> None:
+        org, now = self._org, self._org.clock.now()
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme not in {"", "Bearer", "OAuth"}:
+            raise ApiError(401, "INVALID_AUTH_HEADER", "INVALID_HEADER_TYPE")
+        session = org.sessions.get(token)
+        idle = timedelta(seconds=org.knobs.token_seconds)
+        spent = (
+            session is not None
+            and org.knobs.token_calls is not None
+            and session.calls >= org.knobs.token_calls
+        )
+        if org.revoked or session is None or spent or now - session.used > idle:
+            org.sessions.pop(token, None)
+            raise ApiError(401, "INVALID_SESSION_ID", org.revoked or "Session expired or invalid")
+        session.used, session.calls = now, session.calls + 1
+        version = request.path_params["version"]
+        if not re.fullmatch(r"[1-9]\d?\.0", version) or int(version[:-2]) > _NEWEST:
+            raise missing()
+        if int(version[:-2]) < OLDEST:
+            raise ApiError(410, "UNSUPPORTED_API_VERSION", "The requested API version is retired")
+        if self._used >= org.knobs.daily_requests:
+            raise ApiError(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
+        self._used += 1
+        if org.knobs.running_elsewhere >= org.knobs.concurrent_requests:
+            told = "ConcurrentRequests (Concurrent API Requests) Limit exceeded."
+            raise ApiError(403, "REQUEST_LIMIT_EXCEEDED", told)
+
+    async def versions(self, _: Request) -> Response:
+        """Answer with the versions that are served, to anyone."""
+        seasons = ("Spring", "Summer", "Winter")
+        listed = [
+            {
+                "label": f"{seasons[number % 3]} '{number // 3 + 4 + (number % 3 == 2)}",
+                "url": f"/services/data/v{number}.0",
+                "version": f"{number}.0",
+            }
+            for number in range(OLDEST, _NEWEST + 1)
+        ]
+        return answer(listed)
+
+    def limits(self, _: Request, __: bytes) -> Response:
+        """Answer with the org's limits and what is left of them."""
+        if not self._org.knobs.may_view_setup:
+            raise ApiError(403, "FORBIDDEN", "You don't have permission to view this resource.")
+        most = self._org.knobs.daily_requests
+        jobs = {"Max": 10_000, "Remaining": 10_000}
+        return answer(
+            {"DailyApiRequests": {"Max": most, "Remaining": most - self._used}, "DailyBulkV2QueryJobs": jobs}
+        )

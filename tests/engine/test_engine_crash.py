@@ -1,0 +1,111 @@
+"""The process dies at every write of its state and around every request: nothing is doubled or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import pytest
+from enginelab import SETTLED, Crash, Lab
+from sqlalchemy import Connection
+
+from syncsvc.errors import StateError
+from syncsvc.sandbox.faults import Kind
+
+POINTS = {"a": 10, "b": 25, "c": 0, "d": 40}
+
+
+def die_at(lab: Lab, step: int, *, committed: bool) -> None:
+    """Let the process die at its `step`-th write transaction: when it is committed, or just before."""
+    writing, count = lab.database.writing, 0
+
+    @contextmanager
+    def counted() -> Iterator[Connection]:
+        nonlocal count
+        count += 1
+        with writing() as connection:
+            yield connection
+            if count == step and not committed:
+                raise Crash
+        if count == step:
+            raise Crash
+
+    lab.database.writing = counted  # type: ignore[method-assign]
+
+
+def play(lab: Lab, dies: Callable[[], None]) -> bool:
+    """Play a short story, in which the process may die in the first cycles; returns whether it did."""
+    lab.crm.page_size = 2
+    for record, points in POINTS.items():
+        lab.crm.put(record, points=points)
+    lab.cycle()
+    lab.crm.put("a", points=15, name="Eve")
+    lab.crm.put("b", email="moved@example.org")
+    lab.crm.put("c", email=None)
+    lab.crm.put("e", points=7)
+    lab.crm.delete("d")
+    lab.fault(Kind.RESET_AFTER)
+    dies()
+    died = False
+    for _ in range(3):
+        try:
+            lab.cycle()
+        except Crash:
+            died = True
+            lab.restart()
+    if not died:
+        lab.restart()
+    lab.crm.put("a", points=18)
+    for after in (60, SETTLED, SETTLED):
+        lab.cycle(after=after)
+    lab.cycle(full=True)
+    return died
+
+
+def whole(lab: Lab) -> None:
+    awarded = {email: lab.awarded(f"{email}@example.org") for email in "abcde"}
+    assert awarded == {"a": 18, "b": 25, "c": 0, "d": 40, "e": 7}
+    assert lab.awarded("moved@example.org") == 0
+    assert lab.profile("a@example.org")["name"] == "Eve"
+    assert lab.crm.records["a"]["wallet_status"] == "imported"
+    books = lab.rows("SELECT sum(credited), sum(unsettled) FROM member")
+    assert books == [(lab.wallet.total_awarded(), 0)]
+    assert lab.value("SELECT sum(points) FROM ledger") == lab.wallet.total_awarded()
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_death_at_any_write_of_the_state_loses_and_doubles_nothing(
+    open_lab: Callable[..., Lab], *, committed: bool
+) -> None:
+    step = 0
+    died = True
+    while died:
+        step += 1
+        lab = open_lab(policy={"on_email_change": "move"})
+        died = play(lab, lambda lab=lab, step=step: die_at(lab, step, committed=committed))  # type: ignore[misc]
+        whole(lab)
+    assert step > 10
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_death_around_the_request_loses_and_doubles_nothing(lab: Lab, when: str) -> None:
+    lab.restart(policy={"on_email_change": "move"})
+    assert play(lab, lambda: lab.crash_import(when))
+    whole(lab)
+
+
+def full_disk() -> NoReturn:
+    raise StateError("the disk is full")
+
+
+def test_a_state_that_cannot_be_written_ends_the_cycle_and_no_more(lab: Lab) -> None:
+    lab.crm.put("a", points=10)
+    writing = lab.database.writing
+    lab.database.writing = full_disk  # type: ignore[method-assign]
+    report = lab.cycle()
+    assert len(lab.said("state_failed")) == 1
+    assert report.errors == ("the disk is full",)
+    lab.database.writing = writing  # type: ignore[method-assign]
+    lab.cycle(after=SETTLED)
+    assert lab.awarded("a@example.org") == 10

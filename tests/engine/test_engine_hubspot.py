@@ -1,0 +1,96 @@
+"""The engine with a real CRM's connector: HubSpot, simulated, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from enginelab import IMPORT, NOON, Lab
+
+from connectors.hubspot import HubSpot, HubSpotSettings
+from syncsvc.sandbox.clock import ManualClock
+from syncsvc.sandbox.faults import Fault, Kind
+from syncsvc.sandbox.hubspot import HubSpotSimulator
+from syncsvc.sandbox.server import Server
+from syncsvc.settings import Secret
+from syncsvc.watch.report import Outcome
+
+CONTACTS = 230
+A = "m0@example.org"
+
+
+class Hub:
+    """An account with contacts that were there days ago, and a lab that reads it."""
+
+    def __init__(self, crm: HubSpotSimulator, lab: Lab) -> None:
+        self.crm = crm
+        self.lab = lab
+        seeded = (
+            {"email": f"m{n}@example.org", "firstname": "Ada", "loyalty_points": n} for n in range(CONTACTS)
+        )
+        self.ids = crm.create_many(seeded, at=NOON - timedelta(days=2))
+
+    def whole(self) -> None:
+        assert self.lab.wallet.total_awarded() == sum(range(CONTACTS))
+        self.lab.balanced()
+
+
+@pytest.fixture
+def hub(open_lab: Callable[..., Lab], tmp_path: Path) -> Iterator[Hub]:
+    clock = ManualClock(NOON)
+    crm = HubSpotSimulator(clock=clock, seed=1)
+    crm.define("loyalty_points", "number", "number")
+    crm.define("wallet_last_updated", "datetime", "date")
+    crm.define("wallet_status", "string", "text")
+    token = tmp_path / "hubspot-token"
+    token.write_text("pat-sandbox", encoding="utf-8")
+    with Server(crm.app) as server:
+        settings = HubSpotSettings(token=Secret(file=token), base_url=server.url)
+        table = {
+            "type": "hubspot",
+            "member": {"email": "{email}", "name": "{firstname}", "points": "{loyalty_points}"},
+            "write_back": {"last_updated": "wallet_last_updated", "status": "wallet_status"},
+            "settings": settings,
+        }
+        yield Hub(crm, open_lab(clock=clock, types={"hubspot": HubSpot}, connectors={"hub": table}))
+
+
+def test_an_account_is_imported_written_back_and_then_left_in_peace(hub: Hub) -> None:
+    report = hub.lab.cycle()
+    assert (report.outcome, report.written_back) == (Outcome.OK, CONTACTS)
+    hub.whole()
+    assert hub.crm.contact(hub.ids[0])["wallet_status"] == "imported"
+    for _ in range(12):
+        hub.lab.cycle(after=120)
+    imports, writes = hub.lab.asks(IMPORT), len(hub.crm.writes)
+    report = hub.lab.cycle()
+    assert (hub.lab.asks(IMPORT), len(hub.crm.writes)) == (imports, writes)
+    assert (report.read, report.connectors["hub"].requests) == (0, 1)
+    assert imports == 2
+
+
+def test_edits_merges_and_deletes_arrive_once(hub: Hub) -> None:
+    hub.lab.cycle()
+    hub.lab.cycle()
+    hub.crm.update(hub.ids[0], {"loyalty_points": 50, "firstname": "Eve"})
+    merged = hub.crm.merge(hub.ids[10], hub.ids[20])
+    hub.crm.archive(hub.ids[30])
+    for _ in range(8):
+        hub.lab.cycle(after=120)
+    hub.lab.cycle(full=True)
+    assert (hub.lab.awarded(A), hub.lab.profile(A)["name"]) == (50, "Eve")
+    assert hub.lab.wallet.total_awarded() == sum(range(CONTACTS)) + 50
+    gone = {row[0] for row in hub.lab.rows("SELECT record_id FROM contact WHERE state = 3")}
+    assert gone == {hub.ids[10], hub.ids[20], hub.ids[30]} - {merged}
+
+
+@pytest.mark.parametrize("kind", [Kind.STATUS, Kind.RESET_AFTER, Kind.CUT_BODY])
+def test_an_account_that_fails_at_every_third_request_is_read_whole(hub: Hub, kind: Kind) -> None:
+    for skip in range(2, 40, 3):
+        hub.crm.faults.add(Fault(kind, skip=skip, status=503))
+    for _ in range(8):
+        hub.lab.cycle()
+    hub.whole()
+    assert {it.get("wallet_status") for _, it in hub.crm.contacts()} == {"imported"}

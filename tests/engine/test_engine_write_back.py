@@ -1,0 +1,140 @@
+"""Writing back: only what differs, each outcome remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from enginelab import BRAND, Lab
+
+from syncsvc.errors import TransientError
+from syncsvc.model import WriteBack, WriteOutcome, Written
+from syncsvc.watch.report import Outcome
+
+Open = Callable[..., Lab]
+
+
+def test_only_records_that_differ_are_written(lab: Lab) -> None:
+    for record in ("a", "b", "c"):
+        lab.crm.put(record, points=1)
+    lab.cycle()
+    lab.cycle()
+    lab.crm.writes.clear()
+    lab.wallet.touch(BRAND, "b@example.org")
+    lab.cycle(after=400)
+    assert [value.record_id for value in lab.crm.writes] == ["b"]
+    assert list(lab.crm.writes[0].values) == ["wallet_time"]
+
+
+def test_a_value_that_a_person_overwrote_is_put_right(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.cycle()
+    right = lab.crm.records["a"]["wallet_time"]
+    lab.crm.put("a", wallet_time=None, wallet_status="gone fishing")
+    lab.cycle()
+    assert (lab.crm.records["a"]["wallet_time"], lab.crm.records["a"]["wallet_status"]) == (right, "imported")
+
+
+@pytest.mark.parametrize("name", ["wallet_time", "wallet_status"])
+def test_only_the_fact_that_differs_is_written(lab: Lab, name: str) -> None:
+    lab.crm.put("a", points=1)
+    lab.cycle()
+    lab.crm.writes.clear()
+    lab.crm.put("a", **{name: None})
+    lab.cycle()
+    assert [list(value.values) for value in lab.crm.writes] == [[name]]
+
+
+def test_a_value_that_stands_there_already_is_not_written(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.cycle()
+    held = {name: lab.crm.records["a"][name] for name in ("wallet_time", "wallet_status")}
+    lab.crm.put("a", wallet_time="2001-01-01T00:00:00Z")
+    lab.crm.put("a", **held)
+    lab.crm.writes.clear()
+    lab.cycle()
+    assert lab.crm.writes == []
+
+
+def test_a_retry_stays_due(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome("a", Written.RETRY)
+    assert lab.cycle().write_back_failed == 1
+    lab.crm.outcomes.clear()
+    assert lab.cycle().written_back == 1
+
+
+def test_a_refused_value_goes_to_quarantine_with_the_crms_words_and_is_not_tried_again(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.crm.put("b", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome(
+        "a", Written.REFUSED, "FIELD_CUSTOM_VALIDATION_EXCEPTION: fill Country"
+    )
+    report = lab.cycle()
+    assert report.outcome is Outcome.DEGRADED
+    assert lab.quarantine() == {"a": ("crm", "write_back", "FIELD_CUSTOM_VALIDATION_EXCEPTION: fill Country")}
+    assert lab.crm.records["b"]["wallet_status"] == "imported"
+    assert lab.cycle().write_back_failed == 0
+    lab.crm.outcomes.clear()
+    lab.crm.put("a", country="NL")
+    lab.wallet.touch(BRAND, "a@example.org")
+    lab.cycle(after=400)
+    assert lab.quarantine() == {}
+    assert lab.crm.records["a"]["wallet_time"] is not None
+
+
+@pytest.mark.parametrize("result", [Written.GONE, Written.MERGED])
+def test_a_record_that_is_not_there_any_more_is_no_error(lab: Lab, result: Written) -> None:
+    lab.crm.put("a", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome("other", result)
+    assert lab.cycle().outcome is Outcome.OK
+    assert lab.value("SELECT write_due FROM contact") == 0
+    lab.crm.outcomes.clear()
+    lab.cycle()
+    assert lab.crm.writes == []
+
+
+def test_more_than_a_thousand_records_are_all_written(lab: Lab) -> None:
+    for number in range(2100):
+        lab.crm.put(f"r{number:04}")
+    assert lab.cycle().written_back == 2100
+    assert {it["wallet_status"] for it in lab.crm.records.values()} == {"imported"}
+
+
+def test_what_was_written_before_an_error_is_known(lab: Lab) -> None:
+    for number in range(450):
+        lab.crm.put(f"r{number:03}")
+    write, calls = lab.crm.write, 0
+
+    def failing(value: WriteBack) -> WriteOutcome:
+        nonlocal calls
+        calls += 1
+        if calls == 301:
+            raise TransientError("the CRM is down")
+        return write(value)
+
+    lab.crm.write = failing  # type: ignore[method-assign]
+    assert lab.cycle().outcome is Outcome.TRANSIENT
+    assert lab.value("SELECT count(*) FROM contact WHERE write_due = 0") == 300
+    lab.cycle()
+    assert len(lab.crm.writes) == 450
+
+
+def test_a_connector_that_writes_nothing_back_is_never_written_to(open_lab: Open) -> None:
+    lab = open_lab(connectors={"crm": {"write_back": {}}})
+    lab.crm.put("a", points=1)
+    lab.cycle()
+    assert lab.crm.writes == []
+    assert lab.value("SELECT write_due FROM contact") == 0
+
+
+def test_an_excluded_contact_is_not_written_to(open_lab: Open) -> None:
+    lab = open_lab(connectors={"crm": {"where": "name != 'Out'"}})
+    lab.crm.put("a", points=1)
+    lab.cycle()
+    lab.crm.put("a", name="Out")
+    lab.cycle()
+    lab.crm.writes.clear()
+    lab.wallet.touch(BRAND, "a@example.org")
+    lab.cycle(after=400)
+    assert lab.crm.writes == []

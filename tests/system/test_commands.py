@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from town import command, settled, until
+
+from syncsvc.sandbox.faults import Fault, Kind
+from syncsvc.sandbox.world import BRAND, World
+
+IMPORT = ("POST", "/v2/import")
+
+
+def replace(config: Path, old: str, new: str) -> None:
+    text = config.read_text(encoding="utf-8")
+    assert old in text
+    config.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def test_check_finds_a_good_installation_in_order(config: Path) -> None:
+    answer = command("-c", config, "check")
+    assert (answer.code, answer.out) == (0, "✓ acme: everything is in order\n"), answer.err
+    assert command("-c", config, "check", "--json").json() == {"acme": []}
+
+
+def test_plan_sends_nothing_and_once_delivers_exactly_that_plan(world: World, config: Path) -> None:
+    planned = command("-c", config, "plan", "--json")
+    assert planned.code == 0, planned.err
+    (plan,) = planned.json()
+    members = len(world.balances())
+    points = sum(it.expected for it in world.balances().values())
+    assert (plan["totals"]["new"], plan["totals"]["points"], plan["read"]) == (members, points, 40)
+    assert (world.noise(), (world.folder / "acme.db").exists()) == ((0, 0, 0), False)
+    assert command("-c", config, "plan", "--json").json() == planned.json()
+
+    delivered = command("-c", config, "once", "--plan", plan["digest"], "--json")
+    assert delivered.code == 0, delivered.err
+    assert delivered.json()[0]["points_landed"] == points
+    assert settled(world)
+
+
+def test_a_plan_that_no_longer_holds_is_not_delivered(world: World, config: Path) -> None:
+    plan = command("-c", config, "plan", "--json").json()[0]
+    world.edit(1)
+    answer = command("-c", config, "once", "--plan", plan["digest"])
+    assert answer.code == 1
+    assert f"no longer plan {plan['digest']}" in answer.out
+    assert world.noise() == (0, 0, 0)
+
+
+def test_the_second_cycle_does_nothing_and_edits_are_delivered_by_later_ones(
+    world: World, config: Path
+) -> None:
+    first = command("-c", config, "once")
+    assert first.code == 0
+    assert "acme: ok in " in first.out
+    assert "landed 39 of 39 rows sent" in first.out
+    assert settled(world)
+    before = world.noise()
+    second = command("-c", config, "once", "--json")
+    assert (second.code, world.noise()) == (0, before)
+    assert (second.json()[0]["rows_sent"], second.json()[0]["written_back"]) == (0, 0)
+    world.edit(2)
+    third = command("-c", config, "once", "--json")
+    assert (third.code, third.json()[0]["changed"]) == (0, 4)
+    # Points wait while the member's last entry in the log is too fresh to prove anything.
+    until("the edits", lambda: settled(world) or (command("-c", config, "once").code and False))
+
+
+def test_a_missing_crm_field_is_named_and_pauses_its_connector_alone(world: World, config: Path) -> None:
+    replace(config, "{Loyalty_Points__c}", "{Loyalty_Pionts__c}")
+    checked = command("-c", config, "check", "--json")
+    assert checked.code == 1
+    (problem,) = checked.json()["acme"]
+    assert problem["where"].startswith("connectors.crm")
+    assert "Loyalty_Pionts__c" in problem["where"] + problem["message"]
+    assert problem["remedy"]
+
+    cycle = command("-c", config, "once", "--json")
+    assert cycle.code == 1
+    assert "Loyalty_Pionts__c" in cycle.json()[0]["errors"][0]
+    hubspot = {person.key: person.points for person in world.hubspot_people()}
+    assert {it.email: it.awarded for it in world.wallet.members(BRAND)} == hubspot
+
+    standing = command("-c", config, "status")
+    assert standing.code == 1
+    assert "paused crm" in standing.out
+    assert "Loyalty_Pionts__c" in standing.out
+
+    replace(config, "{Loyalty_Pionts__c}", "{Loyalty_Points__c}")
+    assert command("-c", config, "once").code == 0
+    assert command("-c", config, "status").code == 0
+    everyone = {person.key for person in world.people()}
+    assert {it.email for it in world.wallet.members(BRAND)} == everyone
+
+
+def test_an_unreachable_wallet_is_passing_trouble_and_the_next_cycle_delivers(
+    world: World, config: Path
+) -> None:
+    nowhere = f"http://127.0.0.1:{closed_port()}"
+    replace(config, world.wallet_url, nowhere)
+    answer = command("-c", config, "once", "--json")
+    assert (answer.code, answer.json()[0]["outcome"]) == (75, "transient")
+    assert answer.json()[0]["read"] == 40
+    assert command("-c", config, "plan").code == 0, "a plan asks the CRMs alone"
+    replace(config, nowhere, world.wallet_url)
+    assert command("-c", config, "once").code == 0
+    assert settled(world)
+
+
+def test_an_unreachable_crm_leaves_the_other_one_working(world: World, config: Path) -> None:
+    nowhere = f"http://127.0.0.1:{closed_port()}"
+    replace(config, world.hubspot_url, nowhere)
+    checked = command("-c", config, "check", "--json")
+    assert checked.code == 75
+    assert [it["where"] for it in checked.json()["acme"]] == ["connectors.marketing"]
+    cycle = command("-c", config, "once")
+    assert cycle.code == 75
+    assert "marketing" in cycle.out
+    assert len(list(world.wallet.members(BRAND))) == 20
+    replace(config, nowhere, world.hubspot_url)
+    assert command("-c", config, "once").code == 0
+    assert settled(world)
+
+
+def test_a_refused_token_fails_its_connector_by_name_and_no_other(
+    world: World, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUBSPOT_TOKEN", "pat-na1-revoked-0000-0000")
+    checked = command("-c", config, "check", "--json")
+    assert checked.code == 1
+    assert [it["where"] for it in checked.json()["acme"]] == ["connectors.marketing"]
+    cycle = command("-c", config, "once", "--json")
+    assert (cycle.code, cycle.json()[0]["outcome"]) == (1, "degraded")
+    assert len(list(world.wallet.members(BRAND))) == 20
+
+
+def test_a_bad_contact_is_quarantined_with_its_reason_and_stops_nobody(world: World, config: Path) -> None:
+    person = next(world.salesforce_people())
+    world.salesforce.update("Contact", person.record_id, {"Loyalty_Points__c": -5})
+    (plan,) = command("-c", config, "plan", "--json").json()
+    (refusal,) = plan["refusals"]
+    assert (refusal["connector"], refusal["record"], refusal["field"]) == ("crm", person.record_id, "points")
+    assert command("-c", config, "plan").code == 1
+    assert command("-c", config, "once").code == 1
+    assert world.wallet.member(BRAND, person.email) is None
+    assert len(list(world.wallet.members(BRAND))) == len(world.balances()) - 1
+    assert command("-c", config, "status").code == 1
+
+    world.salesforce.update("Contact", person.record_id, {"Loyalty_Points__c": 5})
+    assert command("-c", config, "once").code == 0
+    assert settled(world)
+
+
+def test_what_a_brake_holds_goes_once_it_is_released(world: World, config: Path) -> None:
+    replace(config, "[brakes]", "[brakes]\nmax_points_per_cycle = 1000")
+    (plan,) = command("-c", config, "plan", "--json").json()
+    assert "max_points_per_cycle" in plan["brakes"][0]
+    assert command("-c", config, "once").code == 1
+    assert world.wallet.requests[IMPORT] == 0
+
+    (hold,) = command("-c", config, "release", "--json").json()["acme"]
+    assert hold["brake"] == "max_points_per_cycle"
+    assert f"syncsvc release {hold['id']}" in command("-c", config, "status").out
+    nobody = command("-c", config, "release", 99)
+    assert (nobody.code, nobody.out) == (1, "")
+    assert command("-c", config, "release", hold["id"], stdin="n\n").code == 1
+    assert command("-c", config, "release", "--json").json() == {"acme": [hold]}
+
+    released = command("-c", config, "release", hold["id"], "--by", "Ann", "--yes")
+    assert (released.code, "released by Ann" in released.out) == (0, True)
+    assert command("-c", config, "once").code == 0
+    assert settled(world)
+    world.edit(20)
+    assert command("-c", config, "once").code == 1, "a release lets one delivery go, not all"
+
+
+def test_explain_tells_the_life_of_a_member(world: World, config: Path) -> None:
+    person = next(world.salesforce_people())
+    command("-c", config, "once")
+    told = command("-c", config, "explain", f" {person.email.upper()} ")
+    assert told.code == 0
+    assert "is up to date." in told.out
+    assert f"crm {person.record_id}: owner, active, points {person.points}" in told.out
+    assert f"credited: points {person.points}, why awarded" in told.out
+    (life,) = command("-c", config, "explain", person.email, "--json").json()
+    assert (life["earned"], life["credited"], life["unsettled"]) == (person.points, person.points, 0)
+    unknown = command("-c", config, "explain", "nobody@example.com")
+    assert (unknown.code, "no member has this email" in unknown.out) == (1, True)
+
+
+def test_a_lost_answer_is_told_as_doubt_until_the_log_settles_it(world: World, config: Path) -> None:
+    replace(config, 'settle_after = "1s"', 'settle_after = "1h"')
+    world.wallet.faults.add(Fault(Kind.RESET_BEFORE, *IMPORT))
+    person = next(world.salesforce_people())
+    assert command("-c", config, "once").code == 75
+    standing = command("-c", config, "status", "--json")
+    assert standing.code == 1
+    assert standing.json()["acme"]["status"]["rows_in_doubt"] > 0
+    assert "is in doubt" in command("-c", config, "explain", person.email).out
+    assert world.wallet.total_awarded() == 0
+
+
+def test_sweep_reads_everything_again_and_sends_nothing(world: World, config: Path) -> None:
+    command("-c", config, "once")
+    before = world.noise()
+    swept = command("-c", config, "sweep", "--json")
+    assert (swept.code, world.noise()) == (0, before)
+    assert swept.json()[0]["read"] >= 40
+
+
+def test_status_tells_where_every_connector_stands(world: World, config: Path) -> None:
+    early = command("-c", config, "status")
+    assert early.code == 75
+    assert "run a cycle first" in early.err
+    command("-c", config, "once")
+    told = command("-c", config, "status")
+    points = sum(it.expected for it in world.balances().values())
+    assert told.code == 0
+    assert f"acme: 39 members, 0 to send, points {points:,} of {points:,} credited, 0 unsettled" in told.out
+    status = command("-c", config, "status", "--json").json()["acme"]["status"]
+    assert [(it["name"], it["contacts"]) for it in status["connectors"]] == [("crm", 20), ("marketing", 20)]
+
+
+@pytest.mark.parametrize("name", ["check", "plan", "once", "sweep", "run", "status"])
+def test_a_wrong_configuration_is_told_whole_and_nothing_starts(
+    world: World, config: Path, name: str
+) -> None:
+    replace(config, 'first_run = "import"', 'first_run = "maybe"')
+    replace(config, 'every = "200ms"', 'evry = "200ms"')
+    replace(config, 'token = { env = "HUBSPOT_TOKEN" }', 'token = "pat-na1-literal-secret"')
+    replace(config, 'points = "{loyalty_points}"', 'pionts = "{loyalty_points}"')
+    answer = command("-c", config, name)
+    assert (answer.code, answer.out) == (78, "")
+    lines = answer.err.splitlines()
+    keys = ["first_run", "schedule.evry", "connectors.marketing.token", "connectors.marketing.member.pionts"]
+    assert [line.split(": ")[1] for line in lines] == keys
+    assert all(line.startswith(f"{config}:") for line in lines)
+    assert "literal-secret" not in answer.err
+    assert "did you mean every?" in answer.err
+    assert not (world.folder / "acme.db").exists()
+    assert not sum(world.wallet.requests.values())
+
+
+def test_a_missing_secret_is_a_problem_of_the_configuration(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HUBSPOT_TOKEN")
+    monkeypatch.delenv("ACME_WALLET_TOKEN")
+    answer = command("-c", config, "once")
+    assert answer.code == 78
+    assert [line for line in answer.err.splitlines() if "HUBSPOT_TOKEN is not set" in line]
+    assert [line for line in answer.err.splitlines() if "ACME_WALLET_TOKEN is not set" in line]
+    assert command("-c", config, "check", "--offline").code == 0
+
+
+def test_usage_errors_exit_with_2(config: Path, tmp_path: Path) -> None:
+    assert command("once").code == 2
+    assert command("-c", config, "once", "--no-such-option").code == 2
+    (tmp_path / "two").mkdir()
+    for name in ("one", "two"):
+        other = tmp_path / "two" / f"{name}.toml"
+        text = config.read_text(encoding="utf-8").replace('organization_id = "', f'organization_id = "{name}')
+        start, end = text.index("[service]"), text.index("[schedule]")
+        other.write_text(text[:start] + text[end:], encoding="utf-8")
+    answer = command("-c", tmp_path / "two", "once", "--plan", "0000000000000000")
+    assert (answer.code, "one organization's file" in answer.err) == (2, True)
+
+
+def test_schema_is_one_json_document_with_every_connector() -> None:
+    schema = command("schema").json()
+    assert schema["title"] == "syncsvc configuration"
+    assert {"connector.hubspot", "connector.salesforce"} <= schema["$defs"].keys()
+
+
+def test_json_is_all_that_stands_on_standard_output(world: World, config: Path) -> None:
+    person = next(world.salesforce_people())
+    replace(config, 'log_level = "info"', 'log_level = "debug"')
+    for arguments in (
+        ["check"],
+        ["plan"],
+        ["once"],
+        ["sweep"],
+        ["status"],
+        ["release"],
+        ["explain", person.email],
+    ):
+        answer = command("-c", config, *arguments, "--json")
+        assert answer.code == 0, (arguments, answer)
+        json.loads(answer.out)
+        assert all(json.loads(line)["event"] for line in answer.err.splitlines())

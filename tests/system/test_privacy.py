@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from town import Service, command, until
+
+from syncsvc.sandbox.faults import Fault, Kind
+from syncsvc.sandbox.world import World
+
+PHONE = "+31612345678"
+SECRETS = {
+    "ACME_WALLET_TOKEN": "wallet-5ecret-marked",
+    "SF_SECRET": "salesforce-5ecret-marked",
+    "HUBSPOT_TOKEN": "pat-na1-5ecret-marked-0001",
+}
+
+
+def marks(world: World) -> set[str]:
+    """Everything that must never be shown: emails, names, plates, phones, and every secret."""
+    people = {person.email for person in world.people()} | {"@example.com", "@marked.example"}
+    return people | {"Zebrawood", "SB-0000", PHONE, *SECRETS.values(), *world.environment.values()} - {
+        world.salesforce.client_id
+    }
+
+
+def leaks(world: World, texts: dict[str, str]) -> dict[str, set[str]]:
+    found = {what: {mark for mark in marks(world) if mark in text} for what, text in texts.items()}
+    return {what: held for what, held in found.items() if held}
+
+
+def spoil(world: World) -> None:
+    """Give contacts what a validator, the wallet or a CRM refuses, each with a marked value in it."""
+    first, second, third, *_ = world.salesforce_people()
+    update = world.salesforce.update
+    update("Contact", first.record_id, {"LastName": "Zebrawood", "Loyalty_Points__c": -17})
+    update("Contact", second.record_id, {"Email": "zoe@marked.example", "LastName": "Zebrawood"})
+    update("Contact", third.record_id, {"License_Plate__c": "SB-0000" * 10, "LastName": "Zebrawood" * 5})
+    world.hubspot.update(next(world.hubspot_people()).record_id, {"loyalty_points": "12.5"})
+
+
+def let_things_fail(world: World) -> None:
+    """Let every service fail in many ways, echoing what it was sent."""
+    echo = {"message": f"bad value member1@example.com Zebrawood {PHONE}", "errors": {"users.0.email": ["x"]}}
+    wallet, hubspot, salesforce = world.wallet.faults, world.hubspot.faults, world.salesforce.faults
+    for method, path in (("POST", "/v2/import"), ("GET", "/import/log")):
+        for status in (422, 500):
+            wallet.add(Fault(Kind.STATUS, method, path, status=status, body=echo))
+        wallet.add(Fault(Kind.HTML, method, path, status=502))
+        wallet.add(Fault(Kind.RESET_AFTER, method, path))
+    for plan in (hubspot, salesforce):
+        plan.add(Fault(Kind.STATUS, status=400, body=echo))
+        plan.add(Fault(Kind.CUT_BODY))
+
+
+@pytest.fixture
+def config(world: World) -> Path:
+    return world.write_organization(every="200ms", settle_after="1s", listen="127.0.0.1:0", log_level="debug")
+
+
+def test_no_command_shows_a_secret_or_a_person(
+    world: World, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(world)
+    person = next(world.hubspot_people())
+    texts: dict[str, str] = {}
+
+    def run(what: str, *arguments: object) -> None:
+        for form in ([], ["--json"]):
+            answer = command("-c", config, *arguments, *form)
+            texts[f"{what} {form}"] = answer.out + answer.err
+            if what == "explain":  # its answer is about a person; the log beside it is not
+                texts[f"{what} {form}"] = answer.err
+            assert answer.out + answer.err, what
+
+    for name in ("check", "plan", "once", "status"):
+        run(name, name)
+    let_things_fail(world)
+    for number in range(3):
+        world.edit(1)
+        run(f"failing {number}", "once")
+    for name in ("sweep", "status", "release"):
+        run(name, name)
+    run("explain", "explain", person.email)
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    for name in ("check", "once", "status"):
+        run(f"{name} with wrong secrets", name)
+    assert not leaks(world, texts)
+
+
+def test_the_service_logs_no_secret_and_no_person_at_debug_level(
+    world: World, config: Path, tmp_path: Path
+) -> None:
+    spoil(world)
+    let_things_fail(world)
+    with Service(config, tmp_path) as service:
+        until("failures", lambda: service.events("batch_not_landed"))
+        until("quarantine", lambda: service.events("contact_quarantined"))
+        texts = {path: service.get(path)[1] for path in ("/metrics", "/readyz", "/healthz")}
+        assert service.stop() == 0
+        assert not leaks(world, texts | {"log": service.text()})
