@@ -11,10 +11,10 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import entry_points, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from syncsvc.daemon import Daemon, run_once, stop_on_signals
 from syncsvc.errors import ConfigurationError, OperatorError, StateError, SyncError
 from syncsvc.organization import ConnectorTypes
 from syncsvc.plan import plan_installation
-from syncsvc.sandbox.demo import Demo
+from syncsvc.plugins import InstalledSettings, InstalledTypes
 from syncsvc.settings import Settings, secrets_of
 from syncsvc.state.database import Database
 from syncsvc.state.store import Store, open_store
@@ -38,26 +38,6 @@ from syncsvc.watch.report import CycleReport, Outcome
 OK, ATTENTION, TRY_AGAIN, CONFIGURATION = 0, 1, 75, 78
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of tables.")
-
-
-def connector_types() -> ConnectorTypes:
-    """Return every installed connector type by the name of its entry point.
-
-    Raises ConfigurationError where one cannot be loaded.
-    """
-    types, problems = {}, []
-    for point in entry_points(group="syncsvc.connectors"):
-        try:
-            types[point.name] = point.load()
-        except (ImportError, AttributeError) as error:
-            owner = point.dist.name if point.dist else "unknown"
-            problems.append(
-                f"connector type {point.name}: {point.value} cannot be loaded ({type(error).__name__}); "
-                f"reinstall or remove the package {owner}"
-            )
-    if problems:
-        raise ConfigurationError(problems)
-    return types
 
 
 class _Commands(click.Group):
@@ -83,11 +63,11 @@ class _Context:
 
     @cached_property
     def types(self) -> ConnectorTypes:
-        return connector_types()
+        return InstalledTypes()
 
     @property
-    def settings(self) -> dict[str, type[Settings]]:
-        return {name: connector.Settings for name, connector in self.types.items()}
+    def settings(self) -> Mapping[str, type[Settings]]:
+        return InstalledSettings(self.types)
 
     def installation(self, *, read_secrets: bool = True, shows_result: bool = True) -> Installation:
         """Return what is configured, with logging set up for it and its secrets kept out of every line.
@@ -294,5 +274,7 @@ def demo(*, contacts: int, seconds: int | None, faults: bool, keep: bool) -> Non
     The real service, against simulators of the three APIs. Its verdict is computed from what the simulators
     hold; the exit code is 0 only if every claim of it is true.
     """
+    from syncsvc.sandbox.demo import Demo  # noqa: PLC0415 - a service never loads the simulators
+
     passed = Demo(contacts=contacts, seconds=seconds, faults=faults, keep=keep).run()
     sys.exit(OK if passed else ATTENTION)

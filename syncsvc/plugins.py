@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 
+from syncsvc.errors import ConfigurationError
 from syncsvc.remote.connector import ConnectorType
 from syncsvc.settings import Settings
 
@@ -23,9 +24,18 @@ class InstalledTypes(Mapping[str, ConnectorType]):
         self._loaded: dict[str, ConnectorType] = {}
 
     def __getitem__(self, name: str) -> ConnectorType:
-        """Return a type, loaded now where it was not; raises KeyError where it is not installed."""
+        """Return a type, loaded now where it was not.
+
+        Raises KeyError where it is not installed, ConfigurationError where it cannot be loaded.
+        """
         if name not in self._loaded:
-            self._loaded[name] = self._points[name].load()
+            point = self._points[name]
+            try:
+                self._loaded[name] = point.load()
+            except (ImportError, AttributeError) as error:
+                owner = point.dist.name if point.dist else "unknown"
+                problem = f"connector type {name}: {point.value} cannot be loaded ({type(error).__name__})"
+                raise ConfigurationError([f"{problem}; reinstall or remove the package {owner}"]) from error
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:

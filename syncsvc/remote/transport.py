@@ -27,7 +27,7 @@ import orjson
 import requests
 import requests.adapters
 
-from syncsvc.errors import LostAnswerError, NotSentError, StoppedError
+from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, StoppedError
 from syncsvc.settings import LOOPBACK
 
 CONNECT_SECONDS = 5.0
@@ -350,10 +350,17 @@ class Network:
     def __init__(
         self, *, ca_file: str = "", stop: threading.Event | None = None, user_agent: str = USER_AGENT
     ) -> None:
-        """Trust the usual authorities and those in `ca_file`; a set `stop` interrupts every wait."""
+        """Trust the usual authorities and those in `ca_file`; a set `stop` interrupts every wait.
+
+        Raises ConfigurationError where `ca_file` cannot be read as certificates.
+        """
         self._tls = httpx.create_ssl_context()
         if ca_file:
-            self._tls.load_verify_locations(cafile=ca_file)
+            try:
+                self._tls.load_verify_locations(cafile=ca_file)
+            except OSError as error:
+                problem = f"service.ca_file: {ca_file} holds no certificate that can be read"
+                raise ConfigurationError([f"{problem}; name a PEM file"]) from error
         self._stop = stop or threading.Event()
         self._user_agent = user_agent
         self.requests = 0

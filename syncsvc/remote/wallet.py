@@ -18,7 +18,7 @@ import ijson
 import orjson
 
 from syncsvc.config import LogBrandIn, WalletConfig
-from syncsvc.errors import CredentialsError, LostAnswerError, OperatorError, SyncError, TransientError
+from syncsvc.errors import CredentialsError, LostAnswerError, OperatorError, TransientError
 from syncsvc.model import Problem
 from syncsvc.remote.transport import Answer, Body, Network
 from syncsvc.rules.values import Instant, UnreadableError, read_instant
@@ -104,19 +104,21 @@ class WalletClient:
                 raise TransientError(f"{describe}: the log holds no entries in a form that is known")
 
     def check(self, brand_ids: Sequence[str]) -> list[Problem]:
-        """Return what keeps the wallet from being used: the tokens, their abilities, each brand's log."""
+        """Return what keeps the wallet from being used: the tokens, their abilities, each brand's log.
+
+        Raises TransientError where the wallet cannot be asked now.
+        """
         problems = []
         for brand_id in brand_ids:
             try:
                 for _ in self.log(brand_id):
                     break
-            except SyncError as error:
+            except OperatorError as error:
                 problems.append(Problem("wallet", str(error), _remedy(error)))
         try:
             answer = self.import_members([])
-        except SyncError as error:
-            problems.append(Problem("wallet", str(error), _remedy(error)))
-            return problems
+        except OperatorError as error:
+            return [*problems, Problem("wallet", str(error), _remedy(error))]
         if answer.status not in {HTTPStatus.OK, HTTPStatus.UNPROCESSABLE_ENTITY}:
             problems.append(
                 Problem(
@@ -218,9 +220,7 @@ def _raise_for_log(head: Answer, path: str) -> None:
             raise TransientError(f"{describe}: the wallet failed", retry_after=head.retry_after)
 
 
-def _remedy(error: SyncError) -> str:
+def _remedy(error: OperatorError) -> str:
     if isinstance(error, CredentialsError):
         return "make a token with the abilities `import` and `brand.import` in the wallet's dashboard"
-    if isinstance(error, OperatorError):
-        return "compare the wallet table with the API's documentation"
-    return "check wallet.base_url, the network, and service.ca_file; then try again"
+    return "compare the wallet table with the API's documentation"

@@ -59,7 +59,30 @@ def test_an_empty_file_comes_to_hold_every_table(path: Path) -> None:
         *OURS,
         "alembic_version",
         "sqlite_sequence",
+        "sqlite_stat1",
     }
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("SELECT id FROM member WHERE brand = 1 AND due = 1 AND id > 5 ORDER BY id LIMIT 9", "ix_member_due"),
+        ("SELECT count(*) FROM member WHERE brand IN (SELECT id FROM brand) AND due = 1", "ix_member_due"),
+        ("SELECT 1 FROM contact WHERE connector_id = 1 AND write_due = 1", "ix_contact_write_due"),
+        (
+            (
+                "UPDATE contact SET write_due = 1 WHERE member_id IN (SELECT value FROM json_each('[1]')) "
+                "AND connector_id IN (1, 2)"
+            ),
+            "ix_contact_member",
+        ),
+        ("SELECT 1 FROM batch WHERE brand IN (SELECT id FROM brand) AND outcome < 3", "ix_batch_open"),
+    ],
+)
+def test_what_every_cycle_asks_is_answered_by_a_small_index(path: Path, query: str, index: str) -> None:
+    with plain(path) as connection:
+        plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}"))
+    assert index in plan
 
 
 def test_the_migrated_tables_are_those_the_code_works_with(path: Path) -> None:

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from syncsvc.errors import LostAnswerError, NotSentError, StoppedError, TransientError
+from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, StoppedError, TransientError
 from syncsvc.remote import transport
 from syncsvc.remote.transport import USER_AGENT, Answer, Network, session_errors
 from syncsvc.sandbox.server import Authority, Server
@@ -664,3 +664,11 @@ def test_the_clocks_are_aware_and_go_forward() -> None:
     network = Network()
     assert network.now().utcoffset() == timedelta()
     assert network.monotonic() <= network.monotonic()
+
+
+def test_a_ca_file_that_holds_no_certificate_is_named_with_its_key(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("no certificate", encoding="utf-8")
+    for path in (file, tmp_path / "missing.pem"):
+        with pytest.raises(ConfigurationError, match=r"service\.ca_file: .* holds no certificate"):
+            Network(ca_file=str(path))

@@ -44,6 +44,7 @@ def upgrade(engine: Engine) -> None:
             "run that version or a newer one"
         )
     command.upgrade(configuration(engine), "head")
+    engine.dispose()  # connections read the planner's statistics when they are opened
 
 
 def require_current(engine: Engine) -> None:
