@@ -27,9 +27,9 @@ from meter import metered, tell
 from sqlalchemy import Engine, event
 
 from syncsvc import cycle as cycles
-from syncsvc.cli import connector_types
 from syncsvc.configfile import load
 from syncsvc.organization import open_organization
+from syncsvc.plugins import InstalledSettings, InstalledTypes
 from syncsvc.remote.transport import Network
 from syncsvc.state.database import Database
 from syncsvc.watch.log import configure
@@ -170,8 +170,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = Rows()
     facts: dict[str, Any] = {}
-    types = connector_types()
-    installation = load(options.organization, {name: it.Settings for name, it in types.items()})
+    types = InstalledTypes()
+    installation = load(options.organization, InstalledSettings(types))
     configure(format="json", level="info")
     state = Path(installation.service.state.removeprefix("sqlite:///"))
     network = Network()

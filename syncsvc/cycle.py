@@ -176,6 +176,7 @@ class Cycle:
         settled = settle_doubts(self._store.settlements, terms, now=self._network.now)
         tally = self._tally.settled
         tally.landed += settled.landed
+        tally.points += settled.points
         tally.refuted += settled.refuted
         tally.held += settled.held
         tally.skipped += settled.skipped
@@ -449,7 +450,7 @@ class Cycle:
             rows_landed=delivered.landed + tally.settled.landed,
             rows_in_doubt=delivered.doubted,
             points_sent=delivered.points_sent,
-            points_landed=delivered.points_landed,
+            points_landed=delivered.points_landed + tally.settled.points,
             in_doubt=in_doubt,
             held=held,
             written_back=tally.written[Written.WRITTEN] + tally.written[Written.MERGED],

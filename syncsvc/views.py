@@ -178,7 +178,7 @@ def show_reports(reports: Sequence[CycleReport], *, as_json: bool) -> None:
         paper.line(f"[bold]{escape(it.organization)}[/]: [{color}]{it.outcome}[/] in {it.duration:.1f} s")
         paper.line(f"  read {it.read:,} contacts, {it.changed:,} changed, {it.gone:,} gone")
         paper.line(
-            f"  landed {it.rows_landed:,} of {it.rows_sent:,} rows sent, with {it.points_landed:,} points; "
+            f"  sent {it.rows_sent:,} rows; {it.rows_landed:,} landed, with {it.points_landed:,} points; "
             f"{it.written_back:,} records written back"
         )
         paper.line(f"  waiting: {it.in_doubt:,} in doubt, {it.held:,} held, {it.quarantined:,} quarantined")

@@ -129,7 +129,7 @@ class Grade(StrEnum):
     WINDOW = "window"  # the entry moved into the request's window
     UNANIMOUS = "unanimous"  # nine in ten of at least ten rows did
     WITNESS = "witness"  # the batch's witness did
-    POLICY = "policy"  # `on_doubt` decided
+    POLICY = "policy"  # the configuration decided: `on_doubt`, `first_run`, `on_email_change`
     PERSON = "person"  # a person decided
 
 

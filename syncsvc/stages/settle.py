@@ -26,13 +26,14 @@ _MOVED = {Finding.IN_WINDOW, Finding.ELSEWHERE}
 
 @dataclass(slots=True)
 class Settled:
-    """What settling came to, in rows."""
+    """What settling came to, in rows; `points` are those of the rows that landed."""
 
     abandoned: int = 0
     landed: int = 0
     refuted: int = 0
     held: int = 0
     skipped: int = 0
+    points: int = 0
 
 
 def settle_abandoned(settlements: Settlements, *, settle_after: timedelta, now: datetime) -> int:
@@ -88,8 +89,9 @@ def _settle(
     if not rulings:
         return
     settlements.settle(batch.id, rulings, now=now)
-    for ruling in rulings.values():
+    for position, ruling in rulings.items():
         settled.landed += ruling.outcome is Outcome.LANDED
+        settled.points += batch.open[position] if ruling.outcome is Outcome.LANDED else 0
         settled.refuted += ruling.outcome is Outcome.REFUTED
         settled.held += ruling.outcome is Outcome.HELD
         settled.skipped += ruling.outcome is Outcome.SKIPPED

@@ -27,7 +27,7 @@ class Credit:
 
     entry: Entry
     points: int
-    grade: Grade = Grade.PERSON
+    grade: Grade = Grade.POLICY
     batch_id: int | None = None
     member_id: int = 0
 

@@ -25,7 +25,8 @@ from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, QUARANTINE, En
 
 @dataclass(frozen=True, slots=True)
 class DoubtfulBatch:
-    """A batch with rows in doubt: what the log shows of its rows by position, and which are `open`.
+    """A batch with rows in doubt: what the log shows of its rows by position, and which are `open`
+    and for how many points.
 
     Rows that have landed stay evidence for those that are still in doubt. `read_at` is when that reading of
     the log began; `unshown` is how old then the batches were that landed and that the log does not show yet.
@@ -42,7 +43,7 @@ class DoubtfulBatch:
     read_at: datetime
     unshown: Sequence[timedelta]
     rows: Mapping[int, Sighting]
-    open: frozenset[int]
+    open: Mapping[int, int]
 
 
 class Ruling(NamedTuple):
@@ -154,6 +155,7 @@ class Settlements:
                 rows = connection.execute(
                     select(
                         BATCH_ROW.c.position,
+                        BATCH_ROW.c.points,
                         BATCH_ROW.c.outcome,
                         BATCH_ROW.c.log_before,
                         MEMBER.c.log_value,
@@ -185,7 +187,7 @@ class Settlements:
                     )
                     for row in rows
                 },
-                open=frozenset(row.position for row in rows if row.outcome == Outcome.DOUBT),
+                open={row.position: row.points for row in rows if row.outcome == Outcome.DOUBT},
             )
 
     def note_movement(self, batch_id: int, moved: int, *, now: datetime) -> None:

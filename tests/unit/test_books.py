@@ -197,4 +197,4 @@ def test_the_order_of_rows_takes_part_in_the_digest() -> None:
 
 def test_a_credit_of_a_member_is_the_same_credit() -> None:
     credit = Credit(Entry.MOVED_IN, 5, batch_id=9)
-    assert credit.of(ANN) == Credit(Entry.MOVED_IN, 5, Grade.PERSON, 9, ANN)
+    assert credit.of(ANN) == Credit(Entry.MOVED_IN, 5, Grade.POLICY, 9, ANN)
