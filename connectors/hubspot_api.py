@@ -18,7 +18,7 @@ import orjson
 
 from syncsvc.errors import CredentialsError, OperatorError, SchemaError, TransientError
 from syncsvc.remote.retry import repeat
-from syncsvc.remote.transport import Answer, Client, Network
+from syncsvc.remote.transport import Answer, HttpClient, Network
 from syncsvc.settings import Secret
 
 SEARCH_SPACING = 0.25  # seconds; search guide 2026-03: 5 a second per account, which other apps use too
@@ -44,7 +44,7 @@ class Reply:
 class HubSpotApi:
     """One account's API in one version: `contacts` and `properties` are the paths of the two resources."""
 
-    def __init__(self, client: Client, *, token: Secret, version: str, network: Network) -> None:
+    def __init__(self, client: HttpClient, *, token: Secret, version: str, network: Network) -> None:
         """Make no request yet; `version` is a date, or v3."""
         dated = version != "v3"
         self.contacts = f"/crm/objects/{version}/contacts" if dated else "/crm/v3/objects/contacts"

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from syncsvc.errors import OperatorError, StateError, StoppedError, TransientError
 from syncsvc.model import Written
@@ -22,15 +20,16 @@ from syncsvc.remote.retry import repeat
 from syncsvc.rules.brakes import Brake, Tripped, judge_delivery, judge_sweep
 from syncsvc.rules.settling import Decision, Grade, Reading, Terms, Verdict
 from syncsvc.stages.confirm import read_log
-from syncsvc.stages.deliver import Delivered, Delivery, deliver
+from syncsvc.stages.deliver import Delivery, deliver
 from syncsvc.stages.pull import Pulled, pull, sweep
-from syncsvc.stages.settle import Settled, settle_abandoned, settle_doubts
+from syncsvc.stages.settle import settle_abandoned, settle_doubts
 from syncsvc.stages.write_back import write_back
 from syncsvc.state.database import to_ms
 from syncsvc.state.outbox import Batch
 from syncsvc.state.tables import Lane
+from syncsvc.tally import Tally, Waiting
 from syncsvc.watch.log import bound, logger
-from syncsvc.watch.report import ConnectorReport, CycleReport, Outcome
+from syncsvc.watch.report import CycleReport
 
 log = logger()
 
@@ -43,28 +42,6 @@ Progress = Callable[[str, str, int, int | None], None]
 def no_progress(step: str, where: str, done: int, expected: int | None) -> None:
     """Tell nobody."""
     del step, where, done, expected
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a cycle has come to so far."""
-
-    pulled: dict[str, Pulled] = field(default_factory=dict)
-    delivered: Delivered = field(default_factory=Delivered)
-    settled: Settled = field(default_factory=Settled)
-    written: Counter[Written] = field(default_factory=Counter)
-    stages: dict[str, float] = field(default_factory=dict)
-    moved: int = 0
-    transient: list[str] = field(default_factory=list)
-    degraded: list[str] = field(default_factory=list)
-    held_by: list[str] = field(default_factory=list)
-    stopped: bool = False
-    read_until: dict[str, datetime] = field(default_factory=dict)
-
-    @property
-    def errors(self) -> tuple[str, ...]:
-        """Every error, in the order of the stages."""
-        return (*self.transient, *self.degraded)
 
 
 class Cycle:
@@ -110,7 +87,7 @@ class Cycle:
                 self._tally.transient.append(str(error))
                 log.error("state_failed", reason=str(error))
             report = self._report(time.monotonic() - clock)
-            if self._did_something():
+            if self._tally.did_something:
                 self._store.reports.save_cycle(
                     self.id,
                     started=to_ms(started),
@@ -407,64 +384,15 @@ class Cycle:
         if outcomes[Written.REFUSED]:
             log.warning("write_backs_refused", records=outcomes[Written.REFUSED])
 
-    def _did_something(self) -> bool:
-        tally = self._tally
-        return bool(
-            any(pulled.changed or pulled.gone for pulled in tally.pulled.values())
-            or tally.delivered.sent
-            or tally.written
-            or tally.moved
-            or tally.settled.landed
-            or tally.settled.refuted
-            or tally.settled.held
-        )
-
     def _report(self, duration: float) -> CycleReport:
-        tally, delivered = self._tally, self._tally.delivered
         in_doubt, held = self._store.reports.unsettled_rows()
-        quarantined = self._store.reports.quarantined()
-        if tally.stopped:
-            outcome = Outcome.STOPPED
-        elif tally.transient:
-            outcome = Outcome.TRANSIENT
-        elif tally.degraded or tally.held_by or in_doubt or held or quarantined:
-            outcome = Outcome.DEGRADED
-        else:
-            outcome = Outcome.OK
-        pulled = tally.pulled.values()
-        changed = sum(it.changed for it in pulled)
-        read = sum(it.read for it in pulled)
-        return CycleReport(
-            organization=self._organization.config.name,
-            cycle=self.id,
-            outcome=outcome,
+        return self._tally.report(
+            self._organization.config.name,
+            self.id,
             duration=duration,
-            stages=tally.stages,
-            read=read,
-            changed=changed,
-            echoes=max(0, read - changed),
-            excluded=sum(it.excluded for it in pulled),
-            quarantined=quarantined,
-            gone=sum(it.gone for it in pulled),
-            rows_sent=delivered.sent.total(),
-            rows_landed=delivered.landed + tally.settled.landed,
-            rows_in_doubt=delivered.doubted,
-            points_sent=delivered.points_sent,
-            points_landed=delivered.points_landed + tally.settled.points,
-            in_doubt=in_doubt,
-            held=held,
-            written_back=tally.written[Written.WRITTEN] + tally.written[Written.MERGED],
-            write_back_failed=tally.written[Written.REFUSED] + tally.written[Written.RETRY],
-            errors=tally.errors,
-            connectors={name: self._connector_report(name, it) for name, it in tally.pulled.items()},
-            lanes=delivered.sent,
-            batches=delivered.batches,
-        )
-
-    def _connector_report(self, name: str, pulled: Pulled) -> ConnectorReport:
-        return ConnectorReport(
-            read=pulled.read,
-            changed=pulled.changed,
-            requests=self._organization.connectors[name].network.requests - self._requests[name],
-            read_until=self._tally.read_until.get(name),
+            waiting=Waiting(in_doubt, held, self._store.reports.quarantined()),
+            requests={
+                name: it.network.requests - self._requests[name]
+                for name, it in self._organization.connectors.items()
+            },
         )

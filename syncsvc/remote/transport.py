@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -161,28 +161,6 @@ class Body:
             ) from error
 
 
-class Client(Protocol):
-    """HTTP calls to one service."""
-
-    def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        json: Any = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Return the whole answer, whatever its status; `path` begins with a slash.
-
-        `content` is a body that is JSON already. Raises NotSentError or LostAnswerError.
-        """
-
-    def close(self) -> None:
-        """Give back the connections."""
-
-
 class HttpClient:
     """HTTP calls to one service over httpx, each within a deadline for the whole answer."""
 
@@ -223,7 +201,10 @@ class HttpClient:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Return the whole answer, whatever its status; see `Client.send`."""
+        """Return the whole answer, whatever its status; `path` begins with a slash.
+
+        `content` is a body that is JSON already. Raises NotSentError or LostAnswerError.
+        """
         asked = self.stream(method, path, params=params, json=json, content=content, headers=headers)
         with asked as (head, body):
             return Answer(head.status, head.headers, _whole(body, f"{method} {path}"))

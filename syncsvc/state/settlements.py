@@ -25,11 +25,11 @@ from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, QUARANTINE, En
 
 @dataclass(frozen=True, slots=True)
 class DoubtfulBatch:
-    """A batch with rows in doubt: what the log shows of its rows by position, and which are `open`
-    and for how many points.
+    """A batch with rows in doubt: what the log shows of its rows, by position.
 
-    Rows that have landed stay evidence for those that are still in doubt. `read_at` is when that reading of
-    the log began; `unshown` is how old then the batches were that landed and that the log does not show yet.
+    `open` are the rows still in doubt, with their points. Rows that have landed stay evidence for those.
+    `read_at` is when that reading of the log began; `unshown` is how old then the batches were that landed
+    and that the log does not show yet.
     """
 
     id: int

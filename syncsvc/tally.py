@@ -1,0 +1,108 @@
+"""What a cycle has come to so far, and the report it ends with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from syncsvc.model import Written
+from syncsvc.stages.deliver import Delivered
+from syncsvc.stages.pull import Pulled
+from syncsvc.stages.settle import Settled
+from syncsvc.watch.report import ConnectorReport, CycleReport, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits when a cycle ends: rows in doubt, rows held, contacts and rows in quarantine."""
+
+    in_doubt: int
+    held: int
+    quarantined: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """The counts of one cycle; `transient` and `degraded` are its errors, `held_by` the brakes that hold."""
+
+    pulled: dict[str, Pulled] = field(default_factory=dict)
+    read_until: dict[str, datetime] = field(default_factory=dict)
+    delivered: Delivered = field(default_factory=Delivered)
+    settled: Settled = field(default_factory=Settled)
+    written: Counter[Written] = field(default_factory=Counter)
+    stages: dict[str, float] = field(default_factory=dict)
+    moved: int = 0
+    transient: list[str] = field(default_factory=list)
+    degraded: list[str] = field(default_factory=list)
+    held_by: list[str] = field(default_factory=list)
+    stopped: bool = False
+
+    @property
+    def did_something(self) -> bool:
+        """Whether anything was read that is news, sent, settled, confirmed or written back."""
+        settled = self.settled
+        return bool(
+            any(pulled.changed or pulled.gone for pulled in self.pulled.values())
+            or self.delivered.sent
+            or self.written
+            or self.moved
+            or settled.landed + settled.refuted + settled.held + settled.skipped
+        )
+
+    def report(
+        self,
+        organization: str,
+        cycle: str,
+        *,
+        duration: float,
+        waiting: Waiting,
+        requests: Mapping[str, int],
+    ) -> CycleReport:
+        """Return the report of a cycle that took `duration` seconds; `requests` are counted by connector."""
+        pulled = self.pulled.values()
+        changed = sum(it.changed for it in pulled)
+        read = sum(it.read for it in pulled)
+        return CycleReport(
+            organization=organization,
+            cycle=cycle,
+            outcome=self._outcome(waiting),
+            duration=duration,
+            stages=self.stages,
+            read=read,
+            changed=changed,
+            echoes=max(0, read - changed),
+            excluded=sum(it.excluded for it in pulled),
+            quarantined=waiting.quarantined,
+            gone=sum(it.gone for it in pulled),
+            rows_sent=self.delivered.sent.total(),
+            rows_landed=self.delivered.landed + self.settled.landed,
+            rows_in_doubt=self.delivered.doubted,
+            points_sent=self.delivered.points_sent,
+            points_landed=self.delivered.points_landed + self.settled.points,
+            in_doubt=waiting.in_doubt,
+            held=waiting.held,
+            written_back=self.written[Written.WRITTEN] + self.written[Written.MERGED],
+            write_back_failed=self.written[Written.REFUSED] + self.written[Written.RETRY],
+            errors=(*self.transient, *self.degraded),
+            connectors={
+                name: ConnectorReport(
+                    read=it.read,
+                    changed=it.changed,
+                    requests=requests.get(name, 0),
+                    read_until=self.read_until.get(name),
+                )
+                for name, it in self.pulled.items()
+            },
+            lanes=self.delivered.sent,
+            batches=self.delivered.batches,
+        )
+
+    def _outcome(self, waiting: Waiting) -> Outcome:
+        if self.stopped:
+            return Outcome.STOPPED
+        if self.transient:
+            return Outcome.TRANSIENT
+        waits = waiting.in_doubt + waiting.held + waiting.quarantined
+        return Outcome.DEGRADED if self.degraded or self.held_by or waits else Outcome.OK
