@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 import orjson
@@ -174,11 +174,11 @@ class HttpClient:
         count: Callable[[], None],
     ) -> None:
         """Make no connection yet; `timeout` is in seconds, for the whole of each call."""
+        self._base_url = base_url
         self._timeout = timeout
         self._count = count
         self._deadline = _Deadline()
         self._http = httpx.Client(
-            base_url=base_url,
             verify=tls,
             follow_redirects=False,
             mounts=_DIRECT,
@@ -236,8 +236,9 @@ class HttpClient:
         sent = dict(headers or {})
         if content is not None:
             sent.setdefault("Content-Type", "application/json")
-        sending = {"params": params, "content": content, "headers": sent}
-        with self._exchange(describe, until, method, path, **sending) as exchange:
+        # Whole, since httpx parses a relative one with its parameters three times.
+        url = f"{self._base_url}{path}" + (f"?{urlencode(params, quote_via=quote)}" if params else "")
+        with self._exchange(describe, until, method, url, content=content, headers=sent) as exchange:
             yield exchange
 
     @contextmanager
