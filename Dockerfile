@@ -1,7 +1,10 @@
 # A small image that runs as nobody in particular: one volume for the state, the configuration mounted read-only.
 #
 #   docker build -t syncsvc .
-#   docker run -v syncsvc-state:/var/lib/syncsvc -v ./acme.toml:/etc/syncsvc/acme.toml:ro --env-file secrets.env syncsvc
+#   docker run -v syncsvc-state:/var/lib/syncsvc -v ./organizations:/etc/syncsvc:ro --env-file secrets.env syncsvc
+#
+# /etc/syncsvc is a directory: one file an organization, and their [service] table in service.toml. To run a single
+# file that has the table in it: -e SYNCSVC_CONFIG=/etc/syncsvc/acme.toml
 FROM python:3.11.14-slim-bookworm AS build
 WORKDIR /src
 COPY requirements.lock ./

@@ -57,7 +57,7 @@ class Cycle:
         send: bool = True,
         plan: str | None = None,
     ) -> None:
-        """Prepare a cycle; `full` sweeps every connector now, without `send` it ends after the brakes.
+        """Prepare a cycle; `full` sweeps everything now, without `send` it ends after the brakes.
 
         With the digest of a `plan`, it delivers exactly what that plan says, or nothing.
         """
@@ -72,7 +72,7 @@ class Cycle:
         self._plan = plan
         self._tally = Tally()
         self._released: list[str] = []
-        self._most_points = organization.config.brakes.max_points_per_member
+        self.most_points = organization.config.brakes.max_points_per_member
         self._requests = {name: it.network.requests for name, it in organization.connectors.items()}
 
     def run(self) -> CycleReport:
@@ -121,8 +121,16 @@ class Cycle:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        """Time a stage; passing trouble in it ends the stage and is noted."""
+        """Time a stage, noting its trouble."""
         begun = time.monotonic()
+        with self._noting(name):
+            yield
+        spent = self._tally.stages.get(name, 0.0)
+        self._tally.stages[name] = spent + time.monotonic() - begun
+
+    @contextmanager
+    def _noting(self, name: str) -> Iterator[None]:
+        """Let trouble end the block and no more; it is noted."""
         try:
             yield
         except TransientError as error:
@@ -131,9 +139,6 @@ class Cycle:
         except OperatorError as error:
             self._tally.degraded.append(str(error))
             log.error("stage_needs_operator", stage=name, reason=str(error))
-        finally:
-            spent = self._tally.stages.get(name, 0.0)
-            self._tally.stages[name] = spent + time.monotonic() - begun
 
     def _settle(self) -> None:
         settlements, wallet = self._store.settlements, self._organization.config.wallet
@@ -147,16 +152,10 @@ class Cycle:
 
     def _settle_doubts(self) -> None:
         wallet = self._organization.config.wallet
-        terms = Terms(
-            wallet.settle_after, wallet.give_up_after, Grade(wallet.evidence), Decision(wallet.on_doubt)
-        )
+        evidence, on_doubt = Grade(wallet.evidence), Decision(wallet.on_doubt)
+        terms = Terms(wallet.settle_after, wallet.give_up_after, evidence, on_doubt)
         settled = settle_doubts(self._store.settlements, terms, now=self._network.now)
-        tally = self._tally.settled
-        tally.landed += settled.landed
-        tally.points += settled.points
-        tally.refuted += settled.refuted
-        tally.held += settled.held
-        tally.skipped += settled.skipped
+        self._tally.settled.add(settled)
         if settled.landed or settled.refuted:
             log.info("doubts_settled", landed=settled.landed, refuted=settled.refuted)
         if settled.held:
@@ -261,17 +260,17 @@ class Cycle:
         single = [it for it in tripped if it.brake is Brake.POINTS_PER_MEMBER]
         whole = self._hold([it for it in tripped if it not in single], "")
         if single and not whole and not self._hold(single, ""):
-            self._most_points = single[0].amount
+            self.most_points = single[0].amount
         return whole
 
     def _departs_from_plan(self) -> bool:
         """Return whether what would be sent is not what was planned."""
         if self._plan is None:
             return False
-        digest = self._store.outbox.digest(most=self._most_points)
+        digest = self._store.outbox.digest(most=self.most_points)
         if digest == self._plan:
             return False
-        totals = self._store.outbox.totals(self._most_points)
+        totals = self._store.outbox.totals(self.most_points)
         self._tally.degraded.append(
             f"nothing was sent: what is due is no longer plan {self._plan} but {digest} "
             f"({totals.new} new and {totals.changed} changed members, {totals.points} points); plan again"
@@ -289,21 +288,24 @@ class Cycle:
             name = f"{it.brake}{scope}"
             self._tally.held_by.append(name)
             if name not in known:
-                log.error(
-                    "brake_tripped", brake=name, detail=it.detail, remedy="look, then `syncsvc release`"
-                )
+                log.error("brake_tripped", brake=name, detail=it.detail, remedy="look, then release it")
         return bool(held)
 
     def _deliver(self) -> None:
         outbox, wallet = self._store.outbox, self._organization.config.wallet
         if not outbox.brands_due():
             return
-        if outbox.has_due(Lane.POINTS, most=self._most_points):
-            self._read_logs()
+        lanes = [Lane.POINTS, Lane.PROFILE]
+        if outbox.has_due(Lane.POINTS, most=self.most_points):
+            with self._noting("log"):
+                lanes.remove(Lane.POINTS)  # without the log nothing could be proven; profiles need no proof
+                self._read_logs()
+                lanes.insert(0, Lane.POINTS)
         delivery = Delivery(
             cycle=self.id,
             batch_size=wallet.batch_size,
-            most_points=self._most_points,
+            most_points=self.most_points,
+            lanes=lanes,
             settle_after=wallet.settle_after,
             now=self._network.now,
             stopping=self._stopping,

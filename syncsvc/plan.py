@@ -59,8 +59,9 @@ def _plan(
     progress: Progress,
 ) -> Plan:
     with open_organization(config, database, types=types, network=network) as organization:
-        report = Cycle(organization, progress=progress, send=False).run()
-        store, most = organization.store, config.brakes.max_points_per_member
+        cycle = Cycle(organization, progress=progress, send=False)
+        report = cycle.run()
+        store, most = organization.store, cycle.most_points
         return Plan(
             organization=config.name,
             digest=store.outbox.digest(most=most),

@@ -1,7 +1,7 @@
 """The protocol between the engine and a CRM: connectors return, the engine remembers.
 
 A connector holds no state between calls, touches no store, schedules nothing, and logs nothing about a
-single contact. The same suite (`syncsvc.testing`) passes over every one.
+single contact.
 """
 
 from __future__ import annotations

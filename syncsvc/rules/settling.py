@@ -57,6 +57,7 @@ _NOT_APPLIED = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (Then.SMALLER, "the request is too large"),
     HTTPStatus.TOO_MANY_REQUESTS: (Then.WAIT, "too many requests"),
 }
+_WHOLE_KEY = re.compile(r"[a-z_]{1,40}")
 _MOST_DIGITS = 9  # of a count of rows, generously
 _ROW_KEY = re.compile(r"users\.(?P<position>\d{1,4})(?:\.(?P<field>[a-z_]+))?", re.ASCII)
 
@@ -70,10 +71,7 @@ def read_answer(status: int, body: Any, *, rows: int) -> Reading:
         then, why = _NOT_APPLIED[HTTPStatus(status)]
         return Reading(Verdict.REFUTED, then, detail=f"{status}: {why}")
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        refused = _refused_rows(body, rows)
-        if refused:
-            return Reading(Verdict.ROWS_REFUSED, refused=refused, detail=f"422: {len(refused)} rows refused")
-        return Reading(Verdict.UNREADABLE, detail="422: refused without naming a row")
+        return _read_refusal(body, rows)
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return _read_success(status, body, rows)
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
@@ -81,6 +79,15 @@ def read_answer(status: int, body: Any, *, rows: int) -> Reading:
             Verdict.DOUBT, Then.PAUSE, detail=f"{status}: a redirect; wallet.base_url is not the API's"
         )
     return Reading(Verdict.DOUBT, Then.WAIT, detail=f"{status}: the wallet failed")
+
+
+def _read_refusal(body: Any, rows: int) -> Reading:
+    refused = _refused_rows(body, rows)
+    if refused:
+        return Reading(Verdict.ROWS_REFUSED, refused=refused, detail=f"422: {len(refused)} rows refused")
+    if named := _named_otherwise(body):
+        return Reading(Verdict.DOUBT, Then.PAUSE, detail=f"422: refused for {named}, which is no row")
+    return Reading(Verdict.UNREADABLE, detail="422: refused without naming a row")
 
 
 def _read_success(status: int, body: Any, rows: int) -> Reading:
@@ -119,6 +126,13 @@ def _refused_rows(body: Any, rows: int) -> dict[int, str]:
         if match and int(match["position"]) < rows:
             refused.setdefault(int(match["position"]), match["field"] or "row")
     return refused
+
+
+def _named_otherwise(body: Any) -> str:
+    """Return the keys of a refusal that concern the whole request, such as organization_id."""
+    errors = body.get("errors") if isinstance(body, dict) else None
+    keys = errors if isinstance(errors, dict) else ()
+    return ", ".join(sorted(key for key in keys if isinstance(key, str) and _WHOLE_KEY.fullmatch(key)))
 
 
 class Grade(StrEnum):

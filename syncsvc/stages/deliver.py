@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -39,6 +39,7 @@ class Delivery:
     cycle: str
     batch_size: int
     most_points: int | None
+    lanes: Sequence[Lane]
     settle_after: timedelta
     now: Callable[[], datetime]
     stopping: Callable[[], bool]
@@ -53,14 +54,14 @@ def deliver(
     delivery: Delivery,
     delivered: Delivered,
 ) -> None:
-    """Send everything that is due, points first, counting it in `delivered`.
+    """Send everything that is due in the delivery's lanes, in their order, counting it in `delivered`.
 
     Every batch is durable before its request leaves and settled before the next one is claimed. Raises
     TransientError where the wallet must be given time, OperatorError where a person must act, and
     StoppedError between batches; what was sent until then is settled.
     """
     for brand_id in outbox.brands_due():
-        for lane in (Lane.POINTS, Lane.PROFILE):
+        for lane in delivery.lanes:
             after, limit = 0, min(delivery.batch_size, outbox.batch_limit(brand_id) or delivery.batch_size)
             shrunk = False
             while True:

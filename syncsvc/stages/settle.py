@@ -35,6 +35,14 @@ class Settled:
     skipped: int = 0
     points: int = 0
 
+    def add(self, other: Settled) -> None:
+        """Count what another round of settling came to."""
+        self.landed += other.landed
+        self.refuted += other.refuted
+        self.held += other.held
+        self.skipped += other.skipped
+        self.points += other.points
+
 
 def settle_abandoned(settlements: Settlements, *, settle_after: timedelta, now: datetime) -> int:
     """Make every batch without an outcome either in doubt or free to be sent again; returns the rows.

@@ -232,7 +232,7 @@ class IntakeStore:
         refused = [row for row in changed if row.state is ContactState.QUARANTINED]
         for row in active:
             was = before.get(row.record_id)
-            linked = was.member_id if was is not None and was.state != ContactState.GONE else None
+            linked = None if was is None else was.member_id
             if trouble := membership.join(row.record_id, row.fingerprint, row.mapped, linked):
                 refused.append(
                     Intake(row.record_id, ContactState.QUARANTINED, row.fingerprint, None, *trouble)
@@ -269,6 +269,7 @@ class IntakeStore:
                 old.append((*values, connector_id, row.record_id))
         _INSERT.run(connection, new)
         _UPDATE.run(connection, old)
+        membership.unsettle_heirs()
         self._bury(connection, connector_id, list(absorbed))
         self._lift(connection, connector_id, changed, list(absorbed), before)
         self._quarantine(connection, connector_id, refused, now)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, and_, bindparam, func, select, tuple_, update
 
-from syncsvc.config import FirstRun, OnEmailChange, Points
+from syncsvc.config import FirstRun, OnEmailChange
 from syncsvc.rules.intake import ContactState
 from syncsvc.rules.mapping import Mapped
 from syncsvc.rules.ownership import heir
@@ -36,7 +36,8 @@ _EMAIL_HELD = Trouble(
     "the email changed: a member keeps its email until a person decides (policy.on_email_change)",
 )
 _EMAIL_WAITS = Trouble(
-    EMAIL_CHANGE, "the email changed while points of the old member are unsettled: moved once they are"
+    EMAIL_CHANGE,
+    "the email changed while points of the old member are unsettled: a sweep moves it once they are",
 )
 
 
@@ -118,6 +119,8 @@ class Membership:
         self._links: dict[str, Member] = {}
         self._leaving: set[tuple[int, str]] = set()
         self._orphans: dict[int, Member] = {}
+        self._heirs: list[tuple[int, str]] = []
+        self._brands: dict[str, int] = {}
         self._credits: list[tuple[Member, Credit]] = []
         self.fallen = 0
 
@@ -125,7 +128,7 @@ class Membership:
         """Bring in the members these contacts map to, and those they were linked to before."""
         keys: dict[int, list[str]] = defaultdict(list)
         for it in mapped:
-            keys[self._scope.brand(self._connection, it.brand_id)].append(it.email_key)
+            keys[self._brand(it.brand_id)].append(it.email_key)
         conditions = [
             and_(MEMBER.c.brand == brand, among(MEMBER.c.email_key, emails)) for brand, emails in keys.items()
         ]
@@ -152,7 +155,7 @@ class Membership:
     ) -> Trouble | None:
         """Link an active contact to its member; returns why it is quarantined instead, or None."""
         assert mapped is not None  # noqa: S101 - an active contact is a mapped one
-        key = (self._scope.brand(self._connection, mapped.brand_id), mapped.email_key)
+        key = (self._brand(mapped.brand_id), mapped.email_key)
         member = self._by_key.get(key)
         old = self._by_id.get(linked) if linked is not None else None
         if old is not None and old is not member:
@@ -204,6 +207,13 @@ class Membership:
             append(self._connection, self._scope.organization_id, due, now=self._now)
         return {record: member.id for record, member in self._links.items() if member.id is not None}
 
+    def _brand(self, brand_id: str) -> int:
+        # Kept for this transaction only: one that is undone must not leave an id behind.
+        known = self._brands.get(brand_id)
+        if known is None:
+            known = self._brands[brand_id] = self._scope.brand(self._connection, brand_id)
+        return known
+
     def _insert(self, members: Sequence[Member]) -> None:
         if not members:
             return
@@ -250,7 +260,7 @@ class Membership:
         member.owner_connector, member.owner_record = self._connector_id, record_id
         member.wanted = fingerprint
         member.payload = orjson.dumps({"profile": mapped.profile, "mails": mapped.mails})
-        if mapped.points is not None and self._scope.rules.points is not Points.OFF:
+        if mapped.points is not None:
             self.fallen += mapped.points < member.earned
             member.earned = mapped.points
         self._orphans.pop(member.id or 0, None)
@@ -333,6 +343,10 @@ class Membership:
                 content: dict[str, Any] = orjson.loads(member.payload)
                 brand_id = select(BRAND.c.brand_id).where(BRAND.c.id == member.brand)
                 self._expire(member, self._connection.execute(brand_id).scalar_one(), content["profile"])
-        if heirs:  # their profile is not stored: without a fingerprint the next read brings it
+        self._heirs = heirs
+
+    def unsettle_heirs(self) -> None:
+        """Let the next read bring the profile of contacts that have inherited a member: it is not stored."""
+        if self._heirs:
             key = tuple_(CONTACT.c.connector_id, CONTACT.c.record_id)
-            self._connection.execute(update(CONTACT).where(key.in_(heirs)).values(fingerprint=None))
+            self._connection.execute(update(CONTACT).where(key.in_(self._heirs)).values(fingerprint=None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, update
@@ -38,20 +38,15 @@ class Scope:
     fingerprinter: Fingerprinter
     connectors: Mapping[str, int]
     writing: Collection[int]
-    brands: dict[str, int] = field(default_factory=dict)
 
     def brand(self, connection: Connection, brand_id: str) -> int:
         """Return the row id of a brand, made where it is new."""
-        known = self.brands.get(brand_id)
+        mine = and_(BRAND.c.organization_id == self.organization_id, BRAND.c.brand_id == brand_id)
+        known = connection.scalar(select(BRAND.c.id).where(mine))
         if known is None:
-            mine = and_(BRAND.c.organization_id == self.organization_id, BRAND.c.brand_id == brand_id)
-            known = connection.scalar(select(BRAND.c.id).where(mine))
-            if known is None:
-                made = {"organization_id": self.organization_id, "brand_id": brand_id}
-                # Kept in mind from its second use on: this transaction may still be undone.
-                return int(connection.execute(BRAND.insert().values(made).returning(BRAND.c.id)).scalar_one())
-            self.brands[brand_id] = known
-        return known
+            made = {"organization_id": self.organization_id, "brand_id": brand_id}
+            known = connection.execute(BRAND.insert().values(made).returning(BRAND.c.id)).scalar_one()
+        return int(known)
 
     def owed(self) -> ColumnElement[int]:
         """Return the points of a member that are still to be sent, as an SQL expression.

@@ -15,9 +15,10 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from syncsvc.config import OnGone, OrganizationConfig
+from syncsvc.errors import ConfigurationError
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.state.confirmations import Confirmations
 from syncsvc.state.database import Database
@@ -27,7 +28,7 @@ from syncsvc.state.outbox import Outbox
 from syncsvc.state.reports import Reports
 from syncsvc.state.scope import Rules, Scope
 from syncsvc.state.settlements import Settlements
-from syncsvc.state.tables import CONNECTOR, META, ORGANIZATION
+from syncsvc.state.tables import CONNECTOR, CONTACT, META, ORGANIZATION
 from syncsvc.state.write_backs import WriteBacks
 
 _FINGERPRINT_KEY = "fingerprint_key"
@@ -53,7 +54,7 @@ def open_store(database: Database, organization: OrganizationConfig) -> Store:
     names = list(organization.connectors)
     with database.writing() as connection:
         key = _fingerprint_key(connection)
-        organization_id = _organization(connection, organization.name)
+        organization_id = _organization(connection, organization)
         connectors = _connectors(connection, organization_id, names)
     writing = {
         connectors[name]
@@ -98,12 +99,38 @@ def _fingerprint_key(connection: Connection) -> bytes:
     return known
 
 
-def _organization(connection: Connection, name: str) -> int:
-    known: int | None = connection.scalar(select(ORGANIZATION.c.id).where(ORGANIZATION.c.name == name))
-    if known is None:
-        made = ORGANIZATION.insert().values(name=name).returning(ORGANIZATION.c.id)
-        known = connection.execute(made).scalar_one()
-    return int(known)
+def _organization(connection: Connection, config: OrganizationConfig) -> int:
+    """Return the organization's row; raises ConfigurationError where name and organization do not belong."""
+    mine = or_(ORGANIZATION.c.name == config.name, ORGANIZATION.c.organization_id == config.organization_id)
+    known = connection.execute(select(ORGANIZATION).where(mine)).all()
+    if not known:
+        row = {
+            "name": config.name,
+            "organization_id": config.organization_id,
+            "points": config.wallet.points,
+        }
+        made = ORGANIZATION.insert().values(row).returning(ORGANIZATION.c.id)
+        return int(connection.execute(made).scalar_one())
+    (first, *others) = known
+    if others or (first.name, first.organization_id) != (config.name, config.organization_id):
+        told = (
+            f"{config.name}: the state knows organization {first.organization_id} under the name {first.name}"
+        )
+        remedy = f'set name = "{first.name}" and that organization_id, or name another state'
+        raise ConfigurationError([f"{told}; a change would award every point anew: {remedy}"])
+    if first.points != config.wallet.points:
+        _read_anew(connection, first.id)
+        points = {"points": config.wallet.points}
+        connection.execute(update(ORGANIZATION).where(ORGANIZATION.c.id == first.id).values(points))
+    return int(first.id)
+
+
+def _read_anew(connection: Connection, organization_id: int) -> None:
+    """Let the next cycle read every contact as if it had changed: what points mean is another now."""
+    mine = CONNECTOR.c.organization_id == organization_id
+    owned = CONTACT.c.connector_id.in_(select(CONNECTOR.c.id).where(mine))
+    connection.execute(update(CONTACT).where(owned).values(fingerprint=None))
+    connection.execute(update(CONNECTOR).where(mine).values(mapping=None))
 
 
 def _known_connectors(connection: Connection, organization_id: int) -> dict[str, int]:

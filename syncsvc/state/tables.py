@@ -86,11 +86,13 @@ class MetaRow(SQLModel, table=True):
 
 
 class OrganizationRow(SQLModel, table=True):
-    """One configured organization."""
+    """One configured organization: its name, the wallet's id for it, and what its points meant last."""
 
     __tablename__ = "organization"
     id: int = Field(primary_key=True)
     name: str = Field(unique=True)
+    organization_id: str = Field(unique=True)
+    points: str
 
 
 class ConnectorRow(SQLModel, table=True):

@@ -107,8 +107,9 @@ class Lab:
     def store(self) -> Any:
         return self.organization.store
 
-    def _wallet(self) -> WalletSimulator:
+    def _wallet(self, name: str = "acme") -> WalletSimulator:
         return WalletSimulator(
+            organization_id=f"01JC{name}",
             brands={BRAND: ("card-1", "card-2"), "brand-2": ("card-1",)},
             clock=self.clock,
             knobs=WalletKnobs(),
@@ -118,7 +119,7 @@ class Lab:
     def begin_anew(self, name: str) -> None:
         """Go on with another organization, its own wallet and CRMs, in the same state file."""
         self.tables["name"] = name
-        self.crms, self.wallet = {}, self._wallet()
+        self.crms, self.wallet = {}, self._wallet(name)
         self.reopen()
 
     def reopen(self) -> None:

@@ -37,7 +37,13 @@ credits_ = st.builds(
 def database(tmp_path: Path) -> Iterator[Database]:
     with Database.open(f"sqlite:///{tmp_path}/state.db") as opened:
         with opened.writing() as connection:
-            connection.execute(ORGANIZATION.insert(), [{"id": 1, "name": "acme"}, {"id": 2, "name": "other"}])
+            connection.execute(
+                ORGANIZATION.insert(),
+                [
+                    {"id": number, "name": f"o{number}", "organization_id": f"01{number}", "points": "add"}
+                    for number in (1, 2)
+                ],
+            )
             connection.execute(
                 BRAND.insert(),
                 [

@@ -588,7 +588,11 @@ def _organizations(rows: list[str] | dict[int, str]) -> Iterator[Connection]:
         connection.execute(ORGANIZATION.delete())
         if given_ids:
             connection.execute(
-                ORGANIZATION.insert(), [{"id": number, "name": name} for number, name in given_ids.items()]
+                ORGANIZATION.insert(),
+                [
+                    {"id": number, "name": name, "organization_id": name, "points": "add"}
+                    for number, name in given_ids.items()
+                ],
             )
         yield connection
 

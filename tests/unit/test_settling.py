@@ -58,11 +58,13 @@ NAMING_NONE: list[Any] = [
     {"errors": []},
     {"errors": ["users.1.email"]},
     {"errors": {}},
-    {"errors": {"organization_id": ["no"]}},
-    {"errors": {"users": ["too many"]}},
     {"errors": {f"users.{ROWS}.email": ["a row that was not sent"]}},
     {"errors": {"users.x.email": ["bad"], "user.1.email": ["bad"], "x.users.1.email": ["bad"]}},
     {"errors": {"users.-1.email": ["bad"], "users.1.email\n": ["bad"], "users.1\u0663.email": ["bad"]}},
+]
+NAMING_THE_WHOLE: list[Any] = [
+    {"errors": {"organization_id": ["MARKED"]}},
+    {"errors": {"users": ["too many"]}},
 ]
 BAD_SUCCESS: list[Any] = [
     None,
@@ -138,6 +140,13 @@ def test_an_answer_of_success_or_422_lets_the_delivery_go_on(status: int) -> Non
     for body in BODIES:
         assert read_answer(status, body, rows=ROWS).then is Then.GO_ON
         assert read_answer(422, body, rows=ROWS).then is Then.GO_ON
+
+
+@pytest.mark.parametrize("body", NAMING_THE_WHOLE)
+def test_a_refusal_of_the_whole_request_blames_no_row_and_pauses(body: Any) -> None:
+    reading = read_answer(422, body, rows=ROWS)
+    assert (reading.verdict, reading.then, reading.refused) == (Verdict.DOUBT, Then.PAUSE, None)
+    assert "MARKED" not in reading.detail
 
 
 def test_a_landed_batch_keeps_its_import_id_and_count() -> None:

@@ -22,8 +22,11 @@ def upgrade() -> None:
         "organization",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
+        sa.Column("organization_id", sa.String(), nullable=False),
+        sa.Column("points", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_organization")),
         sa.UniqueConstraint("name", name=op.f("uq_organization_name")),
+        sa.UniqueConstraint("organization_id", name=op.f("uq_organization_organization_id")),
     )
     op.create_table(
         "brand",
