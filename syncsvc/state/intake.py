@@ -65,12 +65,13 @@ class Known(NamedTuple):
     points: int | None
     written_at: int | None
     written_status: str | None
+    first_read: int
 
 
 _KNOWN = [CONTACT.c[name] for name in Known._fields]
 _KEY = ("connector_id", "record_id")
 _VALUES = ("member_id", "state", "fingerprint", "points", "written_at", "written_status", "write_due")
-_INSERT = insert_rows(CONTACT, (*_VALUES, *_KEY, "seen"))
+_INSERT = insert_rows(CONTACT, (*_VALUES, *_KEY, "seen", "first_read"))
 _UPDATE = update_rows(CONTACT, _KEY, _VALUES)
 
 
@@ -219,7 +220,7 @@ class IntakeStore:
         """
         if not changed and not absorbed:
             return Stored()
-        membership = Membership(self._scope, connection, connector_id, now=now, adopting=adopting)
+        membership = Membership(self._scope, connection, connector_id, now=now)
         gone = [*absorbed, *(row.record_id for row in changed if row.state is ContactState.GONE)]
         left = [*gone, *(row.record_id for row in changed if row.state is ContactState.EXCLUDED)]
         active = [row for row in changed if row.state is ContactState.ACTIVE]
@@ -233,7 +234,11 @@ class IntakeStore:
         for row in active:
             was = before.get(row.record_id)
             linked = None if was is None else was.member_id
-            if trouble := membership.join(row.record_id, row.fingerprint, row.mapped, linked):
+            adopted = adopting or (
+                self._scope.rules.first_run if was is not None and was.first_read else None
+            )
+            trouble = membership.join(row.record_id, row.fingerprint, row.mapped, linked, adopting=adopted)
+            if trouble is not None:
                 refused.append(
                     Intake(row.record_id, ContactState.QUARANTINED, row.fingerprint, None, *trouble)
                 )
@@ -264,7 +269,8 @@ class IntakeStore:
                 int(writes and entry.state in _WRITABLE),
             )
             if was is None:
-                new.append((*values, connector_id, row.record_id, seen))
+                unread = int(adopting is not None and entry.state is not ContactState.ACTIVE)
+                new.append((*values, connector_id, row.record_id, seen, unread))
             else:
                 old.append((*values, connector_id, row.record_id))
         _INSERT.run(connection, new)

@@ -105,14 +105,12 @@ class Membership:
         connector_id: int,
         *,
         now: datetime,
-        adopting: FirstRun | None,
     ) -> None:
         """Work inside the transaction of `connection`."""
         self._scope = scope
         self._connection = connection
         self._connector_id = connector_id
         self._now = now
-        self._adopting = adopting
         self._by_key: dict[tuple[int, str], Member] = {}
         self._by_id: dict[int, Member] = {}
         self._touched: dict[tuple[int, str], Member] = {}
@@ -151,9 +149,18 @@ class Membership:
             self._orphans[member.id] = member
 
     def join(
-        self, record_id: str, fingerprint: bytes, mapped: Mapped | None, linked: int | None
+        self,
+        record_id: str,
+        fingerprint: bytes,
+        mapped: Mapped | None,
+        linked: int | None,
+        *,
+        adopting: FirstRun | None,
     ) -> Trouble | None:
-        """Link an active contact to its member; returns why it is quarantined instead, or None."""
+        """Link an active contact to its member; returns why it is quarantined instead, or None.
+
+        With `adopting`, a member that nobody owned had its points in the wallet already, as that says.
+        """
         assert mapped is not None  # noqa: S101 - an active contact is a mapped one
         key = (self._brand(mapped.brand_id), mapped.email_key)
         member = self._by_key.get(key)
@@ -166,10 +173,10 @@ class Membership:
         if member is None:
             member = self._create(key, mapped)
             self._own(member, record_id, fingerprint, mapped)
-            self._adopt(member)
+            self._adopt(member, adopting)
         elif member.owner_record is None:
             self._own(member, record_id, fingerprint, mapped)
-            self._adopt(member)
+            self._adopt(member, adopting)
         elif self._owns(member, record_id):
             self._own(member, record_id, fingerprint, mapped)
         self._links[record_id] = member
@@ -266,14 +273,14 @@ class Membership:
         self._orphans.pop(member.id or 0, None)
         self._touch(member)
 
-    def _adopt(self, member: Member) -> None:
-        if self._adopting is None or self._adopting is FirstRun.IMPORT:
+    def _adopt(self, member: Member, adopting: FirstRun | None) -> None:
+        if adopting is None or adopting is FirstRun.IMPORT:
             return
         known = member.earned - member.credited - member.unsettled
         if known > 0:
             member.credited += known
             self._credits.append((member, Credit(Entry.ADOPTED, known)))
-        if self._adopting is FirstRun.ADOPT:
+        if adopting is FirstRun.ADOPT:
             member.delivered = member.wanted
             member.introduced = 1
 

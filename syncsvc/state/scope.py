@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, update
 
-from syncsvc.config import OnEmailChange, Points
+from syncsvc.config import FirstRun, OnEmailChange, Points
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.database import Database, among
@@ -20,6 +20,7 @@ class Rules:
     """What the configuration says about how rows are kept."""
 
     points: Points
+    first_run: FirstRun
     on_email_change: OnEmailChange
     expire_gone: bool
 

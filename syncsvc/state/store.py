@@ -74,6 +74,7 @@ def _assemble(
 ) -> Store:
     rules = Rules(
         points=organization.wallet.points,
+        first_run=organization.first_run,
         on_email_change=organization.policy.on_email_change,
         expire_gone=organization.policy.on_gone is OnGone.EXPIRE,
     )

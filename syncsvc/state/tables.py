@@ -184,6 +184,7 @@ class ContactRow(SQLModel, table=True):
     written_at: int | None = _time()
     written_status: str | None = None
     write_due: int = _small()
+    first_read: int = _small()  # it could not be mapped in its connector's first read: adopted when it can
 
 
 class BatchRow(SQLModel, table=True):

@@ -214,6 +214,7 @@ def upgrade() -> None:
         sa.Column("written_at", sa.BigInteger(), nullable=True),
         sa.Column("written_status", sa.String(), nullable=True),
         sa.Column("write_due", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("first_read", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
         sa.ForeignKeyConstraint(
             ["connector_id"], ["connector.id"], name=op.f("fk_contact_connector_id_connector")
         ),
