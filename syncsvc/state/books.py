@@ -1,7 +1,7 @@
 """The ledger: every point that counts as credited, and on what proof.
 
 Rows are only ever added. Each row's digest covers the row and the digest before it, so that a row changed or
-removed by hand breaks the chain.
+removed by hand breaks the chain for whoever follows it.
 """
 
 from __future__ import annotations

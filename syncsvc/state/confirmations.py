@@ -48,7 +48,7 @@ class Confirmations:
         self._scope = scope
 
     def brands(self) -> list[str]:
-        """Return every brand that has members."""
+        """Return every brand that has come up, in that order."""
         mine = BRAND.c.organization_id == self._scope.organization_id
         with self._scope.database.reading() as connection:
             return list(connection.scalars(select(BRAND.c.brand_id).where(mine).order_by(BRAND.c.id)))

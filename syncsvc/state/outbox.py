@@ -54,7 +54,7 @@ _CLAIMED = (
 
 
 class Outbox:
-    """The transactions of delivering and settling."""
+    """The transactions of delivering."""
 
     def __init__(self, scope: Scope, *, welcome_flag: str) -> None:
         """Work within one organization; `welcome_flag` is how its wallet spells that field."""
@@ -62,7 +62,7 @@ class Outbox:
         self._welcome_flag = welcome_flag
 
     def brands_due(self) -> list[str]:
-        """Return the brands that have something to send, or something in doubt."""
+        """Return the brands that have something to send."""
         due = select(MEMBER.c.id).where(MEMBER.c.brand == BRAND.c.id, MEMBER.c.due == 1).exists()
         mine = BRAND.c.organization_id == self._scope.organization_id
         with self._scope.database.reading() as connection:

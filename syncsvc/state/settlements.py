@@ -1,6 +1,6 @@
 """Settles batches: what became of each row, under the id it was claimed by.
 
-Only here do points become credited.
+Only here does an award become credited; `membership` credits what was adopted or moved.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Settlements:
     ) -> None:
         """Record what became of a batch's rows, by position; rows not named stay as they are.
 
-        Points become credited only here, and only for rows that landed. Released rows keep points away from
+        An award becomes credited only here, and only for rows that landed. Released rows keep points away from
         their members for `quiet_for`, so that a row that lands late does not disturb the evidence.
         """
         with self._scope.database.writing() as connection:
