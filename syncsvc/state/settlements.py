@@ -82,7 +82,7 @@ class Settlements:
     ) -> None:
         """Record what became of a batch's rows, by position; rows not named stay as they are.
 
-        An award becomes credited only here, and only for rows that landed. Released rows keep points away from
+        An award becomes credited here, and only for rows that landed. Released rows keep points away from
         their members for `quiet_for`, so that a row that lands late does not disturb the evidence.
         """
         with self._scope.database.writing() as connection:
