@@ -144,7 +144,6 @@ class Cycle:
         settlements, wallet = self._store.settlements, self._organization.config.wallet
         rows = settle_abandoned(settlements, settle_after=wallet.settle_after, now=self._network.now())
         if rows:
-            self._tally.settled.abandoned = rows
             log.warning("batches_were_abandoned", rows=rows)
         if self._send and self._store.settlements.in_doubt():
             self._read_logs()

@@ -22,7 +22,6 @@ class Delivered:
 
     sent: Counter[str] = field(default_factory=Counter)
     landed: int = 0
-    refused: int = 0
     doubted: int = 0
     points_sent: int = 0
     points_landed: int = 0
@@ -151,7 +150,6 @@ def _rule(batch: Batch, reading: Reading) -> dict[int, Ruling]:
 def _count(batch: Batch, reading: Reading, rulings: dict[int, Ruling], delivered: Delivered) -> None:
     outcomes = Counter(ruling.outcome for ruling in rulings.values())
     delivered.landed += outcomes[Outcome.LANDED]
-    delivered.refused += outcomes[Outcome.REFUSED]
     delivered.doubted += outcomes[Outcome.DOUBT]
     if reading.verdict is Verdict.LANDED:
         delivered.points_landed += batch.points

@@ -28,7 +28,6 @@ class Pulled:
     read: int = 0
     changed: int = 0
     excluded: int = 0
-    refused: int = 0
     gone: int = 0
     fallen: int = 0
     cursor_lost: bool = False
@@ -39,7 +38,6 @@ class Pulled:
         self.read += len(intakes)
         self.changed += stored.changed
         self.excluded += sum(intake.state is ContactState.EXCLUDED for intake in intakes)
-        self.refused += stored.quarantined
         self.gone += stored.gone
         self.fallen += stored.fallen
         self.refusals += stored.refusals

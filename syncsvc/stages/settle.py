@@ -28,7 +28,6 @@ _MOVED = {Finding.IN_WINDOW, Finding.ELSEWHERE}
 class Settled:
     """What settling came to, in rows; `points` are those of the rows that landed."""
 
-    abandoned: int = 0
     landed: int = 0
     refuted: int = 0
     held: int = 0

@@ -41,7 +41,6 @@ class Stored:
 class Progress:
     """Where a connector stands. `sweep_cursor` is set while a sweep is under way."""
 
-    connector_id: int
     cursor: str | None
     sweep_cursor: str | None
     sweep: int
@@ -86,9 +85,7 @@ class IntakeStore:
         """Return where a connector stands."""
         with self._scope.database.reading() as connection:
             row = connection.execute(select(CONNECTOR).where(CONNECTOR.c.id == connector_id)).one()
-        return Progress(
-            row.id, row.cursor, row.sweep_cursor, row.sweep, row.swept_at, row.mapping, row.trouble
-        )
+        return Progress(row.cursor, row.sweep_cursor, row.sweep, row.swept_at, row.mapping, row.trouble)
 
     def known_contacts(self, connector_id: int) -> int:
         """Return how many live contacts are known of a connector."""

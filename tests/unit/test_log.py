@@ -67,13 +67,13 @@ def test_an_event_is_one_json_line_with_its_facts() -> None:
 def test_a_librarys_record_joins_in_the_same_shape() -> None:
     lines = Lines()
     with log.bound(organization="acme"):
-        logging.getLogger("some.library").warning("cannot reach %s", "https://x.test/a?b=c")
+        logging.getLogger("some.vendor").warning("cannot reach %s", "https://x.test/a?b=c")
     line = lines.one()
     line.pop("timestamp")
     assert line == {
         "level": "warning",
         "event": "cannot reach https://x.test/a?[redacted]",
-        "logger": "some.library",
+        "logger": "some.vendor",
         "organization": "acme",
     }
 
@@ -112,7 +112,7 @@ def test_bound_facts_are_redacted_like_others() -> None:
 def test_nothing_below_the_level_is_heard(level: str) -> None:
     levels = ["debug", "info", "warning", "error", "critical"]
     lines = Lines(level=level)
-    library = logging.getLogger("some.library")
+    library = logging.getLogger("some.vendor")
     for name in levels:
         getattr(log.logger(), name)("ours")
         getattr(library, name)("theirs")
