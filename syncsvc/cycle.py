@@ -17,8 +17,9 @@ from syncsvc.errors import OperatorError, StateError, StoppedError, TransientErr
 from syncsvc.model import Written
 from syncsvc.organization import OpenConnector, Organization
 from syncsvc.remote.retry import repeat
-from syncsvc.rules.brakes import Brake, Tripped, judge_delivery, judge_sweep
+from syncsvc.rules.brakes import Allowed, Tripped
 from syncsvc.rules.settling import Decision, Grade, Reading, Terms, Verdict
+from syncsvc.stages.brakes import Brakes
 from syncsvc.stages.confirm import read_log
 from syncsvc.stages.deliver import Delivery, deliver
 from syncsvc.stages.pull import Pulled, pull, sweep
@@ -70,9 +71,13 @@ class Cycle:
         self._full = full
         self._send = send
         self._plan = plan
-        self._tally = Tally()
-        self._released: list[str] = []
-        self.most_points = organization.config.brakes.max_points_per_member
+        self._brakes = Brakes(
+            organization.store.holds,
+            organization.config.brakes,
+            now=organization.network.now,
+            tell=self._tell_of_brake,
+        )
+        self._tally = Tally(held_by=self._brakes.held_by)
         self._requests = {name: it.network.requests for name, it in organization.connectors.items()}
 
     def run(self) -> CycleReport:
@@ -105,12 +110,13 @@ class Cycle:
             with self._stage("pull"), bound(connector=connector.name):
                 self._pull(connector)
         with self._stage("brakes"):
-            held = self._brakes()
+            self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
         if not self._send:
             return
+        departs = False
         with self._stage("plan"):
-            held |= self._departs_from_plan()
-        if not held:
+            departs = self._departs_from_plan()
+        if not departs:
             with self._stage("deliver"):
                 self._deliver()
         with self._stage("confirm"):
@@ -208,8 +214,7 @@ class Cycle:
         every = self._organization.config.schedule.sweep_every // timedelta(milliseconds=1)
         if to_ms(self._network.now()) - progress.swept_at >= every:
             return True
-        released = f"{Brake.GONE_SHARE}:{connector.name}"
-        return any(it.brake == released and it.released_by is not None for it in self._store.holds.open())
+        return self._brakes.sweep_released(connector.name)
 
     def _sweep(self, connector: OpenConnector, pulled: Pulled) -> None:
         complete = sweep(
@@ -228,74 +233,46 @@ class Cycle:
             return
         progress = self._store.intake.progress(connector.id)
         missing, known = self._store.intake.missing(connector.id, progress.sweep)
-        tripped = judge_sweep(
-            known=known, missing=missing, max_gone_share=self._organization.config.brakes.max_gone_share
-        )
-        scope = f":{connector.name}"
-        if tripped is None:
-            self._store.holds.lapse([f"{Brake.GONE_SHARE}{scope}"], now=self._network.now())
-        held = self._hold([] if tripped is None else [tripped], scope)
+        buries = self._brakes.judge_sweep(connector.name, known=known, missing=missing)
         pulled.gone += self._store.intake.finish_sweep(
             connector.id,
             sweep=progress.sweep,
             mapping=connector.mapping,
-            bury=not held,
+            bury=buries,
             now=self._network.now(),
         )
-        self._use_releases()
+        if buries:
+            self._brakes.sweep_done(connector.name)
 
-    def _brakes(self) -> bool:
-        """Judge what would be sent; returns whether the whole delivery is held."""
-        brakes, holds = self._organization.config.brakes, self._store.holds
-        totals = self._store.outbox.totals(brakes.max_points_per_member)
-        tripped = judge_delivery(
-            totals,
-            max_share=brakes.max_share,
-            max_points_per_cycle=brakes.max_points_per_cycle,
-            max_points_per_member=brakes.max_points_per_member,
-        )
-        over = {Brake.SHARE, Brake.POINTS_PER_CYCLE, Brake.POINTS_PER_MEMBER} - {it.brake for it in tripped}
-        holds.lapse(sorted(over), now=self._network.now())
-        single = [it for it in tripped if it.brake is Brake.POINTS_PER_MEMBER]
-        whole = self._hold([it for it in tripped if it not in single], "")
-        if single and not whole and not self._hold(single, ""):
-            self.most_points = single[0].amount
-        return whole
+    @property
+    def allowed(self) -> Allowed:
+        """What brakes let flow, once they were judged."""
+        return self._brakes.allowed
 
     def _departs_from_plan(self) -> bool:
         """Return whether what would be sent is not what was planned."""
         if self._plan is None:
             return False
-        digest = self._store.outbox.digest(most=self.most_points)
+        digest = self._store.outbox.digest(self.allowed)
         if digest == self._plan:
             return False
-        totals = self._store.outbox.totals(self.most_points)
+        totals = self._store.outbox.totals(self.allowed.most_points)
         self._tally.degraded.append(
             f"nothing was sent: what is due is no longer plan {self._plan} but {digest} "
             f"({totals.new} new and {totals.changed} changed members, {totals.points} points); plan again"
         )
         return True
 
-    def _hold(self, tripped: list[Tripped], scope: str) -> bool:
-        """Hold what trips a brake, and say so when it is news; returns whether anything is held."""
-        if not tripped:
-            return False
-        known = {hold.brake for hold in self._store.holds.open()}
-        held = self._store.holds.apply(tripped, scope=scope, now=self._network.now())
-        self._released += [f"{it.brake}{scope}" for it in tripped if it not in held]
-        for it in held:
-            name = f"{it.brake}{scope}"
-            self._tally.held_by.append(name)
-            if name not in known:
-                log.error("brake_tripped", brake=name, detail=it.detail, remedy="look, then release it")
-        return bool(held)
+    @staticmethod
+    def _tell_of_brake(name: str, tripped: Tripped) -> None:
+        log.error("brake_tripped", brake=name, detail=tripped.detail, remedy="look, then release it")
 
     def _deliver(self) -> None:
         outbox, wallet = self._store.outbox, self._organization.config.wallet
         if not outbox.brands_due():
             return
         lanes = [Lane.POINTS, Lane.PROFILE]
-        if outbox.has_due(Lane.POINTS, most=self.most_points):
+        if outbox.has_due(Lane.POINTS, self.allowed):
             with self._noting("log"):
                 lanes.remove(Lane.POINTS)  # without the log nothing could be proven; profiles need no proof
                 self._read_logs()
@@ -303,7 +280,7 @@ class Cycle:
         delivery = Delivery(
             cycle=self.id,
             batch_size=wallet.batch_size,
-            most_points=self.most_points,
+            allowed=self.allowed,
             lanes=lanes,
             settle_after=wallet.settle_after,
             now=self._network.now,
@@ -318,13 +295,7 @@ class Cycle:
             delivery,
             self._tally.delivered,
         )
-        self._use_releases()
-
-    def _use_releases(self) -> None:
-        """Let releases end with what they were given for, once that is done."""
-        if self._released:
-            self._store.holds.lapse(self._released, now=self._network.now())
-            self._released = []
+        self._brakes.delivery_done()
 
     def _tell_of_batch(self, batch: Batch, reading: Reading) -> None:
         facts = {
@@ -376,6 +347,7 @@ class Cycle:
             connector.connector,
             connector.id,
             fields=connector.needs.write,
+            allowed=self.allowed,
             write_backs=self._store.write_backs,
             now=self._network.now,
             stopping=self._stopping,

@@ -61,14 +61,14 @@ def _plan(
     with open_organization(config, database, types=types, network=network) as organization:
         cycle = Cycle(organization, progress=progress, send=False)
         report = cycle.run()
-        store, most = organization.store, cycle.most_points
+        store, allowed = organization.store, cycle.allowed
         return Plan(
             organization=config.name,
-            digest=store.outbox.digest(most=most),
+            digest=store.outbox.digest(allowed),
             read=report.read,
             excluded=report.excluded,
             gone=report.gone,
-            totals=store.outbox.totals(most),
+            totals=store.outbox.totals(allowed.most_points),
             refusals=tuple(store.reports.refusals(_MOST_REFUSALS)),
             brakes=tuple(
                 f"{hold.brake}: {hold.detail}" for hold in store.holds.open() if hold.released_by is None

@@ -5,6 +5,7 @@ A tripped brake is a suspicion, not an error: a broken job in the CRM looks like
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,6 +40,18 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a delivery may send while brakes hold the rest.
+
+    A member that is owed more than `most_points` gets none of them (its profile flows); without `known`,
+    only members that were never delivered before are sent.
+    """
+
+    most_points: int | None = None
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Tripped:
     """A limit that would be exceeded: by which amount, and said so that a person can decide.
 
@@ -50,9 +63,18 @@ class Tripped:
     detail: str
 
 
-def judge_delivery(
-    totals: Totals, *, max_share: float, max_points_per_cycle: int | None, max_points_per_member: int | None
-) -> list[Tripped]:
+def judge_members(totals: Totals, *, max_points_per_member: int | None) -> list[Tripped]:
+    """Return the brake that members trip who would be awarded too much at once, if any are."""
+    if max_points_per_member is None or not totals.over_member_limit:
+        return []
+    detail = (
+        f"{totals.over_member_limit} members would be awarded up to {totals.largest} points each "
+        f"(the limit is {max_points_per_member}); their profiles flow, their points are held"
+    )
+    return [Tripped(Brake.POINTS_PER_MEMBER, totals.largest, detail)]
+
+
+def judge_delivery(totals: Totals, *, max_share: float, max_points_per_cycle: int | None) -> list[Tripped]:
     """Return the brakes that a delivery of these totals trips; `max_share` is a fraction."""
     tripped = []
     if totals.known >= SMALLEST_KNOWN and totals.changed > max_share * totals.known:
@@ -61,7 +83,8 @@ def judge_delivery(
                 Brake.SHARE,
                 totals.changed,
                 f"{totals.changed} of {totals.known} known members would change "
-                f"({totals.changed / totals.known:.0%}, the limit is {max_share:.0%})",
+                f"({totals.changed / totals.known:.0%}, the limit is {max_share:.0%}); "
+                "new members flow, known ones are held",
             )
         )
     if max_points_per_cycle is not None and totals.points > max_points_per_cycle:
@@ -69,19 +92,22 @@ def judge_delivery(
             Tripped(
                 Brake.POINTS_PER_CYCLE,
                 totals.points,
-                f"{totals.points} points would be awarded (the limit is {max_points_per_cycle} a cycle)",
-            )
-        )
-    if max_points_per_member is not None and totals.over_member_limit:
-        tripped.append(
-            Tripped(
-                Brake.POINTS_PER_MEMBER,
-                totals.largest,
-                f"{totals.over_member_limit} members would be awarded up to {totals.largest} points each "
-                f"(the limit is {max_points_per_member})",
+                f"{totals.points} points would be awarded (the limit is {max_points_per_cycle} a cycle); "
+                "profiles flow, all points are held",
             )
         )
     return tripped
+
+
+def allowed_by(held: Collection[Brake], most_points: int | None) -> Allowed:
+    """Return what may flow while these brakes hold: never a part of what is under suspicion.
+
+    Which of too many points are wrong cannot be told, so none flow; profiles do. Where too many known members
+    change, new ones still come in.
+    """
+    return Allowed(
+        most_points=0 if Brake.POINTS_PER_CYCLE in held else most_points, known=Brake.SHARE not in held
+    )
 
 
 def judge_sweep(*, known: int, missing: int, max_gone_share: float) -> Tripped | None:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from syncsvc.errors import LostAnswerError, NotSentError, OperatorError, StoppedError, TransientError
 from syncsvc.remote.wallet import ImportAnswer, WalletClient
+from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.settling import Grade, Reading, Then, Verdict, opening, read_answer
 from syncsvc.state.confirmations import Confirmations
 from syncsvc.state.outbox import Batch, Outbox
@@ -30,14 +31,11 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What delivering needs to know, beside the wallet and the state.
-
-    Members who are owed more than `most_points` get no points: those are held.
-    """
+    """What delivering needs to know, beside the wallet and the state; `allowed` is what brakes let flow."""
 
     cycle: str
     batch_size: int
-    most_points: int | None
+    allowed: Allowed
     lanes: Sequence[Lane]
     settle_after: timedelta
     now: Callable[[], datetime]
@@ -72,7 +70,7 @@ def deliver(
                     lane,
                     limit=limit,
                     after=after,
-                    most=delivery.most_points,
+                    allowed=delivery.allowed,
                     cycle=delivery.cycle,
                     now=delivery.now(),
                     sent_at=sent_at,

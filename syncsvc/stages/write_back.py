@@ -9,6 +9,7 @@ from datetime import datetime
 from syncsvc.errors import StoppedError
 from syncsvc.model import WriteBack, WriteOutcome, Written
 from syncsvc.remote.connector import Connector
+from syncsvc.rules.brakes import Allowed
 from syncsvc.state.write_backs import DueWrite, WriteBacks
 
 _PAGE = 1000
@@ -20,20 +21,27 @@ def write_back(
     connector_id: int,
     *,
     fields: Mapping[str, str],
+    allowed: Allowed,
     write_backs: WriteBacks,
     now: Callable[[], datetime],
     stopping: Callable[[], bool],
 ) -> Counter[Written]:
     """Write every value that differs, and nothing else; returns the outcomes.
 
-    `fields` are the CRM fields by fact. Outcomes are stored as the CRM answers, so that what was written
-    before an error is known. Raises what the connector raises, and StoppedError between pages.
+    `fields` are the CRM fields by fact, `allowed` is what brakes let flow. Outcomes are stored as the CRM
+    answers, so that what was written before an error is known. Raises what the connector raises, and
+    StoppedError between pages.
     """
     outcomes: Counter[Written] = Counter()
     after = ""
     while True:
         due, after = write_backs.due(
-            connector_id, after=after, limit=_PAGE, time="last_updated" in fields, status="status" in fields
+            connector_id,
+            allowed,
+            after=after,
+            limit=_PAGE,
+            time="last_updated" in fields,
+            status="status" in fields,
         )
         write_backs.nothing_to_write(connector_id, [value.record_id for value in due if not value.differs])
         outcomes += _write(connector, connector_id, [v for v in due if v.differs], fields, write_backs, now)

@@ -12,7 +12,7 @@ import orjson
 from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, update
 
 from syncsvc.config import Points
-from syncsvc.rules.brakes import Totals
+from syncsvc.rules.brakes import Allowed, Totals
 from syncsvc.state.database import Record, to_ms
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import (
@@ -107,14 +107,19 @@ class Outbox:
             known = select(func.count()).select_from(MEMBER).where(mine, MEMBER.c.delivered.is_not(None))
             return Totals(connection.scalar(known) or 0, changed, new, int(points), int(largest), over)
 
-    def digest(self, *, most: int | None) -> str:
+    def digest(self, allowed: Allowed) -> str:
         """Return a digest of every row and every point that delivering now would send: 16 hex digits."""
         mine = and_(BRAND.c.id == MEMBER.c.brand, BRAND.c.organization_id == self._scope.organization_id)
         owed = self._owed_if_positive()
         listed = (
-            select(BRAND.c.brand_id, MEMBER.c.email_key, MEMBER.c.payload, self._capped(owed, most))
+            select(
+                BRAND.c.brand_id,
+                MEMBER.c.email_key,
+                MEMBER.c.payload,
+                self._capped(owed, allowed.most_points),
+            )
             .join(BRAND, mine)
-            .where(MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
+            .where(*self._sendable(allowed))
             .order_by(BRAND.c.brand_id, MEMBER.c.email_key)
         )
         digest = blake2b(digest_size=8)
@@ -123,9 +128,9 @@ class Outbox:
                 digest.update(orjson.dumps([brand_id, email_key, payload.decode(), points]))
         return digest.hexdigest()
 
-    def has_due(self, lane: Lane, *, most: int | None) -> bool:
+    def has_due(self, lane: Lane, allowed: Allowed) -> bool:
         """Return whether any member has a row to send in a lane."""
-        condition = and_(MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None), self._in_lane(lane, most))
+        condition = and_(*self._sendable(allowed), self._in_lane(lane, allowed.most_points))
         mine = and_(BRAND.c.id == MEMBER.c.brand, BRAND.c.organization_id == self._scope.organization_id)
         with self._scope.database.reading() as connection:
             return (
@@ -139,15 +144,13 @@ class Outbox:
         *,
         limit: int,
         after: int,
-        most: int | None,
+        allowed: Allowed,
         cycle: str,
         now: datetime,
         sent_at: datetime,
         settled_before: datetime,
     ) -> Batch | None:
         """Make the next batch of a brand durable and return it, or None where nothing is left.
-
-        Members who are owed more points than `most` get a row without points.
 
         Takes up to `limit` due members with ids above `after` that have no row unsettled. Points go only to
         members whose log entry is clearly older than `settled_before` (by the wallet's clock, as `sent_at`):
@@ -157,10 +160,9 @@ class Outbox:
             brand = self._scope.brand(connection, brand_id)
             conditions = [
                 MEMBER.c.brand == brand,
-                MEMBER.c.due == 1,
-                MEMBER.c.open_batch.is_(None),
+                *self._sendable(allowed),
                 MEMBER.c.id > after,
-                self._in_lane(lane, most),
+                self._in_lane(lane, allowed.most_points),
             ]
             if lane is Lane.POINTS:
                 fresh = to_ms(settled_before)
@@ -216,6 +218,11 @@ class Outbox:
 
     def _is(self, brand_id: str) -> ColumnElement[bool]:
         return and_(BRAND.c.organization_id == self._scope.organization_id, BRAND.c.brand_id == brand_id)
+
+    @staticmethod
+    def _sendable(allowed: Allowed) -> list[ColumnElement[bool]]:
+        conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
+        return conditions if allowed.known else [*conditions, MEMBER.c.delivered.is_(None)]
 
     @staticmethod
     def _capped(owed: Any, most: int | None) -> Any:

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, false, func, or_, select, update
 
 from syncsvc.config import FirstRun, OnEmailChange, Points
+from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.database import Database, among
@@ -77,13 +78,24 @@ class Scope:
             values["payload"] = case((keeps, MEMBER.c.payload), else_=None)
         connection.execute(update(MEMBER).where(among(MEMBER.c.id, member_ids)).values(values))
 
-    def mark_for_write_back(self, connection: Connection, member_ids: Collection[int]) -> None:
-        """Let the next write-back look at every contact of these members."""
-        if self.writing and member_ids:
+    def kept_back(self, allowed: Allowed) -> ColumnElement[bool]:
+        """Return the condition for members of which brakes keep something back, where they are due."""
+        own = MEMBER.c.brand.in_(select(BRAND.c.id).where(BRAND.c.organization_id == self.organization_id))
+        kept: list[ColumnElement[bool]] = [false() if allowed.known else MEMBER.c.delivered.is_not(None)]
+        if allowed.most_points is not None and self.rules.points is Points.ADD:
+            kept.append(self.owed() > allowed.most_points)
+        return and_(own, or_(*kept))
+
+    def mark_for_write_back(
+        self, connection: Connection, members: Collection[int] | Select[tuple[int]]
+    ) -> None:
+        """Let the next write-back look at every contact of these members, listed or selected."""
+        if self.writing and (isinstance(members, Select) or members):
+            chosen = CONTACT.c.member_id
             connection.execute(
                 update(CONTACT)
                 .where(
-                    among(CONTACT.c.member_id, member_ids),
+                    chosen.in_(members) if isinstance(members, Select) else among(chosen, members),
                     CONTACT.c.connector_id.in_(list(self.writing)),
                     CONTACT.c.state.in_([ContactState.ACTIVE, ContactState.QUARANTINED]),
                 )

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, String, and_, bindparam, case, delete, func, select, update
 
 from syncsvc.model import WriteOutcome, Written
+from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.database import Record, among, from_ms, to_ms
 from syncsvc.state.scope import Scope
@@ -44,11 +45,12 @@ class WriteBacks:
         self._scope = scope
 
     def due(
-        self, connector_id: int, *, after: str, limit: int, time: bool, status: bool
+        self, connector_id: int, allowed: Allowed, *, after: str, limit: int, time: bool, status: bool
     ) -> tuple[list[DueWrite], str]:
         """Return the next records that may differ, with what they should hold, and where to go on.
 
-        `time` and `status` say which facts this connector writes. The second value is "" at the end.
+        `time` and `status` say which facts this connector writes; what `allowed` keeps back is held. The
+        second value is "" at the end.
         """
         doubtful = and_(BATCH.c.id == MEMBER.c.open_batch, BATCH.c.outcome == Outcome.DOUBT)
         refused = (
@@ -70,6 +72,7 @@ class WriteBacks:
                 MEMBER.c.due,
                 MEMBER.c.delivered,
                 MEMBER.c.unsettled,
+                self._scope.kept_back(allowed).label("kept_back"),
                 BATCH.c.id.label("doubt"),
                 refused.label("reason"),
             )
@@ -95,6 +98,12 @@ class WriteBacks:
                 )
             )
         return values, rows[-1].record_id if len(rows) == limit else ""
+
+    def look_at_held(self, allowed: Allowed) -> None:
+        """Let the next write-back look at every contact of the members that `allowed` keeps back."""
+        with self._scope.database.writing() as connection:
+            kept = select(MEMBER.c.id).where(MEMBER.c.due == 1, self._scope.kept_back(allowed))
+            self._scope.mark_for_write_back(connection, kept)
 
     def nothing_to_write(self, connector_id: int, record_ids: Sequence[str]) -> None:
         """Remember that these records hold what they should."""
@@ -165,7 +174,7 @@ def _status(row: Record) -> str | None:
         return f"quarantined: {row.reason}"
     if row.doubt is not None:
         return "in doubt"
-    if row.unsettled:
+    if row.unsettled or (row.due and row.kept_back):
         return "held"
     if row.delivered is not None and not row.due:
         return "imported"

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncsvc.rules.brakes import SMALLEST_KNOWN, Brake, Totals, judge_delivery, judge_sweep
+from syncsvc.rules.brakes import (
+    SMALLEST_KNOWN,
+    Allowed,
+    Brake,
+    Totals,
+    Tripped,
+    allowed_by,
+    judge_delivery,
+    judge_members,
+    judge_sweep,
+)
 
 OFF: dict[str, Any] = {"max_share": 1.0, "max_points_per_cycle": None, "max_points_per_member": None}
 
@@ -18,7 +28,13 @@ def totals(**more: int) -> Totals:
 
 
 def tripped(subject: Totals, **limits: Any) -> list[tuple[Brake, int]]:
-    return [(it.brake, it.amount) for it in judge_delivery(subject, **(OFF | limits))]
+    return [(it.brake, it.amount) for it in judged(subject, **limits)]
+
+
+def judged(subject: Totals, **limits: Any) -> list[Tripped]:
+    chosen = OFF | limits
+    most = chosen.pop("max_points_per_member")
+    return [*judge_delivery(subject, **chosen), *judge_members(subject, max_points_per_member=most)]
 
 
 def test_a_delivery_within_every_limit_trips_nothing() -> None:
@@ -55,11 +71,24 @@ def test_members_over_their_limit_trip_with_the_largest_award() -> None:
 
 def test_every_brake_that_trips_is_told_at_once_and_says_its_numbers() -> None:
     wild = totals(changed=400, points=900, largest=800, over_member_limit=3)
-    found = judge_delivery(wild, max_share=0.3, max_points_per_cycle=10, max_points_per_member=20)
+    found = judged(wild, max_share=0.3, max_points_per_cycle=10, max_points_per_member=20)
     assert {it.brake for it in found} == {Brake.SHARE, Brake.POINTS_PER_CYCLE, Brake.POINTS_PER_MEMBER}
     told = " ".join(it.detail for it in found)
     for number in ("400 of 1000", "30%", "900 points", "10 a cycle", "3 members", "800", "20"):
         assert number in told
+
+
+@pytest.mark.parametrize(
+    ("held", "flows"),
+    [
+        (set(), Allowed(most_points=50, known=True)),
+        ({Brake.SHARE}, Allowed(most_points=50, known=False)),
+        ({Brake.POINTS_PER_CYCLE}, Allowed(most_points=0, known=True)),
+        ({Brake.SHARE, Brake.POINTS_PER_CYCLE}, Allowed(most_points=0, known=False)),
+    ],
+)
+def test_what_is_not_under_suspicion_flows(held: set[Brake], flows: Allowed) -> None:
+    assert allowed_by(held, 50) == flows
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""Brakes: what trips them is held, what is within the limits flows, and a release lets a hold go once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from syncsvc.config import BrakesConfig
+from syncsvc.rules.brakes import (
+    Allowed,
+    Brake,
+    Tripped,
+    allowed_by,
+    judge_delivery,
+    judge_members,
+    judge_sweep,
+)
+from syncsvc.state.holds import Holds
+from syncsvc.state.outbox import Outbox
+from syncsvc.state.write_backs import WriteBacks
+
+
+class Brakes:
+    """The brakes of one cycle; `held_by` names those that hold, `allowed` is what a delivery may send."""
+
+    def __init__(
+        self,
+        holds: Holds,
+        limits: BrakesConfig,
+        *,
+        now: Callable[[], datetime],
+        tell: Callable[[str, Tripped], None],
+    ) -> None:
+        """Judge by `limits`; `tell` is called with the name of a brake and its numbers when it is news."""
+        self._holds = holds
+        self._limits = limits
+        self._now = now
+        self._tell = tell
+        self._released: list[str] = []
+        self.held_by: list[str] = []
+        self.allowed = Allowed()
+
+    def judge_sweep(self, connector: str, *, known: int, missing: int) -> bool:
+        """Return whether contacts that a complete sweep did not find may be taken for gone."""
+        tripped = judge_sweep(known=known, missing=missing, max_gone_share=self._limits.max_gone_share)
+        return tripped is None or not self._hold([tripped], f":{connector}")
+
+    def sweep_released(self, connector: str) -> bool:
+        """Return whether a person let what a sweep of this connector did not find be gone."""
+        name = f"{Brake.GONE_SHARE}:{connector}"
+        return any(it.brake == name and it.released_by is not None for it in self._holds.open())
+
+    def sweep_done(self, connector: str) -> None:
+        """Let a release end with the sweep that it was given for."""
+        self._holds.lapse([f"{Brake.GONE_SHARE}:{connector}"], now=self._now())
+
+    def judge_delivery(self, outbox: Outbox, write_backs: WriteBacks) -> None:
+        """Judge everything that would be sent; `allowed` is then what may flow."""
+        limits, held = self._limits, len(self.held_by)
+        most = limits.max_points_per_member
+        known = {it.brake for it in self._holds.open()}
+        totals = outbox.totals(most)
+        tripped = judge_members(totals, max_points_per_member=most)
+        if tripped and not self._hold(tripped):
+            most = tripped[0].amount  # released: what was looked at flows, more does not
+            totals = outbox.totals(most)
+        whole = judge_delivery(
+            totals, max_share=limits.max_share, max_points_per_cycle=limits.max_points_per_cycle
+        )
+        over = {Brake.SHARE, Brake.POINTS_PER_CYCLE, Brake.POINTS_PER_MEMBER}
+        over -= {it.brake for it in (*tripped, *whole)}
+        self._holds.lapse(sorted(over), now=self._now())
+        self.allowed = allowed_by(self._hold(whole), most)
+        if set(self.held_by[held:]) - known:
+            write_backs.look_at_held(self.allowed)
+        if len(self.held_by) > held:
+            self._released = []  # the rest of what was released is still to come
+
+    def delivery_done(self) -> None:
+        """Let releases end with the delivery that they were given for."""
+        if self._released:
+            self._holds.lapse(self._released, now=self._now())
+
+    def _hold(self, tripped: Sequence[Tripped], scope: str = "") -> set[Brake]:
+        """Hold what is not released, and tell it when it is news; returns the brakes that hold."""
+        if not tripped:
+            return set()
+        known = {hold.brake for hold in self._holds.open()}
+        held = self._holds.apply(tripped, scope=scope, now=self._now())
+        if not scope:
+            self._released += [it.brake for it in tripped if it not in held]
+        for it in held:
+            name = f"{it.brake}{scope}"
+            self.held_by.append(name)
+            if name not in known:
+                self._tell(name, it)
+        return {it.brake for it in held}
