@@ -295,7 +295,7 @@ class Cycle:
             delivery,
             self._tally.delivered,
         )
-        self._brakes.delivery_done()
+        self._brakes.delivery_done(outbox)
 
     def _tell_of_batch(self, batch: Batch, reading: Reading) -> None:
         facts = {

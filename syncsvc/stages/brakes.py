@@ -19,6 +19,8 @@ from syncsvc.state.holds import Holds
 from syncsvc.state.outbox import Outbox
 from syncsvc.state.write_backs import WriteBacks
 
+_OF_DELIVERIES = {Brake.SHARE, Brake.POINTS_PER_CYCLE, Brake.POINTS_PER_MEMBER}
+
 
 class Brakes:
     """The brakes of one cycle; `held_by` names those that hold, `allowed` is what a delivery may send."""
@@ -56,19 +58,13 @@ class Brakes:
 
     def judge_delivery(self, outbox: Outbox, write_backs: WriteBacks) -> None:
         """Judge everything that would be sent; `allowed` is then what may flow."""
-        limits, held = self._limits, len(self.held_by)
-        most = limits.max_points_per_member
-        known = {it.brake for it in self._holds.open()}
-        totals = outbox.totals(most)
-        tripped = judge_members(totals, max_points_per_member=most)
-        if tripped and not self._hold(tripped):
-            most = tripped[0].amount  # released: what was looked at flows, more does not
-            totals = outbox.totals(most)
-        whole = judge_delivery(
-            totals, max_share=limits.max_share, max_points_per_cycle=limits.max_points_per_cycle
-        )
-        over = {Brake.SHARE, Brake.POINTS_PER_CYCLE, Brake.POINTS_PER_MEMBER}
-        over -= {it.brake for it in (*tripped, *whole)}
+        held, known = len(self.held_by), {it.brake for it in self._holds.open()}
+        most = self._limits.max_points_per_member
+        single, whole = self._trips(outbox, most)
+        if single and not self._hold(single):
+            most = single[0].amount  # released: what was looked at flows, more does not
+            _, whole = self._trips(outbox, most)
+        over = _OF_DELIVERIES - {it.brake for it in (*single, *whole)}
         self._holds.lapse(sorted(over), now=self._now())
         self.allowed = allowed_by(self._hold(whole), most)
         if set(self.held_by[held:]) - known:
@@ -76,10 +72,21 @@ class Brakes:
         if len(self.held_by) > held:
             self._released = []  # the rest of what was released is still to come
 
-    def delivery_done(self) -> None:
-        """Let releases end with the delivery that they were given for."""
+    def delivery_done(self, outbox: Outbox) -> None:
+        """Let releases end with the delivery they were given for, unless most of it has to wait a little."""
         if self._released:
-            self._holds.lapse(self._released, now=self._now())
+            single, whole = self._trips(outbox, self._limits.max_points_per_member)
+            waiting = {it.brake for it in (*single, *whole)}
+            self._holds.lapse([it for it in self._released if it not in waiting], now=self._now())
+
+    def _trips(self, outbox: Outbox, most: int | None) -> tuple[list[Tripped], list[Tripped]]:
+        """Return the brakes tripped by single members, and by the whole, awards above `most` left out."""
+        totals, limits = outbox.totals(most), self._limits
+        single = judge_members(totals, max_points_per_member=limits.max_points_per_member)
+        whole = judge_delivery(
+            totals, max_share=limits.max_share, max_points_per_cycle=limits.max_points_per_cycle
+        )
+        return single, whole
 
     def _hold(self, tripped: Sequence[Tripped], scope: str = "") -> set[Brake]:
         """Hold what is not released, and tell it when it is news; returns the brakes that hold."""

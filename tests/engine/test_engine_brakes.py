@@ -115,6 +115,18 @@ def test_a_release_of_one_brake_lasts_until_the_other_lets_the_rest_flow(open_la
     assert lab.store.holds.open() == []
 
 
+def test_a_release_lasts_until_points_that_wait_for_a_fresh_entry_have_flown(open_lab: Open) -> None:
+    lab = open_lab(brakes={"max_points_per_cycle": 100})
+    lab.crm.put("a", points=101)
+    lab.cycle()
+    lab.release()
+    lab.cycle(after=1)  # its profile was imported a second ago
+    assert lab.wallet.ledger == []
+    lab.cycle()
+    assert lab.wallet.total_awarded() == 101
+    assert lab.store.holds.open() == []
+
+
 def test_points_of_a_released_member_count_for_the_cycle(open_lab: Open) -> None:
     lab = open_lab(brakes={"max_points_per_member": 50, "max_points_per_cycle": 100})
     lab.crm.put("a", points=101)
