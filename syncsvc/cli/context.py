@@ -1,0 +1,83 @@
+"""What commands share: the configuration, the state beside a running service, and who runs them."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import click
+
+from syncsvc.config import ServiceConfig
+from syncsvc.configfile import Installation, load
+from syncsvc.organization import ConnectorTypes
+from syncsvc.plugins import InstalledSettings, InstalledTypes
+from syncsvc.settings import Settings, secrets_of
+from syncsvc.state.database import Database
+from syncsvc.state.store import Store, open_store
+from syncsvc.watch import log
+
+as_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON for programs instead of tables."
+)
+
+
+class Context:
+    """What commands share: the configuration, read when a command asks for it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    @cached_property
+    def types(self) -> ConnectorTypes:
+        """The installed connector types by name."""
+        return InstalledTypes()
+
+    @property
+    def settings(self) -> Mapping[str, type[Settings]]:
+        """The settings that each connector type takes, by its name."""
+        return InstalledSettings(self.types)
+
+    def installation(self, *, read_secrets: bool = True, shows_result: bool = True) -> Installation:
+        """Return what is configured, with logging set up for it and its secrets kept out of every line.
+
+        At a terminal, a command that `shows_result` leaves the log to warnings, unless asked for more.
+        """
+        if self._path is None:
+            raise click.UsageError("name the configuration: -c FILE, -c DIRECTORY, or SYNCSVC_CONFIG")
+        installation = load(self._path, self.settings, read_secrets=read_secrets)
+        _log(installation.service, quietly=shows_result and sys.stderr.isatty())
+        for organization in installation.organizations if read_secrets else ():
+            for secret in secrets_of(organization):
+                log.redact_secret(secret.read())
+        return installation
+
+
+def _log(service: ServiceConfig, *, quietly: bool) -> None:
+    level = "warning" if quietly and service.log_level == "info" else service.log_level
+    log.configure(format=service.log_format, level=level)
+
+
+class Stores:
+    """The state of every organization by name, opened beside a service that may be running."""
+
+    def __init__(self, context: Context) -> None:
+        self._installation = context.installation(read_secrets=False)
+        self._database = Database.open_beside(self._installation.service.state)
+
+    def __enter__(self) -> dict[str, Store]:
+        return {it.name: open_store(self._database, it) for it in self._installation.organizations}
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+
+def user() -> str:
+    """Return who runs this command, as the machine knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has a number only
+        return f"uid {os.getuid()}"

@@ -1,0 +1,69 @@
+"""The commands that run cycles, or would: `plan`, `once`, `sweep`, `run`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import click
+
+from syncsvc.cli.context import Context, as_json_option
+from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN, exit_code
+from syncsvc.daemon import Daemon, run_once, stop_on_signals
+from syncsvc.plan import plan_installation
+from syncsvc.views import cycles as views
+from syncsvc.views.progress import bars
+
+
+@click.command()
+@as_json_option
+@click.pass_obj
+def plan(context: Context, *, as_json: bool) -> None:
+    """Show what a cycle would send: reads everything, sends nothing, moves no cursor."""
+    installation = context.installation()
+    with bars() as progress:
+        plans = plan_installation(installation, types=context.types, progress=progress)
+    views.show_plans(plans, as_json=as_json)
+    if any(it.passing for it in plans):
+        sys.exit(TRY_AGAIN)
+    sys.exit(ATTENTION if any(it.errors or it.brakes or it.refusals for it in plans) else OK)
+
+
+@click.command()
+@click.option("--plan", "digest", help="Deliver the plan with this digest, and nothing else.")
+@as_json_option
+@click.pass_obj
+def once(context: Context, *, digest: str | None, as_json: bool) -> None:
+    """Run one cycle of every organization."""
+    _once(context, full=False, digest=digest, as_json=as_json)
+
+
+@click.command()
+@as_json_option
+@click.pass_obj
+def sweep(context: Context, *, as_json: bool) -> None:
+    """Run one cycle that reads every contact again, and finds what has vanished."""
+    _once(context, full=True, digest=None, as_json=as_json)
+
+
+def _once(context: Context, *, full: bool, digest: str | None, as_json: bool) -> None:
+    installation = context.installation()
+    if digest is not None and len(installation.organizations) > 1:
+        raise click.UsageError("--plan goes with one organization's file: name it with -c")
+    stop = threading.Event()
+    stop_on_signals(stop)
+    with bars() as progress:
+        reports = run_once(
+            installation, types=context.types, progress=progress, stop=stop, full=full, plan=digest
+        )
+    views.show_reports(reports, as_json=as_json)
+    sys.exit(exit_code(reports))
+
+
+@click.command()
+@click.pass_obj
+def run(context: Context) -> None:
+    """Run as a service: cycles on schedule, health and metrics, until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    stop_on_signals(stop)  # before anything else: the first process of a container ignores them until then
+    Daemon(context.installation(shows_result=False), types=context.types, stop=stop).run()

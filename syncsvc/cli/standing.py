@@ -1,0 +1,54 @@
+"""The commands that tell how things stand: `check`, `status`, `explain`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+import click
+
+from syncsvc.check import check_installation
+from syncsvc.cli.context import Context, Stores, as_json_option
+from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN
+from syncsvc.views import standing as views
+
+
+@click.command()
+@click.option("--offline", is_flag=True, help="Look at the files only: no secret is read, nothing is asked.")
+@as_json_option
+@click.pass_obj
+def check(context: Context, *, offline: bool, as_json: bool) -> None:
+    """Verify configuration, credentials and every mapped and written field; names each fix."""
+    installation = context.installation(read_secrets=not offline)
+    found = check_installation(installation, types=context.types, offline=offline)
+    views.show_problems({name: it.all for name, it in found.items()}, as_json=as_json)
+    if any(it.problems for it in found.values()):
+        sys.exit(ATTENTION)
+    sys.exit(TRY_AGAIN if any(it.passing for it in found.values()) else OK)
+
+
+@click.command()
+@as_json_option
+@click.pass_obj
+def status(context: Context, *, as_json: bool) -> None:
+    """Show where every connector stands, and what is in doubt, held or quarantined."""
+    with Stores(context) as stores:
+        found = {name: views.Standing.of(store) for name, store in stores.items()}
+    views.show_status(found, as_json=as_json, now=datetime.now(UTC))
+    sys.exit(ATTENTION if any(standing.needs_attention for standing in found.values()) else OK)
+
+
+@click.command()
+@click.argument("email")
+@as_json_option
+@click.pass_obj
+def explain(context: Context, email: str, *, as_json: bool) -> None:
+    """Tell the life of one member.
+
+    What the CRM said, what was sent, what proved it, and what was written back.
+    """
+    key = email.strip().casefold()
+    with Stores(context) as stores:
+        lives = [(name, life) for name, store in stores.items() for life in store.reports.lives(key)]
+    views.show_lives(lives, as_json=as_json)
+    sys.exit(OK if lives else ATTENTION)

@@ -1,0 +1,59 @@
+"""What every view writes on: tables and lines for people, JSON for programs, and how times are told."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+SHOWN = 20
+_WIDE = 180
+
+
+class Paper:
+    """Standard output: tables as wide as they need where nobody watches, and lines that are never broken."""
+
+    def __init__(self) -> None:
+        wide = None if sys.stdout.isatty() else _WIDE
+        self._console = Console(highlight=False, width=wide)
+
+    def line(self, text: str, style: str | None = None) -> None:
+        """Write one line of markup."""
+        self._console.print(text, style=style, soft_wrap=True)
+
+    def table(self, table: Table) -> None:
+        """Write a table."""
+        self._console.print(table)
+
+
+def empty_table(*columns: str, title: str | None = None, left: int = 1) -> Table:
+    """Return an empty table; the first `left` columns hold words, the others numbers."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < left else "right", overflow="fold")
+    return table
+
+
+def print_json(value: Any) -> None:
+    """Write a value as indented JSON."""
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
+
+
+def stamp(at: datetime | None) -> str:
+    """Return a time to the second, in UTC."""
+    return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"
+
+
+def ago(at: datetime | None, now: datetime) -> str:
+    """Return how long ago a time was, in its largest unit."""
+    if at is None:
+        return "never"
+    passed = max(timedelta(), now - at)
+    for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
+        if passed.total_seconds() >= seconds:
+            return f"{passed.total_seconds() / seconds:.0f}{unit} ago"
+    return f"{passed.total_seconds():.0f}s ago"
