@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from memorycrm import MemoryCrm
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
@@ -24,6 +23,7 @@ from syncsvc.sandbox.clock import ManualClock
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.wallet import WalletKnobs, WalletSimulator
 from syncsvc.state.database import Database
+from syncsvc.testing.memory import MemoryCrm
 from syncsvc.watch.report import CycleReport
 
 NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from enginelab import IMPORT, LOG, Lab
-from memorycrm import MemoryCrm
 
+from syncsvc.testing.memory import MemoryCrm
 from syncsvc.watch.report import Outcome
 
 
