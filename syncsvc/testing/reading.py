@@ -9,6 +9,9 @@ from syncsvc.model import Contact, Page
 from syncsvc.remote.connector import Connector
 from syncsvc.testing.maker import Maker
 
+_RESTS = 6
+"""Polls without news after which a cursor is at rest: half as long again as a change may be late."""
+
 
 @dataclass(frozen=True)
 class Read:
@@ -73,10 +76,12 @@ def swept(maker: Maker) -> str:
 
 def calm(maker: Maker, cursor: str) -> str:
     """Return the cursor of an account in which nothing has changed for long."""
-    for _ in range(40):
+    rests = 0
+    for _ in range(60):
         maker.wait(maker.lag / 4)
         following = read(maker, cursor).cursor
-        if following == cursor:
+        rests = rests + 1 if following == cursor else 0
+        if rests == _RESTS:
             return cursor
         cursor = following
     raise AssertionError("the cursor never comes to rest though nothing changes")

@@ -16,6 +16,7 @@ from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.testing.maker import Feature, Maker, needing
 from syncsvc.testing.reading import calm, read, swept
 from syncsvc.testing.writing import write, written
+from syncsvc.watch.log import QUIET
 
 MOST_REQUESTS = 40
 """A bound on the requests of one call that fails for ever: it must end, and not after hundreds."""
@@ -169,9 +170,14 @@ class WireTests:
             said = repr(work(crm, connector, cursor, made))
         except SyncError as error:
             said = "".join(f"{one} {one!r}" for one in _chain(error))
+        said += " ".join(record.getMessage() for record in caplog.records if _is_heard(record))
         for word in ("zebra", *crm.secrets):
             assert word not in said
-            assert word not in caplog.text
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    """Return whether the service lets a record through when its level is debug."""
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in QUIET
 
 
 def _chain(error: BaseException) -> list[BaseException]:
