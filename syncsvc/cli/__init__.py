@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from syncsvc.cli import cycles, decisions, extras, standing
+from syncsvc.cli import cycles, decisions, extras, ledger, standing
 from syncsvc.cli.context import Context
 from syncsvc.cli.exits import Commands
 
@@ -41,6 +41,7 @@ for _command in (
     cycles.sweep,
     cycles.run,
     decisions.release,
+    ledger.books,
     extras.schema,
     extras.demo,
 ):

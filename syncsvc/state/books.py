@@ -18,7 +18,8 @@ from syncsvc.rules.settling import Grade
 from syncsvc.state.database import to_ms
 from syncsvc.state.tables import LEDGER, Entry
 
-_FIRST = bytes(16)
+FIRST = bytes(16)
+"""What the first row of a ledger follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Credit:
 def append(connection: Connection, organization_id: int, entries: Sequence[Credit], *, now: datetime) -> None:
     """Add rows to an organization's ledger, in order, inside the caller's transaction."""
     last = select(LEDGER.c.digest).where(LEDGER.c.organization_id == organization_id)
-    digest = connection.scalar(last.order_by(LEDGER.c.id.desc()).limit(1)) or _FIRST
+    digest = connection.scalar(last.order_by(LEDGER.c.id.desc()).limit(1)) or FIRST
     at = to_ms(now)
     rows = []
     for credit in entries:

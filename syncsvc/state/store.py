@@ -6,7 +6,9 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ confirmations  what the import log says
 ├─ write_backs    what the CRM should hold
 ├─ holds          what brakes keep back
-└─ reports        what an operator asks
+├─ reports        what an operator asks
+├─ accounts       what the books say
+└─ audit          whether the books balance
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from sqlalchemy import Connection, or_, select, update
 from syncsvc.config import OnGone, OrganizationConfig
 from syncsvc.errors import ConfigurationError
 from syncsvc.rules.fingerprint import Fingerprinter
+from syncsvc.state.accounts import Accounts
+from syncsvc.state.audit import Audit
 from syncsvc.state.confirmations import Confirmations
 from syncsvc.state.database import Database
 from syncsvc.state.holds import Holds
@@ -47,6 +51,8 @@ class Store:
     write_backs: WriteBacks
     holds: Holds
     reports: Reports
+    accounts: Accounts
+    audit: Audit
 
 
 def open_store(database: Database, organization: OrganizationConfig) -> Store:
@@ -89,6 +95,8 @@ def _assemble(
         WriteBacks(scope),
         Holds(scope),
         Reports(scope),
+        Accounts(scope),
+        Audit(scope),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,6 +42,20 @@ def empty_table(*columns: str, title: str | None = None, left: int = 1) -> Table
 def print_json(value: Any) -> None:
     """Write a value as indented JSON."""
     sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
+
+
+def stream_json(lists: Mapping[str, Iterable[Any]]) -> None:
+    """Write lists by name as one JSON object, an element a line, without ever holding a list whole."""
+    opening = "{"
+    for name, elements in lists.items():
+        sys.stdout.write(f"{opening}\n{orjson.dumps(name).decode()}: [")
+        comma = ""
+        for element in elements:
+            sys.stdout.write(f"{comma}\n{orjson.dumps(element, default=str).decode()}")
+            comma = ","
+        sys.stdout.write("]")
+        opening = ","
+    sys.stdout.write("}\n" if lists else "{}\n")
 
 
 def stamp(at: datetime | None) -> str:

@@ -34,7 +34,9 @@ def open_lab(tmp_path: Path, socket: tuple[Socket, str]) -> Iterator[OpenLab]:
 
     yield open_one
     for lab in opened:
+        differences = lab.differences()
         lab.close()
+        assert differences == []
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from syncsvc.remote.transport import Network
 from syncsvc.sandbox.clock import ManualClock
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.wallet import WalletKnobs, WalletSimulator
+from syncsvc.state.audit import Difference
 from syncsvc.state.database import Database
 from syncsvc.testing.memory import MemoryCrm
 from syncsvc.watch.report import CycleReport
@@ -249,6 +250,10 @@ class Lab:
         for it in held:
             assert self.store.holds.release(it.id, by="ann", now=self.clock.now())
         return [it.brake for it in held]
+
+    def differences(self) -> list[Difference]:
+        """Return where the books of this organization do not balance."""
+        return list(self.store.audit.differences())
 
     def balanced(self) -> None:
         """Assert that the state's books are the wallet's own ledger, nothing being unsettled."""

@@ -291,6 +291,9 @@ def test_json_is_all_that_stands_on_standard_output(world: World, config: Path) 
         ["sweep"],
         ["status"],
         ["release"],
+        ["books"],
+        ["books", "--by", "member"],
+        ["books", "--verify"],
         ["explain", person.email],
     ):
         answer = command("-c", config, *arguments, "--json")
