@@ -72,7 +72,7 @@ class Tally:
             stages=self.stages,
             read=read,
             changed=changed,
-            echoes=max(0, read - changed),
+            echoes=sum(it.echoes for it in pulled),
             excluded=sum(it.excluded for it in pulled),
             quarantined=waiting.quarantined,
             gone=sum(it.gone for it in pulled),

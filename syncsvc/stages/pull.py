@@ -23,10 +23,14 @@ _TOGETHER = 1000
 
 @dataclass(slots=True)
 class Pulled:
-    """What reading a connector came to; `fallen` are members whose points in the CRM went down."""
+    """What reading a connector came to; `fallen` are members whose points in the CRM went down.
+
+    `echoes` are records that came home with nothing new but what was written back to them.
+    """
 
     read: int = 0
     changed: int = 0
+    echoes: int = 0
     excluded: int = 0
     gone: int = 0
     fallen: int = 0
@@ -37,6 +41,7 @@ class Pulled:
         """Count a page."""
         self.read += len(intakes)
         self.changed += stored.changed
+        self.echoes += stored.echoes
         self.excluded += sum(intake.state is ContactState.EXCLUDED for intake in intakes)
         self.gone += stored.gone
         self.fallen += stored.fallen

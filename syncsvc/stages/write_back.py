@@ -38,6 +38,7 @@ def write_back(
         due, after = write_backs.due(
             connector_id,
             allowed,
+            now=now(),
             after=after,
             limit=_PAGE,
             time="last_updated" in fields,

@@ -7,7 +7,7 @@ be*; nothing here decides what is sent.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from syncsvc.state.bulk import insert_rows, update_rows
 from syncsvc.state.database import among, to_ms
 from syncsvc.state.membership import EMAIL_CHANGE, Membership
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import CONNECTOR, CONTACT, MEMBER, QUARANTINE
+from syncsvc.state.tables import CONNECTOR, CONTACT, MEMBER, QUARANTINE, WRITE_RETRY, WriteDue
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,11 @@ class Stored:
     """What storing a page changed.
 
     `fallen` are members whose points in the CRM went down, `refusals` the record ids that went to quarantine,
-    each with the field concerned.
+    each with the field concerned. `echoes` are records whose only news is what was written back to them.
     """
 
     changed: int = 0
+    echoes: int = 0
     quarantined: int = 0
     gone: int = 0
     fallen: int = 0
@@ -64,6 +65,7 @@ class Known(NamedTuple):
     points: int | None
     written_at: int | None
     written_status: str | None
+    write_due: int
     first_read: int
 
 
@@ -122,7 +124,11 @@ class IntakeStore:
             for old, survivor in merged.items()
             if old in before and before[old].state != ContactState.GONE
         }
-        if not changed and not absorbed and not sweeping and cursor == stands.cursor:
+        news = {row.record_id for row in changed}
+        echoes = [
+            it for it in by_id if it not in news and it in before and before[it].write_due == WriteDue.ECHO
+        ]
+        if not changed and not absorbed and not sweeping and not echoes and cursor == stands.cursor:
             return Stored()
         seen = sweep if sweep is not None else stands.sweep
         with self._scope.database.writing() as connection:
@@ -131,11 +137,14 @@ class IntakeStore:
                 # What a poll brings while a sweep is cut lives too: the sweep may be past its place.
                 mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, list(by_id)))
                 connection.execute(update(CONTACT).where(mine).values(seen=seen))
+            if echoes:
+                mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, echoes))
+                connection.execute(update(CONTACT).where(mine).values(write_due=WriteDue.NO))
             moved: dict[str, Any] = {"moved_at": to_ms(now)}
             moved |= {"sweep_cursor": cursor, "sweep": sweep} if sweeping else {"cursor": cursor}
             moved |= {} if mapping is None else {"mapping": mapping}
             connection.execute(update(CONNECTOR).where(CONNECTOR.c.id == connector_id).values(moved))
-        return stored
+        return replace(stored, echoes=len(echoes))
 
     def missing(self, connector_id: int, sweep: int) -> tuple[int, int]:
         """Return how many live contacts a complete sweep did not find, and how many were known."""
@@ -309,6 +318,8 @@ class IntakeStore:
         ids = [*buried, *(row.record_id for row in changed if row.record_id in before)]
         if not ids:
             return
+        retried = and_(WRITE_RETRY.c.connector_id == connector_id, among(WRITE_RETRY.c.record_id, ids))
+        connection.execute(delete(WRITE_RETRY).where(retried))  # it is another record now: try at once
         same = {row.record_id: row for row in changed if _same_profile(before.get(row.record_id), row)}
         listed = select(QUARANTINE.c.record_id, QUARANTINE.c.field).where(
             mine, QUARANTINE.c.side == "wallet", among(QUARANTINE.c.record_id, ids)

@@ -61,6 +61,14 @@ class Entry(IntEnum):
     SKIPPED = 4  # an unsettled award that policy or a person closed without sending it again
 
 
+class WriteDue(IntEnum):
+    """Whether a CRM record is to be looked at by the write-back."""
+
+    NO = 0
+    YES = 1
+    ECHO = 2  # it was written, and has not come home as a change yet
+
+
 def _time(*, nullable: bool = True) -> Any:
     return Field(default=None, sa_column=Column(BigInteger, nullable=nullable))
 
@@ -111,6 +119,9 @@ class ConnectorRow(SQLModel, table=True):
     swept_at: int | None = _time()
     mapping: str | None = None
     trouble: str | None = None
+    calls_allowed: int | None = _time()  # in a day, as the CRM told at `calls_told_at`
+    calls_left: int | None = _time()
+    calls_told_at: int | None = _time()
 
 
 class BrandRow(SQLModel, table=True):
@@ -266,6 +277,17 @@ class QuarantineRow(SQLModel, table=True):
     since: int = _time(nullable=False)
 
 
+class WriteRetryRow(SQLModel, table=True):
+    """A record that could not be written back: how often it was tried, and when it is tried again."""
+
+    __tablename__ = "write_retry"
+    connector_id: int = Field(primary_key=True, foreign_key="connector.id")
+    record_id: str = Field(primary_key=True)
+    tries: int = _small()
+    next_at: int = _time(nullable=False)
+    log_at: int | None = _time()  # of the member when it was tried: a later one is worth a try at once
+
+
 class HoldRow(SQLModel, table=True):
     """What a brake keeps back until a person lets it go."""
 
@@ -310,5 +332,6 @@ BATCH = table(BatchRow)
 BATCH_ROW = table(BatchMemberRow)
 LEDGER = table(LedgerRow)
 QUARANTINE = table(QuarantineRow)
+WRITE_RETRY = table(WriteRetryRow)
 HOLD = table(HoldRow)
 CYCLE = table(CycleRow)

@@ -4,18 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, String, and_, bindparam, case, delete, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    SmallInteger,
+    String,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from syncsvc.model import WriteOutcome, Written
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.database import Record, among, from_ms, to_ms
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import BATCH, CONTACT, MEMBER, QUARANTINE, Outcome
+from syncsvc.state.tables import BATCH, CONTACT, MEMBER, QUARANTINE, WRITE_RETRY, Outcome, WriteDue
+
+MANY_TRIES = 8
+"""Failures after which passing trouble of one record is shown to a person: about two hours."""
 
 _SECOND = 1000
+_MOST_COUNTED = 1000
+# How long a record that failed rests, at first and at most. What the CRM refuses a person has to mend, there
+# or in its rules, of which nothing tells us.
+_PASSING = timedelta(minutes=1), timedelta(hours=1)
+_REFUSED = timedelta(hours=1), timedelta(days=1)
 
 
 def to_second(ms: int) -> int:
@@ -25,11 +46,16 @@ def to_second(ms: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DueWrite:
-    """What one CRM record should hold; None where that fact needs no writing."""
+    """What one CRM record should hold; None where that fact needs no writing.
+
+    `tries` is how often writing it has failed already, `log_at` (milliseconds) the time in the import log.
+    """
 
     record_id: str
     last_updated: datetime | None
     status: str | None
+    tries: int = 0
+    log_at: int | None = None
 
     @property
     def differs(self) -> bool:
@@ -45,14 +71,27 @@ class WriteBacks:
         self._scope = scope
 
     def due(
-        self, connector_id: int, allowed: Allowed, *, after: str, limit: int, time: bool, status: bool
+        self,
+        connector_id: int,
+        allowed: Allowed,
+        *,
+        now: datetime,
+        after: str,
+        limit: int,
+        time: bool,
+        status: bool,
     ) -> tuple[list[DueWrite], str]:
         """Return the next records that may differ, with what they should hold, and where to go on.
 
-        `time` and `status` say which facts this connector writes; what `allowed` keeps back is held. The
-        second value is "" at the end.
+        `time` and `status` say which facts this connector writes; what `allowed` keeps back is held. A record
+        that failed is left out until its next try, or until the log has moved. The second value is "" at the
+        end.
         """
         doubtful = and_(BATCH.c.id == MEMBER.c.open_batch, BATCH.c.outcome == Outcome.DOUBT)
+        failed = and_(
+            WRITE_RETRY.c.connector_id == CONTACT.c.connector_id,
+            WRITE_RETRY.c.record_id == CONTACT.c.record_id,
+        )
         refused = (
             select(func.min(QUARANTINE.c.reason))
             .where(
@@ -75,11 +114,20 @@ class WriteBacks:
                 self._scope.kept_back(allowed).label("kept_back"),
                 BATCH.c.id.label("doubt"),
                 refused.label("reason"),
+                WRITE_RETRY.c.tries,
             )
             .outerjoin(MEMBER, MEMBER.c.id == CONTACT.c.member_id)
             .outerjoin(BATCH, doubtful)
+            .outerjoin(WRITE_RETRY, failed)
             .where(
-                CONTACT.c.connector_id == connector_id, CONTACT.c.write_due == 1, CONTACT.c.record_id > after
+                CONTACT.c.connector_id == connector_id,
+                CONTACT.c.write_due == WriteDue.YES,
+                CONTACT.c.record_id > after,
+                or_(
+                    WRITE_RETRY.c.next_at.is_(None),
+                    WRITE_RETRY.c.next_at <= to_ms(now),
+                    WRITE_RETRY.c.log_at.is_distinct_from(MEMBER.c.log_at),
+                ),
             )
             .order_by(CONTACT.c.record_id)
             .limit(limit)
@@ -95,6 +143,8 @@ class WriteBacks:
                     row.record_id,
                     from_ms(wanted_at) if wanted_at is not None and wanted_at != row.written_at else None,
                     wanted_status if wanted_status != row.written_status else None,
+                    row.tries or 0,
+                    row.log_at,
                 )
             )
         return values, rows[-1].record_id if len(rows) == limit else ""
@@ -110,16 +160,21 @@ class WriteBacks:
         if record_ids:
             with self._scope.database.writing() as connection:
                 mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, record_ids))
-                connection.execute(update(CONTACT).where(mine).values(write_due=0))
+                connection.execute(update(CONTACT).where(mine).values(write_due=WriteDue.NO))
+                self._forget_failures(connection, connector_id, record_ids)
 
     def record(
         self, connector_id: int, outcomes: Sequence[tuple[DueWrite, WriteOutcome]], *, now: datetime
     ) -> None:
-        """Remember what became of written values; refused ones go to quarantine with the CRM's words."""
-        key = and_(CONTACT.c.connector_id == connector_id, CONTACT.c.record_id == bindparam("b_record"))
+        """Remember what became of written values.
+
+        What failed is tried again later; it is in quarantine, with the CRM's words, where the CRM refuses it,
+        or where its trouble has not passed for `MANY_TRIES` tries.
+        """
         written = [(value, it) for value, it in outcomes if it.result in {Written.WRITTEN, Written.MERGED}]
-        closed = [(value, it) for value, it in outcomes if it.result in {Written.GONE, Written.REFUSED}]
-        refused = [(value, it) for value, it in closed if it.result is Written.REFUSED]
+        gone = [value.record_id for value, it in outcomes if it.result is Written.GONE]
+        failed = [(value, it) for value, it in outcomes if it.result in {Written.REFUSED, Written.RETRY}]
+        key = and_(CONTACT.c.connector_id == connector_id, CONTACT.c.record_id == bindparam("b_record"))
         with self._scope.database.writing() as connection:
             if written:
                 at, status = bindparam("b_at", type_=BigInteger), bindparam("b_status", type_=String)
@@ -127,7 +182,7 @@ class WriteBacks:
                     update(CONTACT)
                     .where(key)
                     .values(
-                        write_due=0,
+                        write_due=bindparam("b_due", type_=SmallInteger),
                         written_at=case((at.is_(None), CONTACT.c.written_at), else_=at),
                         written_status=case((status.is_(None), CONTACT.c.written_status), else_=status),
                     ),
@@ -136,37 +191,72 @@ class WriteBacks:
                             "b_record": value.record_id,
                             "b_at": None if value.last_updated is None else to_ms(value.last_updated),
                             "b_status": value.status,
+                            # A record that lives on under another id does not come home under this one.
+                            "b_due": WriteDue.ECHO if it.result is Written.WRITTEN else WriteDue.NO,
                         }
-                        for value, _ in written
+                        for value, it in written
                     ],
                 )
-            if closed:
-                connection.execute(
-                    update(CONTACT).where(key).values(write_due=0),
-                    [{"b_record": value.record_id} for value, _ in closed],
-                )
-            settled = [value.record_id for value, _ in [*written, *closed]]
-            mine = and_(
-                QUARANTINE.c.connector_id == connector_id,
-                QUARANTINE.c.side == "crm",
-                among(QUARANTINE.c.record_id, settled),
+            if gone:
+                mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, gone))
+                connection.execute(update(CONTACT).where(mine).values(write_due=WriteDue.NO))
+            self._forget_failures(connection, connector_id, [value.record_id for value, _ in outcomes])
+            if failed:
+                self._remember_failures(connection, connector_id, failed, now)
+
+    @staticmethod
+    def _forget_failures(connection: Connection, connector_id: int, record_ids: Sequence[str]) -> None:
+        retried = and_(WRITE_RETRY.c.connector_id == connector_id, among(WRITE_RETRY.c.record_id, record_ids))
+        connection.execute(delete(WRITE_RETRY).where(retried))
+        mine = and_(QUARANTINE.c.connector_id == connector_id, QUARANTINE.c.side == "crm")
+        connection.execute(delete(QUARANTINE).where(mine, among(QUARANTINE.c.record_id, record_ids)))
+
+    @staticmethod
+    def _remember_failures(
+        connection: Connection,
+        connector_id: int,
+        failed: Sequence[tuple[DueWrite, WriteOutcome]],
+        now: datetime,
+    ) -> None:
+        connection.execute(
+            WRITE_RETRY.insert(),
+            [
+                {
+                    "connector_id": connector_id,
+                    "record_id": value.record_id,
+                    "tries": min(value.tries + 1, _MOST_COUNTED),
+                    "next_at": to_ms(now + _pause(it.result, value.tries)),
+                    "log_at": value.log_at,
+                }
+                for value, it in failed
+            ],
+        )
+        stuck = [
+            (value, it)
+            for value, it in failed
+            if it.result is Written.REFUSED or value.tries + 1 >= MANY_TRIES
+        ]
+        if stuck:
+            connection.execute(
+                QUARANTINE.insert(),
+                [
+                    {
+                        "connector_id": connector_id,
+                        "record_id": value.record_id,
+                        "side": "crm",
+                        "field": "write_back",
+                        "reason": it.detail or "the CRM does not take the value and does not say why",
+                        "since": to_ms(now),
+                    }
+                    for value, it in stuck
+                ],
             )
-            connection.execute(delete(QUARANTINE).where(mine))
-            if refused:
-                connection.execute(
-                    QUARANTINE.insert(),
-                    [
-                        {
-                            "connector_id": connector_id,
-                            "record_id": value.record_id,
-                            "side": "crm",
-                            "field": "write_back",
-                            "reason": it.detail or "the CRM refuses the value",
-                            "since": to_ms(now),
-                        }
-                        for value, it in refused
-                    ],
-                )
+
+
+def _pause(result: Written, tries: int) -> timedelta:
+    """Return how long a record rests that has failed once more than `tries` times."""
+    first, longest = _REFUSED if result is Written.REFUSED else _PASSING
+    return min(first * (1 << min(tries, 16)), longest)
 
 
 def _status(row: Record) -> str | None:

@@ -43,7 +43,7 @@ class Metrics:
         self._errors = self._counter("cycle_errors", "Errors that cycles reported.")
         self._read = self._counter("contacts_read", "Contacts read from the CRM.", "connector")
         self._changed = self._counter("contacts_changed", "Contacts read that differed.", "connector")
-        self._echoes = self._counter("echoes", "Contacts read that turned out unchanged.")
+        self._echoes = self._counter("echoes", "Contacts read whose only news was our own write-back.")
         self._excluded = self._counter("contacts_excluded", "Contacts read that do not match `where`.")
         self._gone = self._counter("contacts_gone", "Contacts that were found deleted.")
         self._requests = self._counter("connector_requests", "Requests made to the CRM.", "connector")

@@ -38,7 +38,8 @@ class CycleReport:
 
     Counts are of this cycle, save `quarantined`, `in_doubt` and `held`: those say how many contacts, or rows,
     are in that condition when the cycle ends. `duration` and the values of `stages` are in seconds. `echoes`
-    are contacts that were read and turned out unchanged. `errors` are messages of the error tree.
+    are contacts that were read with nothing new but what was written back to them. `errors` are messages of
+    the error tree.
 
     `connectors` (by name), `lanes` (rows sent, by lane) and `batches` (batches settled, by outcome) break the
     totals down; what they leave out stays in the totals without a label.

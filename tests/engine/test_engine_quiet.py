@@ -56,8 +56,20 @@ def test_an_overlap_that_is_read_again_writes_nothing(lab: Lab) -> None:
     lab.cycle()
     before = lab.contents()
     report = lab.cycle(after=1)
-    assert (report.read, report.changed, report.echoes) == (5, 0, 5)
+    assert (report.read, report.changed, report.echoes) == (5, 0, 0)
     assert lab.contents() == before
+
+
+def test_a_write_back_that_comes_home_is_an_echo_and_costs_no_import(lab: Lab) -> None:
+    lab.crm.overlap = 50
+    for record in ("a", "b", "c"):
+        lab.crm.put(record, points=1)
+    assert (lab.cycle().written_back, lab.asks(IMPORT)) == (3, 1)
+    lab.crm.put("b", name="Eve")  # changed by a person too: news, and no echo
+    report = lab.cycle()
+    assert (report.read, report.changed, report.echoes, lab.asks(IMPORT)) == (3, 1, 2, 2)
+    assert report.written_back == 1
+    assert (lab.cycle().echoes, lab.cycle().echoes, lab.asks(IMPORT)) == (1, 0, 2)
 
 
 def test_the_log_is_read_again_after_log_every_and_not_before(lab: Lab) -> None:

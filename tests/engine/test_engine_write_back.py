@@ -56,12 +56,59 @@ def test_a_value_that_stands_there_already_is_not_written(lab: Lab) -> None:
     assert lab.crm.writes == []
 
 
-def test_a_retry_stays_due(lab: Lab) -> None:
+def test_passing_trouble_is_tried_again_after_longer_and_longer_pauses(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.crm.put("b", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome("a", Written.RETRY, "UNABLE_TO_LOCK_ROW")
+    assert lab.cycle().write_back_failed == 1
+    tried, last = [], 0
+    for minute in range(1, 180):
+        if lab.cycle().write_back_failed:
+            tried.append(minute - last)
+            last = minute
+    assert tried == [1, 2, 4, 8, 16, 32, 60]
+    assert lab.quarantine() == {"a": ("crm", "write_back", "UNABLE_TO_LOCK_ROW")}
+    lab.crm.outcomes.clear()
+    assert lab.cycle(after=3600).written_back == 1
+    assert lab.quarantine() == {}
+    assert lab.value("SELECT count(*) FROM write_retry") == 0
+
+
+def test_trouble_that_passes_soon_is_in_no_quarantine(lab: Lab) -> None:
     lab.crm.put("a", points=1)
     lab.crm.outcomes["a"] = WriteOutcome("a", Written.RETRY)
-    assert lab.cycle().write_back_failed == 1
+    assert lab.cycle().outcome is Outcome.OK
+    assert lab.quarantine() == {}
     lab.crm.outcomes.clear()
     assert lab.cycle().written_back == 1
+
+
+def test_a_record_that_a_person_changed_is_tried_at_once(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome("a", Written.REFUSED, "VALIDATION")
+    lab.cycle()
+    lab.crm.outcomes.clear()
+    assert lab.cycle().written_back == 0
+    lab.crm.put("a", name="Eve")
+    assert lab.cycle().written_back == 1
+    assert lab.quarantine() == {}
+
+
+def test_a_rule_of_the_crm_that_was_mended_is_found_within_the_day(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome("a", Written.REFUSED, "VALIDATION")
+    lab.cycle()
+    assert [lab.cycle(after=1800).write_back_failed for _ in range(8)] == [0, 1, 0, 0, 0, 1, 0, 0]
+    lab.crm.outcomes.clear()
+    assert lab.cycle(after=86_400).written_back == 1
+
+
+def test_a_process_that_dies_after_a_failure_knows_of_it(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome("a", Written.REFUSED, "VALIDATION")
+    lab.cycle()
+    lab.restart()
+    assert lab.cycle().write_back_failed == 0
 
 
 def test_a_refused_value_goes_to_quarantine_with_the_crms_words_and_is_not_tried_again(lab: Lab) -> None:
@@ -115,7 +162,7 @@ def test_what_was_written_before_an_error_is_known(lab: Lab) -> None:
 
     lab.crm.write = failing  # type: ignore[method-assign]
     assert lab.cycle().outcome is Outcome.TRANSIENT
-    assert lab.value("SELECT count(*) FROM contact WHERE write_due = 0") == 300
+    assert lab.value("SELECT count(*) FROM contact WHERE write_due <> 1") == 300
     lab.cycle()
     assert len(lab.crm.writes) == 450
 
