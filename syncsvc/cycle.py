@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+from syncsvc.doubts import terms_of
 from syncsvc.errors import OperatorError, StateError, StoppedError, TransientError
 from syncsvc.model import Written
 from syncsvc.organization import OpenConnector, Organization
 from syncsvc.remote.retry import repeat
 from syncsvc.rules.brakes import Allowed, Tripped
-from syncsvc.rules.settling import Decision, Grade, Reading, Terms, Verdict
+from syncsvc.rules.settling import Reading, Verdict
 from syncsvc.stages.brakes import Brakes
 from syncsvc.stages.confirm import read_log
 from syncsvc.stages.deliver import Delivery, deliver
@@ -156,15 +157,15 @@ class Cycle:
             self._settle_doubts()
 
     def _settle_doubts(self) -> None:
-        wallet = self._organization.config.wallet
-        evidence, on_doubt = Grade(wallet.evidence), Decision(wallet.on_doubt)
-        terms = Terms(wallet.settle_after, wallet.give_up_after, evidence, on_doubt)
+        terms = terms_of(self._organization.config.wallet)
         settled = settle_doubts(self._store.settlements, terms, now=self._network.now)
         self._tally.settled.add(settled)
         if settled.landed or settled.refuted:
             log.info("doubts_settled", landed=settled.landed, refuted=settled.refuted)
         if settled.held:
-            log.error("doubts_held", rows=settled.held, remedy="see `syncsvc status` and `syncsvc explain`")
+            log.error(
+                "doubts_held", rows=settled.held, remedy="look at `syncsvc doubt`, and settle them there"
+            )
 
     def _pull(self, connector: OpenConnector) -> None:
         pulled = self._tally.pulled.setdefault(connector.name, Pulled())

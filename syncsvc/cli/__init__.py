@@ -40,6 +40,7 @@ for _command in (
     cycles.once,
     cycles.sweep,
     cycles.run,
+    decisions.doubt,
     decisions.release,
     ledger.books,
     extras.schema,

@@ -65,11 +65,12 @@ class Stores:
     """The state of every organization by name, opened beside a service that may be running."""
 
     def __init__(self, context: Context) -> None:
-        self._installation = context.installation(read_secrets=False)
-        self._database = Database.open_beside(self._installation.service.state)
+        installation = context.installation(read_secrets=False)
+        self.organizations = installation.organizations
+        self._database = Database.open_beside(installation.service.state)
 
     def __enter__(self) -> dict[str, Store]:
-        return {it.name: open_store(self._database, it) for it in self._installation.organizations}
+        return {it.name: open_store(self._database, it) for it in self.organizations}
 
     def __exit__(self, *_: object) -> None:
         self._database.close()

@@ -1,15 +1,20 @@
-"""The commands by which a person decides: `release`."""
+"""The commands by which a person decides: `release`, `doubt`."""
 
 from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
 from syncsvc.cli.context import Context, Stores, as_json_option, user
-from syncsvc.cli.exits import ATTENTION
+from syncsvc.cli.exits import ATTENTION, OK
+from syncsvc.doubts import Case, cases
+from syncsvc.state.doubts import Choice
+from syncsvc.state.store import Store
 from syncsvc.views import decisions as views
+from syncsvc.views import doubts as doubts_views
 from syncsvc.views.standing import Standing
 
 
@@ -35,3 +40,85 @@ def release(context: Context, hold: int | None, *, by: str, yes: bool, as_json: 
                     return
     click.echo(f"nothing is held under {hold}: `syncsvc release` lists what is", err=True)
     sys.exit(ATTENTION)
+
+
+class _Case(click.ParamType[tuple[int, int | None]]):
+    """`BATCH` or `BATCH:ROW`."""
+
+    name = "case"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int | None]:
+        """Return the batch, and the row where one is named."""
+        batch, colon, row = str(value).partition(":")
+        if not batch.isdecimal() or (colon and not row.isdecimal()):
+            self.fail(
+                f"{value!r} is no case: write BATCH or BATCH:ROW, as `syncsvc doubt` lists them", param, ctx
+            )
+        return int(batch), int(row) if colon else None
+
+
+@click.command()
+@click.argument("case", type=_Case(), required=False)
+@click.argument("choice", type=click.Choice([it.value for it in Choice]), required=False)
+@click.option("--by", default=user, show_default="the user", help="Who decides; it is recorded.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--history", is_flag=True, help="List what people decided.")
+@as_json_option
+@click.pass_obj
+def doubt(
+    context: Context,
+    *,
+    case: tuple[int, int | None] | None,
+    choice: str | None,
+    by: str,
+    yes: bool,
+    history: bool,
+    as_json: bool,
+) -> None:
+    """List what is in doubt or held, with the evidence; with CASE and CHOICE, settle it by hand.
+
+    CASE is BATCH (all its rows) or BATCH:ROW. CHOICE is what you found out in the wallet: landed (credit it),
+    refuted (it did not arrive: it is owed again), award (unknown: send it again) or skip (unknown: never send
+    it again).
+    """
+    if (case is None) != (choice is None) or (history and case is not None):
+        raise click.UsageError("name both a CASE and a CHOICE to settle, or neither to list")
+    now = datetime.now(UTC)
+    opened = Stores(context)
+    with opened as stores:
+        if history:
+            shown = {name: store.doubts.history() for name, store in stores.items()}
+            doubts_views.show_history(shown, as_json=as_json)
+            return
+        found = {it.name: cases(stores[it.name], it.wallet) for it in opened.organizations}
+        if case is None or choice is None:
+            doubts_views.show_doubts(found, now=now, as_json=as_json)
+            sys.exit(ATTENTION if any(found.values()) else OK)
+        batch, row = case
+        for name, them in found.items():
+            chosen = [it for it in them if it.suspect.batch == batch and row in {None, it.suspect.row}]
+            if chosen:
+                _settle(name, stores[name], chosen, Choice(choice), by=by, yes=yes, as_json=as_json)
+                return
+        fates = [fate for store in stores.values() if (fate := store.doubts.fate(batch))]
+    click.echo(doubts_views.not_open(batch, row, fates[0] if fates else {}), err=True)
+    sys.exit(ATTENTION)
+
+
+def _settle(
+    name: str, store: Store, chosen: list[Case], choice: Choice, *, by: str, yes: bool, as_json: bool
+) -> None:
+    if not yes:
+        click.confirm(doubts_views.question(name, chosen, choice), abort=True, err=True)
+    batch = chosen[0].suspect.batch
+    evidence = {it.suspect.row: it.evidence for it in chosen}
+    settled = store.doubts.decide(batch, choice, evidence, by=by, now=datetime.now(UTC))
+    done = [it for it in chosen if it.suspect.row in settled]
+    if done:
+        doubts_views.show_settled(name, done, choice, by=by, as_json=as_json)
+    left = [it.suspect.row for it in chosen if it.suspect.row not in settled]
+    for row in left:
+        click.echo(doubts_views.not_open(batch, row, store.doubts.fate(batch) or {}), err=True)
+    sys.exit(ATTENTION if left else OK)

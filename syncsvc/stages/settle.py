@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from syncsvc.rules.settling import Decision, Doubt, Finding, Grade, Terms, find, weigh
@@ -66,23 +66,24 @@ def settle_doubts(settlements: Settlements, terms: Terms, *, now: Callable[[], d
     return settled
 
 
-def _settle(
-    batch: DoubtfulBatch, settlements: Settlements, terms: Terms, now: datetime, settled: Settled
-) -> None:
+def conditions(batch: DoubtfulBatch, terms: Terms) -> tuple[Terms, Doubt]:
+    """Return the terms as they hold for a batch, and what has been seen of it when the log was last read."""
     # A batch that landed and is not in the log yet says that the log is at least that late.
     late = max((it for it in batch.unshown if it <= terms.give_up_after), default=timedelta())
-    terms = Terms(
-        max(terms.settle_after, _PATIENCE * max(batch.slowest, late)),
-        terms.give_up_after,
-        terms.evidence,
-        terms.on_doubt,
-    )
+    terms = replace(terms, settle_after=max(terms.settle_after, _PATIENCE * max(batch.slowest, late)))
     doubt = Doubt(
         sent_at=batch.sent_at,
         age=batch.read_at - batch.claimed_at,
         quiet=batch.read_at - batch.moved_at,
         resolution=batch.resolution,
     )
+    return terms, doubt
+
+
+def _settle(
+    batch: DoubtfulBatch, settlements: Settlements, terms: Terms, now: datetime, settled: Settled
+) -> None:
+    terms, doubt = conditions(batch, terms)
     rows = list(batch.rows.values())
     moved = sum(find(row, doubt, terms.settle_after) in _MOVED for row in rows)
     if moved > batch.moved:

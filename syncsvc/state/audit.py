@@ -3,7 +3,7 @@
     member.earned = what its owner's contact says        member.credited  = its ledger rows
     member.unsettled = its unsettled rows                member.open_batch = the batch its open row is in
     batch.points, row_count, outcome = its rows          landed and skipped rows = ledger rows, one to one
-    each ledger row's digest follows from the one before
+    each ledger row's digest follows from the one before  rows settled by a person = their decisions
 
 A ledger row that is removed or changed breaks the chain behind it; removed from the end, it is missed by the
 member it credited and by the batch row it stands for. What was sent is kept as a digest only, since it
@@ -29,6 +29,7 @@ from syncsvc.state.tables import (
     BRAND,
     CONNECTOR,
     CONTACT,
+    DECISION,
     LEDGER,
     MEMBER,
     Entry,
@@ -79,6 +80,7 @@ class Audit:
             self._of_batches,
             self._unproven_rows,
             self._unsent_entries,
+            self._unrecorded,
         )
         with self._scope.database.reading() as connection:
             for check in checks:
@@ -244,6 +246,19 @@ class Audit:
                     f"{row.points:,} points that no import awarded, yet batch {row.batch_id} stands by them"
                 )
             yield Difference(_entry(row.id), what, _COMPARE)
+
+    def _unrecorded(self, connection: Connection) -> Iterator[Difference]:
+        """Find rows that were settled in the name of a person, and decisions that settled nothing."""
+        said = DECISION.c.batch_id == BATCH_ROW.c.batch_id, DECISION.c.position == BATCH_ROW.c.position
+        decided = select(DECISION.c.id).where(*said, DECISION.c.points == BATCH_ROW.c.points)
+        listed = (
+            select(BATCH_ROW)
+            .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+            .where(self._batches, (BATCH_ROW.c.grade == Grade.PERSON) != decided.exists())
+        )
+        for row in _stream(connection, listed.order_by(BATCH_ROW.c.batch_id, BATCH_ROW.c.position)):
+            what = f"its {row.points:,} points and what a person decided on them (`doubt --history`) differ"
+            yield Difference(f"batch {row.batch_id} row {row.position}", what, _COMPARE)
 
 
 def _follows(before: bytes, row: Record) -> bytes | None:

@@ -19,6 +19,7 @@ from syncsvc.state.tables import (
     CONNECTOR,
     CONTACT,
     CYCLE,
+    DECISION,
     LEDGER,
     MEMBER,
     QUARANTINE,
@@ -235,6 +236,7 @@ class Reports:
         happenings = [
             *self._sent(connection, member.id),
             *self._credited(connection, member.id),
+            *self._decided(connection, member.id),
         ]
         return Life(
             brand_id=member.brand_id,
@@ -289,6 +291,26 @@ class Reports:
                     "why": Entry(row.entry).name.lower(),
                     "proof": row.grade,
                     "batch": row.batch_id,
+                },
+            )
+            for row in connection.execute(listed)
+        ]
+
+    @staticmethod
+    def _decided(connection: Connection, member_id: int) -> list[Happening]:
+        listed = select(DECISION).where(DECISION.c.member_id == member_id)
+        return [
+            Happening(
+                from_ms(row.decided_at),
+                "decided",
+                {
+                    "by": row.decided_by,
+                    "choice": row.choice,
+                    "points": row.points,
+                    "batch": row.batch_id,
+                    "log_before": row.log_before,
+                    "log_now": row.log_now,
+                    "finding": row.finding,
                 },
             )
             for row in connection.execute(listed)

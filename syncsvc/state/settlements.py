@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, and_, bindparam, func, select, update
+from sqlalchemy import Connection, and_, bindparam, case, func, select, update
 
 from syncsvc.config import Points
 from syncsvc.rules.settling import Grade, Sighting
@@ -86,49 +86,62 @@ class Settlements:
         their members for `quiet_for`, so that a row that lands late does not disturb the evidence.
         """
         with self._scope.database.writing() as connection:
-            batch = connection.execute(select(BATCH).where(BATCH.c.id == batch_id)).one()
-            listed = (
-                select(BATCH_ROW, MEMBER.c.credited, MEMBER.c.owner_connector, MEMBER.c.owner_record)
-                .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
-                .where(self._scope.rows_of(batch_id))
+            self.settle_in(connection, batch_id, rulings, now=now, facts=facts, quiet_for=quiet_for)
+
+    def settle_in(
+        self,
+        connection: Connection,
+        batch_id: int,
+        rulings: Mapping[int, Ruling],
+        *,
+        now: datetime,
+        facts: Facts | None = None,
+        quiet_for: timedelta = timedelta(),
+    ) -> None:
+        """Do what `settle` does, inside the caller's transaction."""
+        batch = connection.execute(select(BATCH).where(BATCH.c.id == batch_id)).one()
+        listed = (
+            select(BATCH_ROW, MEMBER.c.credited, MEMBER.c.owner_connector, MEMBER.c.owner_record)
+            .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+            .where(self._scope.rows_of(batch_id))
+        )
+        open_rows = [row for row in connection.execute(listed) if row.position in rulings]
+        groups: dict[Outcome, list[Record]] = defaultdict(list)
+        for row in open_rows:
+            groups[rulings[row.position].outcome].append(row)
+        for outcome, rows in groups.items():
+            self._settle_group(connection, batch, outcome, rows, rulings, now=now, quiet_for=quiet_for)
+        if open_rows:
+            connection.execute(
+                update(BATCH_ROW)
+                .where(BATCH_ROW.c.batch_id == batch_id, BATCH_ROW.c.position == bindparam("b_position"))
+                .values(outcome=bindparam("b_outcome"), grade=bindparam("b_grade")),
+                [
+                    {
+                        "b_position": row.position,
+                        "b_outcome": int(rulings[row.position].outcome),
+                        "b_grade": rulings[row.position].grade,
+                    }
+                    for row in open_rows
+                ],
             )
-            open_rows = [row for row in connection.execute(listed) if row.position in rulings]
-            groups: dict[Outcome, list[Record]] = defaultdict(list)
-            for row in open_rows:
-                groups[rulings[row.position].outcome].append(row)
-            for outcome, rows in groups.items():
-                self._settle_group(connection, batch, outcome, rows, rulings, now=now, quiet_for=quiet_for)
-            if open_rows:
-                connection.execute(
-                    update(BATCH_ROW)
-                    .where(BATCH_ROW.c.batch_id == batch_id, BATCH_ROW.c.position == bindparam("b_position"))
-                    .values(outcome=bindparam("b_outcome"), grade=bindparam("b_grade")),
-                    [
-                        {
-                            "b_position": row.position,
-                            "b_outcome": int(rulings[row.position].outcome),
-                            "b_grade": rulings[row.position].grade,
-                        }
-                        for row in open_rows
-                    ],
-                )
-            least = connection.scalar(
-                select(func.min(BATCH_ROW.c.outcome)).where(BATCH_ROW.c.batch_id == batch_id)
-            )
-            values: dict[str, Any] = {"outcome": least}
-            if least is not None and least >= Outcome.LANDED:
-                values["settled_at"] = to_ms(now)
-            if facts is not None:
-                values |= {
-                    "status": facts.status,
-                    "import_id": facts.import_id,
-                    "imported": facts.imported,
-                    "detail": facts.detail,
-                }
-            connection.execute(update(BATCH).where(BATCH.c.id == batch_id).values(values))
-            members = [row.member_id for row in open_rows]
-            self._scope.refresh(connection, members)
-            self._scope.mark_for_write_back(connection, members)
+        least = connection.scalar(
+            select(func.min(BATCH_ROW.c.outcome)).where(BATCH_ROW.c.batch_id == batch_id)
+        )
+        values: dict[str, Any] = {"outcome": least}
+        if least is not None and least >= Outcome.LANDED:
+            values["settled_at"] = to_ms(now)
+        if facts is not None:
+            values |= {
+                "status": facts.status,
+                "import_id": facts.import_id,
+                "imported": facts.imported,
+                "detail": facts.detail,
+            }
+        connection.execute(update(BATCH).where(BATCH.c.id == batch_id).values(values))
+        members = [row.member_id for row in open_rows]
+        self._scope.refresh(connection, members)
+        self._scope.mark_for_write_back(connection, members)
 
     def abandoned(self) -> list[tuple[int, Lane, int]]:
         """Return the batches that were claimed and have no outcome: id, lane, rows."""
@@ -143,9 +156,10 @@ class Settlements:
         with self._scope.database.reading() as connection:
             return connection.scalar(select(BATCH.c.id).where(condition).limit(1)) is not None
 
-    def doubtful(self) -> Iterator[DoubtfulBatch]:
-        """Yield every batch with rows in doubt, each with what the log shows of them now."""
-        condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome == Outcome.DOUBT)
+    def doubtful(self, *, held: bool = False) -> Iterator[DoubtfulBatch]:
+        """Yield every batch with rows in doubt (or `held`), each with what the log shows of them now."""
+        unproven = [Outcome.DOUBT, Outcome.HELD] if held else [Outcome.DOUBT]
+        condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome.in_(unproven))
         facts = (BRAND.c.brand_id, BRAND.c.resolution_ms, BRAND.c.slowest_ms, BRAND.c.log_read_at)
         listed = select(BATCH, *facts).join(BRAND, BRAND.c.id == BATCH.c.brand)
         with self._scope.database.reading() as connection:
@@ -164,7 +178,7 @@ class Settlements:
                     .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
                     .where(
                         BATCH_ROW.c.batch_id == batch.id,
-                        BATCH_ROW.c.outcome.in_([Outcome.DOUBT, Outcome.LANDED]),
+                        BATCH_ROW.c.outcome.in_([*unproven, Outcome.LANDED]),
                     )
                     .order_by(BATCH_ROW.c.position)
                 ).all()
@@ -187,7 +201,7 @@ class Settlements:
                     )
                     for row in rows
                 },
-                open={row.position: row.points for row in rows if row.outcome == Outcome.DOUBT},
+                open={row.position: row.points for row in rows if row.outcome in unproven},
             )
 
     def note_movement(self, batch_id: int, moved: int, *, now: datetime) -> None:
@@ -210,7 +224,8 @@ class Settlements:
         values: dict[str, Any] = {}
         bound: set[str] = set()
         if outcome is not Outcome.DOUBT:
-            values["open_batch"] = None
+            # A row that was held has let its member go, who may ride in another batch by now.
+            values["open_batch"] = case((MEMBER.c.open_batch == batch.id, None), else_=MEMBER.c.open_batch)
             if batch.lane == Lane.POINTS and outcome is not Outcome.HELD:
                 values["unsettled"] = MEMBER.c.unsettled - bindparam("b_points")
                 bound.add("points")

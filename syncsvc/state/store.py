@@ -3,6 +3,7 @@
 Store ── intake         pages of contacts and their cursors; sweeps
 ├─ outbox         what is due, claimed before it is sent
 ├─ settlements    what became of it
+├─ doubts         what a person decides became of it
 ├─ confirmations  what the import log says
 ├─ write_backs    what the CRM should hold
 ├─ holds          what brakes keep back
@@ -26,6 +27,7 @@ from syncsvc.state.accounts import Accounts
 from syncsvc.state.audit import Audit
 from syncsvc.state.confirmations import Confirmations
 from syncsvc.state.database import Database
+from syncsvc.state.doubts import Doubts
 from syncsvc.state.holds import Holds
 from syncsvc.state.intake import IntakeStore
 from syncsvc.state.outbox import Outbox
@@ -47,6 +49,7 @@ class Store:
     intake: IntakeStore
     outbox: Outbox
     settlements: Settlements
+    doubts: Doubts
     confirmations: Confirmations
     write_backs: WriteBacks
     holds: Holds
@@ -85,12 +88,14 @@ def _assemble(
         expire_gone=organization.policy.on_gone is OnGone.EXPIRE,
     )
     scope = Scope(database, organization_id, rules, fingerprinter, connectors, writing)
+    settlements = Settlements(scope)
     return Store(
         connectors,
         fingerprinter,
         IntakeStore(scope),
         Outbox(scope, welcome_flag=organization.wallet.welcome_flag.value),
-        Settlements(scope),
+        settlements,
+        Doubts(scope, settlements),
         Confirmations(scope),
         WriteBacks(scope),
         Holds(scope),

@@ -8,6 +8,8 @@
                   │                ledger                  every point that was credited, and on what proof
                   ├─ quarantine                            what was refused, and why
                   ├─ hold                                  what a brake keeps back, and who let it go
+                  ├─ decision                              what a person decided on a row in doubt or held
+                  ├─ plan ──────── plan_row                what was planned lately, to tell what changed since
                   └─ cycle                                 what a cycle did, unless it did nothing
 
 The classes map tables and nothing else: bulk work goes through SQLAlchemy Core on their `__table__`.
@@ -19,7 +21,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, SmallInteger, Table, text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, SmallInteger, Table, text
 from sqlmodel import Field, SQLModel
 
 SQLModel.metadata.naming_convention = {
@@ -304,6 +306,55 @@ class HoldRow(SQLModel, table=True):
     used_at: int | None = _time()
 
 
+class DecisionRow(SQLModel, table=True):
+    """What a person decided on a batch row in doubt or held, and what the log showed of it then."""
+
+    __tablename__ = "decision"
+    __table_args__ = (
+        Index("ix_decision_organization", "organization_id"),
+        Index("ix_decision_member", "member_id"),
+    )
+    id: int = Field(primary_key=True)
+    organization_id: int = Field(foreign_key="organization.id")
+    batch_id: int = Field(foreign_key="batch.id")
+    position: int = _small()
+    member_id: int = Field(foreign_key="member.id")
+    choice: str
+    points: int = Field(sa_column=Column(BigInteger, nullable=False))
+    held: int = _small()
+    finding: str
+    log_before: str | None = None
+    log_now: str | None = None
+    decided_at: int = _time(nullable=False)
+    decided_by: str
+
+
+class PlanRow(SQLModel, table=True):
+    """A plan that was made lately; its digest covers every row and every point."""
+
+    __tablename__ = "plan"
+    __table_args__ = (Index("uq_plan_digest", "organization_id", "digest", unique=True),)
+    id: int = Field(primary_key=True)
+    organization_id: int = Field(foreign_key="organization.id")
+    digest: str
+    made_at: int = _time(nullable=False)
+    members: int = _count()
+    points: int = _count()
+    brakes: str
+
+
+class PlannedRow(SQLModel, table=True):
+    """One row of a plan, in order of `owner`, the CRM record it comes from; its content is a keyed digest."""
+
+    __tablename__ = "plan_row"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    plan_id: int = Field(primary_key=True, foreign_key="plan.id")
+    position: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    owner: str
+    content: bytes | None = _fingerprint()
+    points: int = _count()
+
+
 class CycleRow(SQLModel, table=True):
     """What a cycle did; a cycle that did nothing leaves no row."""
 
@@ -334,4 +385,7 @@ LEDGER = table(LedgerRow)
 QUARANTINE = table(QuarantineRow)
 WRITE_RETRY = table(WriteRetryRow)
 HOLD = table(HoldRow)
+DECISION = table(DecisionRow)
+PLAN = table(PlanRow)
+PLAN_ROW = table(PlannedRow)
 CYCLE = table(CycleRow)

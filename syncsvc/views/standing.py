@@ -137,7 +137,10 @@ def summary(life: Life) -> str:
     outcomes = {it.facts.get("outcome") for it in life.happenings if it.what == "sent"}
     sentences = (
         (life.in_doubt, "waits: a batch with it is in doubt, and the import log has not decided it yet."),
-        ("held" in outcomes, f"waits: {life.unsettled:,} points are held until a person decides on them."),
+        (
+            "held" in outcomes,
+            f"waits: {life.unsettled:,} points are held until a person decides on them (`syncsvc doubt`).",
+        ),
         (life.unsettled, f"is being sent at this moment, with {life.unsettled:,} points."),
         (life.refused, "waits: the wallet refuses its row; it is sent again when the contact changes."),
         (

@@ -114,6 +114,7 @@ OFF_BY_ONE = {
     "DELETE FROM ledger WHERE id = 3": "member 3 (crm c): 40 points credited",
     "UPDATE ledger SET id = 9 WHERE id = 2": "ledger row 3: its digest",
     "UPDATE ledger SET batch_id = 2 WHERE id = 1": "ledger row 1: its digest",
+    "UPDATE batch_row SET grade = 'person' WHERE batch_id = 1 AND position = 0": "batch 1 row 0: its 10",
     "UPDATE member SET open_batch = NULL WHERE owner_record = 'a'": "member 1 (crm a): it waits for no batch",
 }
 

@@ -292,6 +292,8 @@ def test_json_is_all_that_stands_on_standard_output(world: World, config: Path) 
         ["status"],
         ["release"],
         ["books"],
+        ["doubt"],
+        ["doubt", "--history"],
         ["books", "--by", "member"],
         ["books", "--verify"],
         ["explain", person.email],

@@ -1,0 +1,71 @@
+"""Doubts: each row in doubt or held with its evidence, and what will become of it when, for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from syncsvc.config import WalletConfig
+from syncsvc.rules.settling import Decision, Finding, Grade, Terms, find, weigh
+from syncsvc.stages.settle import conditions
+from syncsvc.state.doubts import Evidence, Suspect
+from syncsvc.state.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A row in doubt or held.
+
+    `sent_at` is by the wallet's clock. `grade` is that of the evidence for it having landed, None where there
+    is none. It is refuted at `settles_at` where its entry stays unmoved (None where it has moved), and
+    `on_doubt` becomes of it at `gives_up_at`; both are None once it is held.
+    """
+
+    suspect: Suspect
+    evidence: Evidence
+    sent_at: datetime
+    grade: str | None
+    settles_at: datetime | None
+    gives_up_at: datetime | None
+    on_doubt: str
+
+    @property
+    def id(self) -> str:
+        """What `syncsvc doubt` calls it."""
+        return f"{self.suspect.batch}:{self.suspect.row}"
+
+
+def terms_of(wallet: WalletConfig) -> Terms:
+    """Return the configured terms of settling."""
+    return Terms(wallet.settle_after, wallet.give_up_after, Grade(wallet.evidence), Decision(wallet.on_doubt))
+
+
+def cases(store: Store, wallet: WalletConfig) -> list[Case]:
+    """Return every case of an organization, the oldest first, judged as the next cycle would."""
+    suspects = {(it.batch, it.row): it for it in store.doubts.suspects()}
+    found = []
+    for batch in store.settlements.doubtful(held=True):
+        terms, doubt = conditions(batch, terms_of(wallet))
+        rows = batch.rows
+        grades = dict(
+            zip(rows, (grade for _, grade in weigh(list(rows.values()), doubt, terms)), strict=True)
+        )
+        for position, sighting in rows.items():
+            suspect = suspects.get((batch.id, position))
+            if suspect is None:
+                continue
+            finding = find(sighting, doubt, terms.settle_after)
+            moved = finding in {Finding.IN_WINDOW, Finding.ELSEWHERE}
+            settles = finding is Finding.UNMOVED and not suspect.held
+            found.append(
+                Case(
+                    suspect,
+                    Evidence(sighting.before, sighting.now, finding.name.lower()),
+                    batch.sent_at,
+                    grades[position] if moved and grades[position] is not Grade.POLICY else None,
+                    max(batch.claimed_at, batch.moved_at) + terms.settle_after if settles else None,
+                    None if suspect.held else batch.claimed_at + terms.give_up_after,
+                    str(terms.on_doubt),
+                )
+            )
+    return found

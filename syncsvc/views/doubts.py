@@ -1,0 +1,166 @@
+"""How doubts and the decisions of people on them are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from rich.markup import escape
+
+from syncsvc.doubts import Case
+from syncsvc.rules.settling import Finding
+from syncsvc.state.doubts import Choice, Decided, Suspect
+from syncsvc.state.tables import Outcome
+from syncsvc.views.paper import SHOWN, Paper, ago, print_json, stamp
+
+CONSEQUENCES = {
+    Choice.LANDED: "count as credited",
+    Choice.REFUTED: "are owed again and sent by the next cycle",
+    Choice.AWARD: "are sent again by the next cycle, though they may have arrived",
+    Choice.SKIP: "are never sent again, though they may not have arrived",
+}
+_FOUND = {
+    Finding.UNMOVED: "its log entry has not moved",
+    Finding.IN_WINDOW: "its log entry moved while the request was under way",
+    Finding.ELSEWHERE: "its log entry moved, but not while the request was under way: something else did it",
+    Finding.MUTE: "its log entry can show nothing: as fresh as the request, unreadable, or gone",
+}
+_AT_GIVING_UP = {
+    "hold": "it is held for a person to decide",
+    "award": "it is sent again",
+    "skip": "it is closed without being sent again",
+}
+
+
+def show_doubts(found: Mapping[str, Sequence[Case]], *, now: datetime, as_json: bool) -> None:
+    """Show each case with its evidence and what comes next."""
+    if as_json:
+        listed = {name: [_facts(case, now) for case in cases] for name, cases in found.items()}
+        print_json(listed)
+        return
+    paper = Paper()
+    for name, cases in found.items():
+        if not cases:
+            paper.line(f"[green]✓[/] {escape(name)}: nothing is in doubt, nothing is held")
+            continue
+        held = [case for case in cases if case.suspect.held]
+        points = sum(case.suspect.points for case in cases)
+        paper.line(
+            f"[bold]{escape(name)}[/]: {len(cases) - len(held):,} rows in doubt, {len(held):,} held, "
+            f"{points:,} points in all"
+        )
+        for case in [*held, *(it for it in cases if not it.suspect.held)]:
+            it, evidence = case.suspect, case.evidence
+            color, state = ("red", "held") if it.held else ("yellow", "in doubt")
+            answer = it.answer or "the process died"
+            before, seen = (value or "nothing" for value in (evidence.before, evidence.now))
+            paper.line(
+                f"  [{color}]{state}[/] [bold]{case.id}[/]: {it.points:,} points for {escape(owner(it))}, "
+                f"sent {stamp(case.sent_at)} ({ago(case.sent_at, now)}); {escape(answer)}"
+            )
+            graded = f", grade {case.grade}" if case.grade else ""
+            paper.line(
+                f"    log: {escape(before)} before, {escape(seen)} now "
+                f"({evidence.finding.replace('_', ' ')}{graded})"
+            )
+            paper.line(f"    → {escape(outlook(case, now))}", style="cyan")
+    if any(found.values()):
+        paper.line("settle one with: syncsvc doubt BATCH[:ROW] landed|refuted|award|skip")
+
+
+def outlook(case: Case, now: datetime) -> str:
+    """Say in one sentence what the evidence is, and what becomes of a case when."""
+    said = _FOUND[Finding[case.evidence.finding.upper()]]
+    if case.suspect.held:
+        return f"{said}; a person decides"
+    if case.settles_at is not None:
+        return (
+            f"{said}: {_when(case.settles_at, now)} that proves that it did not arrive, and it is sent again"
+        )
+    if case.gives_up_at is not None:
+        return f"{said}; {_when(case.gives_up_at, now)} {_AT_GIVING_UP[case.on_doubt]}"
+    return said
+
+
+def owner(it: Suspect | Decided) -> str:
+    """Return whose a row is: the CRM record, or the member's number where no contact owns it."""
+    return f"member {it.member}" if it.record is None else f"{it.connector} {it.record}"
+
+
+def question(name: str, cases: Sequence[Case], choice: Choice) -> str:
+    """Ask for a decision in the words of what follows from it."""
+    points = sum(case.suspect.points for case in cases)
+    rows = ", ".join(f"{case.id} ({owner(case.suspect)})" for case in cases[:SHOWN])
+    more = f" and {len(cases) - SHOWN} more" if len(cases) > SHOWN else ""
+    return f"{name}: {rows}{more}: {points:,} points {CONSEQUENCES[choice]}. Settle it so?"
+
+
+def show_settled(name: str, cases: Sequence[Case], choice: Choice, *, by: str, as_json: bool) -> None:
+    """Show what was settled, and what follows from it."""
+    points = sum(case.suspect.points for case in cases)
+    if as_json:
+        settled = {
+            "organization": name,
+            "settled": [case.id for case in cases],
+            "points": points,
+            "choice": choice,
+            "by": by,
+        }
+        print_json(settled)
+        return
+    Paper().line(
+        f"{escape(name)}: {len(cases):,} {'row' if len(cases) == 1 else 'rows'} settled by {escape(by)} as "
+        f"{choice}: {points:,} points {CONSEQUENCES[choice]}"
+    )
+
+
+def show_history(decided: Mapping[str, Sequence[Decided]], *, as_json: bool) -> None:
+    """Show what people decided, the newest first."""
+    if as_json:
+        print_json({name: [asdict(it) for it in them] for name, them in decided.items()})
+        return
+    paper = Paper()
+    for name, them in decided.items():
+        if not them:
+            paper.line(f"{escape(name)}: nobody has settled anything by hand")
+        for it in them:
+            state = "held" if it.held else "in doubt"
+            log = f"{it.evidence.before or 'nothing'} → {it.evidence.now or 'nothing'}"
+            paper.line(
+                escape(
+                    f"{name}: {stamp(it.at)} {it.by} settled {it.batch}:{it.row} ({owner(it)}, "
+                    f"{it.points:,} points, {state}, log {log}) as {it.choice}"
+                )
+            )
+
+
+def _facts(case: Case, now: datetime) -> dict[str, object]:
+    return {
+        "id": case.id,
+        **asdict(case.suspect),
+        **asdict(case.evidence),
+        "sent_at": case.sent_at,
+        "age_seconds": round((now - case.sent_at).total_seconds()),
+        "grade": case.grade,
+        "settles_at": case.settles_at,
+        "gives_up_at": case.gives_up_at,
+        "on_doubt": case.on_doubt,
+        "outlook": outlook(case, now),
+    }
+
+
+def _when(at: datetime, now: datetime) -> str:
+    return "with the next cycle" if at <= now else f"at {stamp(at)}"
+
+
+def not_open(batch: int, row: int | None, fate: Mapping[int, tuple[Outcome, str | None]]) -> str:
+    """Say why a case cannot be settled by hand: what became of it, or that there is none such."""
+    case = f"{batch}" if row is None else f"{batch}:{row}"
+    outcomes = {it for position, it in fate.items() if row in {None, position}}
+    if not outcomes:
+        return f"{case} is no case in doubt or held: `syncsvc doubt` lists them"
+    if any(outcome is Outcome.OPEN for outcome, _ in outcomes):
+        return f"{case} is in flight: it is in doubt once its answer is lost, and then can be settled"
+    told = ", ".join(sorted(f"{outcome.name.lower()} ({grade or 'no proof'})" for outcome, grade in outcomes))
+    return f"{case} is settled already: {told}; nothing was changed. `syncsvc doubt` lists what is open"

@@ -1,0 +1,74 @@
+"""`doubt` as an operator uses it, over real HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from town import command
+
+from syncsvc.sandbox.faults import Fault, Kind
+from syncsvc.sandbox.world import World
+
+
+def test_points_in_doubt_are_listed_with_their_evidence_and_settled_by_hand(
+    world: World, config: Path
+) -> None:
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace('settle_after = "1s"', 'settle_after = "1h"'), encoding="utf-8")
+    world.wallet.faults.add(Fault(Kind.RESET_BEFORE, "POST", "/v2/import"))
+    assert command("-c", config, "once").code == 75
+    listed = command("-c", config, "doubt", "--json")
+    assert listed.code == 1
+    cases = {it["id"]: it for it in listed.json()["acme"]}
+    assert len(cases) == 39
+    assert {(it["finding"], it["held"], it["on_doubt"]) for it in cases.values()} == {
+        ("unmoved", False, "hold")
+    }
+    told = command("-c", config, "doubt")
+    assert (told.code, "acme: 39 rows in doubt, 0 held" in told.out) == (1, True)
+    assert f"in doubt 1:0: {cases['1:0']['points']:,} points for {cases['1:0']['connector']} " in told.out
+    assert "log: nothing before, nothing now (unmoved)" in told.out
+    assert "its log entry has not moved: at 20" in told.out
+    assert not any(person.email in told.out for person in world.people())
+
+    assert command("-c", config, "doubt", "1").code == 2
+    assert command("-c", config, "doubt", "one", "landed").code == 2
+    assert command("-c", config, "doubt", "1", "perhaps").code == 2
+    nowhere = command("-c", config, "doubt", "77", "landed", "--yes")
+    assert (nowhere.code, "77 is no case in doubt or held" in nowhere.err) == (1, True)
+    asked = command("-c", config, "doubt", "1:0", "landed", stdin="n\n")
+    assert (asked.code, "points count as credited. Settle it so?" in asked.err) == (1, True)
+    assert len(command("-c", config, "doubt", "--json").json()["acme"]) == 39
+
+    landed = command("-c", config, "doubt", "1:0", "landed", "--by", "Ann", "--yes")
+    assert (landed.code, "acme: 1 row settled by Ann as landed" in landed.out) == (0, True)
+    again = command("-c", config, "doubt", "1:0", "skip", "--by", "Bob", "--yes")
+    assert (again.code, "1:0 is settled already: landed (person); nothing was changed" in again.err) == (
+        1,
+        True,
+    )
+    skipped = command("-c", config, "doubt", "1:1", "skip", "--by", "Ann", "--yes", "--json").json()
+    assert (skipped["settled"], skipped["choice"], skipped["by"]) == (["1:1"], "skip", "Ann")
+    refuted = command("-c", config, "doubt", "1", "refuted", "--yes")
+    assert (refuted.code, "37 rows settled by " in refuted.out) == (0, True)
+    assert command("-c", config, "doubt").out == "✓ acme: nothing is in doubt, nothing is held\n"
+
+    assert command("-c", config, "once").code == 0
+    given_up = cases["1:0"]["points"] + cases["1:1"]["points"]
+    expected = sum(it.expected for it in world.balances().values())
+    assert world.wallet.total_awarded() == expected - given_up
+    books = command("-c", config, "books", "--json").json()["acme"]
+    by_person = {it["entry"]: it["points"] for it in books["rests_on"] if it["grade"] == "person"}
+    assert by_person == {"awarded": cases["1:0"]["points"], "skipped": cases["1:1"]["points"]}
+    assert (books["credited"], books["owed"]) == (expected, 0)
+    assert command("-c", config, "books", "--verify").code == 0
+
+    history = command("-c", config, "doubt", "--history", "--json").json()["acme"]
+    assert [(it["row"], it["choice"], it["by"]) for it in history][-2:] == [
+        (1, "skip", "Ann"),
+        (0, "landed", "Ann"),
+    ]
+    assert "Ann settled 1:0" in command("-c", config, "doubt", "--history").out
+    owned = [person for person in world.people() if person.record_id == cases["1:0"]["record"]]
+    explained = command("-c", config, "explain", owned[0].email)
+    assert "decided: by Ann, choice landed" in explained.out
