@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 import orjson
 from pydantic import Field
 
+from connectors import hubspot_schema
 from connectors.hubspot_api import (
     HubSpotApi,
     accepted,
@@ -33,10 +33,10 @@ from connectors.hubspot_api import (
 )
 from syncsvc.errors import CursorError, SchemaError, TransientError
 from syncsvc.model import Contact, Page, Problem, WriteBack, WriteOutcome, Written
-from syncsvc.remote.connector import Needs
+from syncsvc.remote.connector import Missing, Needs
 from syncsvc.remote.transport import Network
 from syncsvc.remote.window import PollCursor, Window
-from syncsvc.settings import Duration, Secret, Url
+from syncsvc.settings import Duration, Reserve, Secret, Url
 from syncsvc.settings import Settings as Table
 
 LIST_PAGE = 100  # contacts guide 2026-03: at most 100 a page
@@ -52,8 +52,6 @@ _EMPTY = (None, "")
 _ABSENT = object()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PASSING = frozenset({"RATE_LIMITS", "INTERNAL_ERROR", "SERVICE_UNAVAILABLE"})
-_TYPES = {"last_updated": ("datetime", "string"), "status": ("string", "enumeration")}
-_FIELD_TYPES = {"datetime": "date", "string": "text"}
 
 
 class HubSpotSettings(Table):
@@ -66,6 +64,10 @@ class HubSpotSettings(Table):
     )
     overlap: Duration = Field(
         default=timedelta(minutes=10), description="how late a change may appear in HubSpot's search index"
+    )
+    reserve: Reserve = Field(
+        default="5%",
+        description="calls of the day that are left to the account's other apps: a number or a share",
     )
     timeout: Duration = Field(default=timedelta(seconds=60), description="for the whole of each call")
 
@@ -87,6 +89,7 @@ class HubSpot:
             network.client(settings.base_url, timeout=settings.timeout.total_seconds()),
             token=settings.token,
             version=settings.api_version,
+            reserve=settings.reserve,
             network=network,
         )
         self._fields = tuple(needs.fields)
@@ -97,18 +100,26 @@ class HubSpot:
 
     def check(self) -> list[Problem]:
         """Return what is wrong with the properties that are read and written; one request."""
-        known = self._definitions()
-        problems = [
-            Problem(
-                f"property {name}",
-                "HubSpot has no such contact property, or it is archived",
-                _did_you_mean(name, known) + "use the internal name shown in the property's settings",
+        return hubspot_schema.problems(self._needs, self._definitions())
+
+    def missing(self) -> list[Missing]:
+        """Return the properties that are written back and do not exist; one request."""
+        return hubspot_schema.missing(self._needs, self._definitions())
+
+    def create(self, missing: Missing) -> None:
+        """Make a property that `missing` named; needs the scope crm.schemas.contacts.write.
+
+        Raises SchemaError where the name is taken by an archived property.
+        """
+        path = self._api.properties
+        answer = self._api.ask("POST", path, json=hubspot_schema.made_for(missing.fact, missing.name))
+        if answer.status == 409:
+            raise SchemaError(
+                f"HubSpot does not make the contact property {missing.name}: the name is taken, perhaps by "
+                "an archived property: restore that one, or name another",
+                fields=[missing.name],
             )
-            for name in sorted(self._needs.read - known.keys())
-        ]
-        for fact, name in sorted(self._needs.write.items()):
-            problems += _write_problems(fact, name, known)
-        return problems
+        accepted(answer, f"POST {path}")
 
     def changes(self, cursor: str | None) -> Iterator[Page]:
         """Yield the contacts of a sweep (None), or those modified since; see `Connector.changes`.
@@ -327,34 +338,6 @@ class HubSpot:
             return WriteOutcome(value.record_id, Written.RETRY, "HubSpot did not say what became of it")
         merged = outcome.result is Written.WRITTEN and lives_as != value.record_id
         return replace(outcome, result=Written.MERGED) if merged else outcome
-
-
-def _did_you_mean(name: str, known: Collection[str]) -> str:
-    close = get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"did you mean {close[0]}? " if close else ""
-
-
-def _write_problems(fact: str, name: str, known: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
-    where, types = f"write_back.{fact}", _TYPES.get(fact, ("string",))
-    if name not in known:
-        yield Problem(
-            where,
-            f"HubSpot has no contact property {name}, or it is archived",
-            f"{_did_you_mean(name, known)}create it: name {name}, label Wallet {fact.replace('_', ' ')}, "
-            f"groupName contactinformation, type {types[0]}, fieldType {_FIELD_TYPES[types[0]]}; "
-            "or restore it where HubSpot says that the name is taken",
-        )
-        return
-    definition = known[name]
-    metadata = definition.get("modificationMetadata")
-    if isinstance(metadata, dict) and metadata.get("readOnlyValue"):
-        yield Problem(where, f"the contact property {name} is read-only", "name one that can be edited")
-    if definition.get("type") not in types:
-        yield Problem(
-            where,
-            f"the contact property {name} is of another type than {' or '.join(types)}",
-            f"name or create a property of the type {types[0]}",
-        )
 
 
 def _result(error: Mapping[str, Any]) -> tuple[Written, str]:

@@ -17,17 +17,20 @@ from typing import Any
 import orjson
 
 from syncsvc.errors import CredentialsError, OperatorError, SchemaError, TransientError
+from syncsvc.model import Allowance
 from syncsvc.remote.retry import repeat
 from syncsvc.remote.transport import Answer, HttpClient, Network
-from syncsvc.settings import Secret
+from syncsvc.settings import Reserve, Secret, reserved_calls
 
 SEARCH_SPACING = 0.25  # seconds; search guide 2026-03: 5 a second per account, which other apps use too
+WIDEST_SPACING = 4.0  # seconds between searches where other apps use nearly all of that
 BURST_SECONDS = 10.0  # usage guidelines 2026-09: the burst limit rolls over ten seconds
-DAILY_SECONDS = 900.0  # the daily limit ends at the account's midnight, which no answer tells
+DAILY_SECONDS = 900.0  # the daily limit ends at the account's midnight, which no answer tells: look again
 LOCK_SECONDS = 2.0  # error handling guide 2026-03: a lock lasts two seconds
 MOVING_SECONDS = 60.0  # for a 477 that names no time of its own
 LONGEST_SECONDS = 86_400.0  # error handling guide 2026-03: a 477 asks for up to a day
 
+_DAILY = "x-hubspot-ratelimit-daily"
 _SCHEMA_CODES = frozenset({"PROPERTY_DOESNT_EXIST", "READ_ONLY_VALUE"})
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 _SCOPE = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
@@ -44,8 +47,10 @@ class Reply:
 class HubSpotApi:
     """One account's API in one version: `contacts` and `properties` are the paths of the two resources."""
 
-    def __init__(self, client: HttpClient, *, token: Secret, version: str, network: Network) -> None:
-        """Make no request yet; `version` is a date, or v3."""
+    def __init__(
+        self, client: HttpClient, *, token: Secret, version: str, reserve: Reserve, network: Network
+    ) -> None:
+        """Make no request yet; `version` is a date, or v3; `reserve` is left to the account's other apps."""
         dated = version != "v3"
         self.contacts = f"/crm/objects/{version}/contacts" if dated else "/crm/v3/objects/contacts"
         self.properties = f"/crm/properties/{version}/contacts" if dated else "/crm/v3/properties/contacts"
@@ -55,7 +60,9 @@ class HubSpotApi:
         self._secret = token
         self._token: str | None = None
         self._network = network
+        self._reserve = reserve
         self._next_search = 0.0
+        self._spacing = SEARCH_SPACING
 
     def ask(
         self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None
@@ -63,13 +70,17 @@ class HubSpotApi:
         """Return a success, or a 4xx that concerns this one request: what it means is the caller's to say.
 
         Raises CredentialsError where the key is refused, also after it was read again, and TransientError
-        for whatever passes: limits, locks, 5xx, answers that are not whole.
+        for whatever passes: limits, a reserve that is reached, locks, 5xx, answers that are not whole.
         """
+        searches = path.endswith("/search")
 
         def once() -> Reply:
-            if path.endswith("/search"):
+            self._spare()
+            if searches:
                 self._pace()
             answer = self._send(method, path, params, json)
+            if searches:
+                self._adapt(refused=answer.status == 429)
             document = _document(answer)
             _raise_for_status(answer, document, f"{method} {path}")
             return Reply(answer.status, document)
@@ -100,7 +111,28 @@ class HubSpotApi:
                 break
         if answer.date is not None:
             self.ahead = answer.date - self._network.now()
+        self._note(answer)
         return answer
+
+    def _note(self, answer: Answer) -> None:
+        """Keep what an answer tells of the day's calls; an OAuth app hears nothing (guidelines 2026-09)."""
+        with suppress(ValueError, KeyError):
+            allowed, left = (int(answer.headers[name]) for name in (_DAILY, f"{_DAILY}-remaining"))
+            self._network.allowance = Allowance(allowed, left, self._network.now())
+
+    def _spare(self) -> None:
+        """Raise TransientError while no more calls are left than the reserve; now and then one call looks."""
+        told = self._network.allowance
+        if told is None:
+            return
+        kept = reserved_calls(self._reserve, told.allowed)
+        fresh = DAILY_SECONDS - (self._network.now() - told.told_at).total_seconds()
+        if told.left <= kept and fresh > 0:
+            raise TransientError(
+                f"{told.left} of the account's {told.allowed} HubSpot calls of today are left, and the last "
+                f"{kept} are kept for its other apps (reserve): work goes on after the account's midnight",
+                retry_after=fresh,
+            )
 
     def _read_token(self) -> str:
         if problem := self._secret.problem():
@@ -110,11 +142,18 @@ class HubSpotApi:
             raise CredentialsError("the HubSpot token holds characters that no token has")
         return token
 
+    def _adapt(self, *, refused: bool) -> None:
+        """Give way to the account's other apps, which share the limit of searches; come back by and by."""
+        if refused:
+            self._spacing = min(self._spacing * 2, WIDEST_SPACING)
+        else:
+            self._spacing = max(self._spacing * 0.9, SEARCH_SPACING)
+
     def _pace(self) -> None:
         wait = self._next_search - self._network.monotonic()
         if wait > 0:
             self._network.sleep(wait)
-        self._next_search = self._network.monotonic() + SEARCH_SPACING
+        self._next_search = self._network.monotonic() + self._spacing
 
 
 def accepted(reply: Reply, what: str) -> dict[str, Any]:

@@ -87,6 +87,7 @@ class Cycle:
         with bound(organization=self._organization.config.name, cycle=self.id):
             try:
                 self._run()
+                self._keep_allowances()
             except StoppedError:
                 self._tally.stopped = True
             except StateError as error:
@@ -358,6 +359,11 @@ class Cycle:
         if outcomes[Written.REFUSED]:
             log.warning("write_backs_refused", records=outcomes[Written.REFUSED])
 
+    def _keep_allowances(self) -> None:
+        for connector in self._organization.connectors.values():
+            if connector.network.allowance is not None:
+                self._store.allowances.keep(connector.id, connector.network.allowance)
+
     def _report(self, duration: float) -> CycleReport:
         in_doubt, held = self._store.reports.unsettled_rows()
         return self._tally.report(
@@ -369,4 +375,5 @@ class Cycle:
                 name: it.network.requests - self._requests[name]
                 for name, it in self._organization.connectors.items()
             },
+            allowances={name: it.network.allowance for name, it in self._organization.connectors.items()},
         )

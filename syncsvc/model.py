@@ -45,6 +45,15 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """The calls that a CRM allows in a day to all applications of an account together, as an answer told."""
+
+    allowed: int
+    left: int
+    told_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class WriteBack:
     """What one CRM record should hold: the CRM's field names with their new values."""
 

@@ -5,6 +5,7 @@ A connector's settings are made of these, so that every file reads alike and eve
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -65,6 +66,38 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["90s", "5m", "24h"]}),
 ]
 """A duration written as text: "90s", "5m", "24h", "1h30m"."""
+
+
+_RESERVE = re.compile(r"(\d{1,9})|(\d{1,2}(?:\.\d+)?|100)%")
+
+
+def _check_reserve(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not _RESERVE.fullmatch(value):
+        raise ValueError('write a number of calls, such as 20000, or a share of the day\'s, such as "5%"')
+    return value
+
+
+Reserve = Annotated[
+    str,
+    BeforeValidator(_check_reserve),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": f"^(?:{_RESERVE.pattern})$"},
+            ],
+            "examples": ["5%", 20_000],
+        }
+    ),
+]
+"""How many of a day's calls are left to others: a number, or a share of what is allowed such as "5%"."""
+
+
+def reserved_calls(reserve: Reserve, allowed: int) -> int:
+    """Return the calls that a reserve keeps of those that a day allows."""
+    return math.ceil(float(reserve[:-1]) * allowed / 100) if reserve.endswith("%") else int(reserve)
 
 
 class Secret(Settings):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from syncsvc.model import Written
+from syncsvc.model import Allowance, Written
 from syncsvc.stages.deliver import Delivered
 from syncsvc.stages.pull import Pulled
 from syncsvc.stages.settle import Settled
@@ -59,8 +59,12 @@ class Tally:
         duration: float,
         waiting: Waiting,
         requests: Mapping[str, int],
+        allowances: Mapping[str, Allowance | None],
     ) -> CycleReport:
-        """Return the report of a cycle that took `duration` seconds; `requests` are counted by connector."""
+        """Return the report of a cycle that took `duration` seconds.
+
+        `requests` are counted by connector, `allowances` are what each CRM told last.
+        """
         pulled = self.pulled.values()
         changed = sum(it.changed for it in pulled)
         read = sum(it.read for it in pulled)
@@ -92,6 +96,7 @@ class Tally:
                     changed=it.changed,
                     requests=requests.get(name, 0),
                     read_until=self.read_until.get(name),
+                    **_calls(allowances.get(name)),
                 )
                 for name, it in self.pulled.items()
             },
@@ -106,3 +111,9 @@ class Tally:
             return Outcome.TRANSIENT
         waits = waiting.in_doubt + waiting.held + waiting.quarantined
         return Outcome.DEGRADED if self.degraded or self.held_by or waits else Outcome.OK
+
+
+def _calls(allowance: Allowance | None) -> dict[str, int]:
+    if allowance is None:
+        return {}
+    return {"calls_left": allowance.left, "calls_allowed": allowance.allowed}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from syncsvc.cli import cycles, decisions, extras, ledger, standing
+from syncsvc.cli import cycles, decisions, extras, ledger, preparation, standing
 from syncsvc.cli.context import Context
 from syncsvc.cli.exits import Commands
 
@@ -34,6 +34,7 @@ def main(context: click.Context, path: Path | None) -> None:
 
 for _command in (
     standing.check,
+    preparation.setup,
     standing.status,
     standing.explain,
     cycles.plan,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from syncsvc.model import Page, Problem, WriteBack, WriteOutcome
 from syncsvc.remote.transport import Network
@@ -32,6 +32,26 @@ class Needs:
     def fields(self) -> list[str]:
         """Every field to ask the CRM for, sorted."""
         return sorted(self.read | set(self.write.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A field that is to be written back and that the CRM lacks; `description` says what it would be."""
+
+    fact: str
+    name: str
+    description: str
+
+
+@runtime_checkable
+class SetsUp(Protocol):
+    """What a connector may bring besides: making the fields that it writes back."""
+
+    def missing(self) -> list[Missing]:
+        """Return the fields that are written back and do not exist."""
+
+    def create(self, missing: Missing) -> None:
+        """Make one of them; raises OperatorError where the CRM refuses it."""
 
 
 class Connector(Protocol):

@@ -28,6 +28,7 @@ import requests
 import requests.adapters
 
 from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, StoppedError
+from syncsvc.model import Allowance
 from syncsvc.settings import LOOPBACK
 
 CONNECT_SECONDS = 5.0
@@ -346,11 +347,13 @@ class Network:
         self._stop = stop or threading.Event()
         self._user_agent = user_agent
         self.requests = 0
+        self.allowance: Allowance | None = None
+        """What the remote side last told of its calls a day; connectors keep it where it tells them."""
 
     def branch(self) -> Network:
         """Return a network that shares everything with this one but counts its own requests."""
         branch = copy.copy(self)
-        branch.requests = 0
+        branch.requests, branch.allowance = 0, None
         return branch
 
     def count(self) -> None:

@@ -47,6 +47,9 @@ class ConnectorStatus:
     quarantined: int
     gone: int
     write_due: int
+    calls_left: int | None = None
+    calls_allowed: int | None = None
+    calls_told_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +358,9 @@ class Reports:
                     quarantined=states.get(ContactState.QUARANTINED, 0),
                     gone=states.get(ContactState.GONE, 0),
                     write_due=connection.scalar(due) or 0,
+                    calls_left=row.calls_left,
+                    calls_allowed=row.calls_allowed,
+                    calls_told_at=_at(row.calls_told_at),
                 )
             )
         return statuses

@@ -6,6 +6,7 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ doubts         what a person decides became of it
 ├─ confirmations  what the import log says
 ├─ write_backs    what the CRM should hold
+├─ allowances     what CRMs allow in a day
 ├─ holds          what brakes keep back
 ├─ reports        what an operator asks
 ├─ accounts       what the books say
@@ -24,6 +25,7 @@ from syncsvc.config import OnGone, OrganizationConfig
 from syncsvc.errors import ConfigurationError
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.state.accounts import Accounts
+from syncsvc.state.allowances import Allowances
 from syncsvc.state.audit import Audit
 from syncsvc.state.confirmations import Confirmations
 from syncsvc.state.database import Database
@@ -52,6 +54,7 @@ class Store:
     doubts: Doubts
     confirmations: Confirmations
     write_backs: WriteBacks
+    allowances: Allowances
     holds: Holds
     reports: Reports
     accounts: Accounts
@@ -98,6 +101,7 @@ def _assemble(
         Doubts(scope, settlements),
         Confirmations(scope),
         WriteBacks(scope),
+        Allowances(scope),
         Holds(scope),
         Reports(scope),
         Accounts(scope),

@@ -9,6 +9,7 @@ from datetime import datetime
 from rich.markup import escape
 
 from syncsvc.model import Problem
+from syncsvc.setup import Setup
 from syncsvc.state.holds import Hold
 from syncsvc.state.reports import Life, Status
 from syncsvc.state.store import Store
@@ -52,6 +53,18 @@ def show_problems(found: Mapping[str, Sequence[Problem]], *, as_json: bool) -> N
             paper.line(f"    → {escape(problem.remedy)}", style="cyan")
 
 
+def show_setup(found: Mapping[str, Sequence[Setup]], *, as_json: bool) -> None:
+    """Show what `setup` made, and what it left."""
+    if as_json:
+        print_json({name: [asdict(step) for step in steps] for name, steps in found.items()})
+        return
+    paper = Paper()
+    for name, steps in found.items():
+        for step in steps:
+            mark = "[green]✓[/]" if step.done else "[red]✗[/]"
+            paper.line(f"{mark} {escape(name)}: {escape(step.connector)}: {escape(step.message)}")
+
+
 def show_status(found: Mapping[str, Standing], *, as_json: bool, now: datetime) -> None:
     """Show where organizations stand."""
     if as_json:
@@ -93,6 +106,9 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
             f"landed, {last['points_landed']:,} points, {last['written_back']:,} written back"
         )
     for it in status.connectors:
+        if it.calls_left is not None and it.calls_allowed is not None:
+            calls = f"{it.calls_left:,} of {it.calls_allowed:,} API calls of the day left"
+            paper.line(f"{escape(it.name)}: {calls}, as told {ago(it.calls_told_at, now)}")
         if it.trouble:
             paper.line(f"[red]paused[/] {escape(it.name)}: {escape(it.trouble)}")
     for hold in standing.holds:

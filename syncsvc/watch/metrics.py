@@ -59,6 +59,9 @@ class Metrics:
         self._quarantined = self._gauge("contacts_quarantined", "Contacts in quarantine now.")
         self._last_cycle = self._gauge("last_cycle_timestamp_seconds", "When the last cycle ended.")
         self._last_success = self._gauge("last_success_timestamp_seconds", "When the last ok cycle ended.")
+        self._calls_left = self._gauge(
+            "connector_calls_left", "Calls that the CRM allows today and that are left.", "connector"
+        )
         self._cursor = self._gauge(
             "cursor_timestamp_seconds", "Changes in the CRM are read up to this time.", "connector"
         )
@@ -93,6 +96,8 @@ class Metrics:
         self._write_backs.labels(name, "failed").inc(report.write_back_failed)
         for key, part in connectors.items():
             self._requests.labels(name, key).inc(part.requests)
+            if part.calls_left is not None:
+                self._calls_left.labels(name, key).set(part.calls_left)
             if part.read_until is not None:
                 self._cursor.labels(name, key).set(part.read_until.timestamp())
         self._in_doubt.labels(name).set(report.in_doubt)

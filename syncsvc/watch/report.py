@@ -23,12 +23,15 @@ class ConnectorReport:
     """What one connector brought to a cycle.
 
     `read_until` is an aware time: everything that changed in the CRM before it has been read and stored. None
-    where no read was completed.
+    where no read was completed. `calls_left` of `calls_allowed` a day are what the CRM last told, None where
+    it tells nothing.
     """
 
     read: int = 0
     changed: int = 0
     requests: int = 0
+    calls_left: int | None = None
+    calls_allowed: int | None = None
     read_until: datetime | None = None
 
 

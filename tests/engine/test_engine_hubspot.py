@@ -94,3 +94,43 @@ def test_an_account_that_fails_at_every_third_request_is_read_whole(hub: Hub, ki
         hub.lab.cycle()
     hub.whole()
     assert {it.get("wallet_status") for _, it in hub.crm.contacts()} == {"imported"}
+
+
+def test_calls_that_are_left_are_known_to_an_operator_and_cost_no_write_when_idle(hub: Hub) -> None:
+    hub.lab.cycle()
+    for _ in range(12):
+        hub.lab.cycle(after=120)
+    (status,) = hub.lab.store.reports.status().connectors
+    assert (status.calls_allowed, status.calls_left) == (625_000, 625_000 - 7)
+    before = hub.lab.contents()
+    assert hub.lab.cycle().connectors["hub"].calls_left == 625_000 - sum(hub.crm.requests.values())
+    assert hub.lab.contents() == before
+    hub.crm.knobs.foreign_daily = 600_000  # above 95 %: the rest is left to the other apps
+    assert hub.lab.cycle().outcome is Outcome.OK
+    report = hub.lab.cycle()
+    assert (report.outcome, report.connectors["hub"].requests) == (Outcome.TRANSIENT, 0)
+    assert "(reserve)" in report.errors[0]
+    (status,) = hub.lab.store.reports.status().connectors
+    assert (status.calls_left or 0) < 25_000
+
+
+def test_write_backs_that_come_home_are_counted_as_echoes(hub: Hub) -> None:
+    hub.lab.cycle()
+    assert sum(hub.lab.cycle(after=120).echoes for _ in range(8)) == CONTACTS
+    assert hub.lab.asks(IMPORT) == 2
+
+
+def test_points_of_merged_contacts_follow_them_to_their_new_record(hub: Hub) -> None:
+    hub.lab.cycle()
+    hub.lab.cycle()
+    merged = hub.crm.merge(hub.ids[10], hub.ids[20])  # m10 with 10 points, and m20 with 20
+    hub.crm.update(merged, {"loyalty_points": 30})
+    for _ in range(8):
+        hub.lab.cycle(after=120)
+    # What both were awarded counts for the one that lives on: its 30 points are no news.
+    assert hub.lab.wallet.total_awarded() == sum(range(CONTACTS))
+    hub.crm.update(merged, {"loyalty_points": 37})
+    for _ in range(8):
+        hub.lab.cycle(after=120)
+    assert hub.lab.wallet.total_awarded() == sum(range(CONTACTS)) + 7
+    assert hub.crm.contact(merged)["wallet_status"] == "imported"

@@ -31,6 +31,18 @@ def test_check_finds_a_good_installation_in_order(config: Path) -> None:
     assert command("-c", config, "check", "--json").json() == {"acme": []}
 
 
+def test_setup_makes_the_missing_field_after_asking(config: Path) -> None:
+    replace(config, 'last_updated = "wallet_last_updated"', 'last_updated = "wallet_import_time"')
+    assert "syncsvc setup" in command("-c", config, "check").out
+    asked = command("-c", config, "setup", stdin="n\n")
+    assert (asked.code, "make the contact property wallet_import_time" in asked.err) == (1, True)
+    assert command("-c", config, "check").code == 1
+    made = command("-c", config, "setup", "--yes", "--json")
+    assert (made.code, [step["done"] for step in made.json()["acme"]]) == (0, [True, True])
+    assert command("-c", config, "check").code == 0
+    assert "every field that is written back exists" in command("-c", config, "setup").out
+
+
 def test_plan_sends_nothing_and_once_delivers_exactly_that_plan(world: World, config: Path) -> None:
     planned = command("-c", config, "plan", "--json")
     assert planned.code == 0, planned.err
