@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+from syncsvc.departures import not_remembered, refusal, what_changed
 from syncsvc.doubts import terms_of
 from syncsvc.errors import OperatorError, StateError, StoppedError, TransientError
 from syncsvc.model import Written
@@ -258,12 +259,19 @@ class Cycle:
         digest = self._store.outbox.digest(self.allowed)
         if digest == self._plan:
             return False
-        totals = self._store.outbox.totals(self.allowed.most_points)
-        self._tally.degraded.append(
-            f"nothing was sent: what is due is no longer plan {self._plan} but {digest} "
-            f"({totals.new} new and {totals.changed} changed members, {totals.points} points); plan again"
-        )
+        self._tally.degraded.append(f"nothing was sent: {self._departure(self._plan, digest)}")
         return True
+
+    def _departure(self, planned: str, digest: str) -> str:
+        outbox, plans = self._store.outbox, self._store.plans
+        totals = outbox.totals(self.allowed.most_points)
+        known = plans.find(planned)
+        if known is None:
+            told = not_remembered(planned)
+        else:
+            told = what_changed(plans.departure(known, outbox.planned(self.allowed)), totals.points)
+        held = sorted(hold.brake for hold in self._store.holds.open() if hold.released_by is None)
+        return refusal(told, digest, totals, held=held)
 
     @staticmethod
     def _tell_of_brake(name: str, tripped: Tripped) -> None:

@@ -33,6 +33,10 @@ class Fingerprinter:
         """Return the fingerprint of a contact that maps to no member, for the reason in `words`."""
         return self._of(words)
 
+    def row(self, brand_id: str, email_key: str, payload: str) -> bytes:
+        """Return the fingerprint of a row as it would be sent, its points excluded."""
+        return self._of([brand_id, email_key, payload])
+
     def _of(self, content: object) -> bytes:
         canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
         return _MARK + blake2b(canonical, digest_size=_DIGEST_SIZE, key=self._key).digest()

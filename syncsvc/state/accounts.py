@@ -110,6 +110,15 @@ class Accounts:
             rests_on=tuple(found),
         )
 
+    def adopted(self) -> int:
+        """Return the points that count as credited since they were in the wallet already."""
+        mine = LEDGER.c.organization_id == self._scope.organization_id
+        with self._scope.database.reading() as connection:
+            return (
+                connection.scalar(select(_sum(LEDGER.c.points)).where(mine, LEDGER.c.entry == Entry.ADOPTED))
+                or 0
+            )
+
     def rows(self, by: By, *, show_values: bool = False) -> Generator[dict[str, Any]]:
         """Yield the books line by line: the newest first, members in order.
 

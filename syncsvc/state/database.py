@@ -112,6 +112,11 @@ class Database:
         self._write_lock = threading.RLock()
         self._writer: Connection | None = None
 
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Return whether there is a state already."""
+        return _path_of(url).exists()
+
     @classmethod
     def open(cls, url: str) -> Self:
         """Return the database for the one process that runs cycles, created and migrated where needed.

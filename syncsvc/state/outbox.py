@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, and_, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, String, and_, bindparam, cast, func, or_, select, update
 
 from syncsvc.config import Points
 from syncsvc.rules.brakes import Allowed, Totals
 from syncsvc.state.database import Record, to_ms
+from syncsvc.state.plans import Planned
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import (
     BATCH,
     BATCH_ROW,
     BRAND,
+    CONNECTOR,
     MEMBER,
     Lane,
 )
 
 WELCOME = "welcome_email"
+_PAGE = 1000
 _ANY = 2**62  # more points than any member can be owed
 
 
@@ -127,6 +130,28 @@ class Outbox:
             for brand_id, email_key, payload, points in connection.execute(listed):
                 digest.update(orjson.dumps([brand_id, email_key, payload.decode(), points]))
         return digest.hexdigest()
+
+    def planned(self, allowed: Allowed) -> Iterator[Planned]:
+        """Yield every row that delivering now would send, in order of the CRM record it comes from.
+
+        Read while it is yielded, in pages; what the digest covers, row by row.
+        """
+        mine = and_(BRAND.c.id == MEMBER.c.brand, BRAND.c.organization_id == self._scope.organization_id)
+        record = CONNECTOR.c.name + " " + MEMBER.c.owner_record
+        owner = func.coalesce(record, "member " + cast(MEMBER.c.id, String)).label("owner")
+        points = self._capped(self._owed_if_positive(), allowed.most_points)
+        listed = (
+            select(owner, BRAND.c.brand_id, MEMBER.c.email_key, MEMBER.c.payload, points.label("points"))
+            .join(BRAND, mine)
+            .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
+            .where(*self._sendable(allowed))
+            .order_by(owner, MEMBER.c.id)
+        )
+        fingerprinter = self._scope.fingerprinter
+        with self._scope.database.reading() as connection:
+            for row in connection.execute(listed, execution_options={"yield_per": _PAGE}):
+                content = fingerprinter.row(row.brand_id, row.email_key, row.payload.decode())
+                yield Planned(row.owner, content, row.points)
 
     def has_due(self, lane: Lane, allowed: Allowed) -> bool:
         """Return whether any member has a row to send in a lane."""

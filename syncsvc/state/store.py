@@ -8,6 +8,7 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ write_backs    what the CRM should hold
 ├─ allowances     what CRMs allow in a day
 ├─ holds          what brakes keep back
+├─ plans          what was planned lately
 ├─ reports        what an operator asks
 ├─ accounts       what the books say
 └─ audit          whether the books balance
@@ -19,7 +20,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 
 from syncsvc.config import OnGone, OrganizationConfig
 from syncsvc.errors import ConfigurationError
@@ -33,6 +34,7 @@ from syncsvc.state.doubts import Doubts
 from syncsvc.state.holds import Holds
 from syncsvc.state.intake import IntakeStore
 from syncsvc.state.outbox import Outbox
+from syncsvc.state.plans import Plans
 from syncsvc.state.reports import Reports
 from syncsvc.state.scope import Rules, Scope
 from syncsvc.state.settlements import Settlements
@@ -56,6 +58,7 @@ class Store:
     write_backs: WriteBacks
     allowances: Allowances
     holds: Holds
+    plans: Plans
     reports: Reports
     accounts: Accounts
     audit: Audit
@@ -103,6 +106,7 @@ def _assemble(
         WriteBacks(scope),
         Allowances(scope),
         Holds(scope),
+        Plans(database, organization_id),
         Reports(scope),
         Accounts(scope),
         Audit(scope),
@@ -141,6 +145,13 @@ def _organization(connection: Connection, config: OrganizationConfig) -> int:
         points = {"points": config.wallet.points}
         connection.execute(update(ORGANIZATION).where(ORGANIZATION.c.id == first.id).values(points))
     return int(first.id)
+
+
+def known_organization(database: Database, config: OrganizationConfig) -> int | None:
+    """Return the row id of an organization, None where the state does not know it; nothing is written."""
+    mine = and_(ORGANIZATION.c.name == config.name, ORGANIZATION.c.organization_id == config.organization_id)
+    with database.reading() as connection:
+        return connection.scalar(select(ORGANIZATION.c.id).where(mine))
 
 
 def _read_anew(connection: Connection, organization_id: int) -> None:

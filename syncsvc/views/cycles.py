@@ -29,18 +29,30 @@ def show_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
             ("new members", plan.totals.new),
             ("changed members", plan.totals.changed),
             ("points to award", plan.totals.points),
+            ("points adopted, not awarded", plan.adopted),
             ("largest award", plan.totals.largest),
             ("in quarantine", len(plan.refusals)),
         ):
             table.add_row(label, f"{value:,}")
         paper.table(table)
+        if not plan.totals.points:
+            why = f', as first_run = "{plan.first_run}" says' if plan.adopted else ""
+            paper.line(f"0 points would be awarded{escape(why)}")
         for brake in plan.brakes:
             paper.line(f"[red]brake[/] {escape(brake)}")
+        if plan.brakes:
+            paper.line(
+                "what brakes hold is no part of this plan: run `once`, look, release it, and plan again"
+            )
         for error in plan.errors:
             paper.line(f"[red]error[/] {escape(error)}")
         _show_refusals(paper, plan.refusals)
         if plan.totals.members and not plan.errors:
             paper.line(f"deliver exactly this: syncsvc once --plan {plan.digest}")
+            if plan.forgotten:
+                paper.line(
+                    f"(if it no longer holds by then, nobody can say what changed: {escape(plan.forgotten)})"
+                )
 
 
 def _show_refusals(paper: Paper, refusals: Sequence[Mapping[str, Any]]) -> None:

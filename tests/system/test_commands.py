@@ -50,7 +50,8 @@ def test_plan_sends_nothing_and_once_delivers_exactly_that_plan(world: World, co
     members = len(world.balances())
     points = sum(it.expected for it in world.balances().values())
     assert (plan["totals"]["new"], plan["totals"]["points"], plan["read"]) == (members, points, 40)
-    assert (world.noise(), (world.folder / "acme.db").exists()) == ((0, 0, 0), False)
+    assert world.noise() == (0, 0, 0)
+    assert command("-c", config, "status", "--json").json()["acme"]["status"]["members"] == 0
     assert command("-c", config, "plan", "--json").json() == planned.json()
 
     delivered = command("-c", config, "once", "--plan", plan["digest"], "--json")
@@ -61,11 +62,23 @@ def test_plan_sends_nothing_and_once_delivers_exactly_that_plan(world: World, co
 
 def test_a_plan_that_no_longer_holds_is_not_delivered(world: World, config: Path) -> None:
     plan = command("-c", config, "plan", "--json").json()[0]
-    world.edit(1)
+    person = next(world.salesforce_people())
+    world.salesforce.update("Contact", person.record_id, {"Loyalty_Points__c": person.points + 35})
     answer = command("-c", config, "once", "--plan", plan["digest"])
     assert answer.code == 1
-    assert f"no longer plan {plan['digest']}" in answer.out
+    assert f"no longer plan {plan['digest']} of 20" in answer.out
+    assert "Z: 1 member different, 35 points more" in answer.out
+    assert (
+        f"(crm {person.record_id} with {person.points + 35} points instead of {person.points})" in answer.out
+    )
     assert world.noise() == (0, 0, 0)
+    unknown = command("-c", config, "once", "--plan", "0123456789abcdef")
+    assert (unknown.code, "which is not remembered" in unknown.out) == (1, True)
+    again = command("-c", config, "plan", "--json").json()[0]["digest"]
+    assert f"due now is plan {again} (39 new and 0 changed members" in answer.out
+    assert command("-c", config, "once", "--plan", again).code == 0
+    done = command("-c", config, "once", "--plan", again)
+    assert (done.code, "nothing is due now: it was delivered already" in done.out) == (1, True)
 
 
 def test_the_second_cycle_does_nothing_and_edits_are_delivered_by_later_ones(

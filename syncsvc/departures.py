@@ -1,0 +1,47 @@
+"""Departures: what has changed since a plan, in one sentence for the person who approved it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from syncsvc.rules.brakes import Totals
+from syncsvc.state.plans import KEPT, Departure
+
+
+def not_remembered(digest: str) -> str:
+    """Say that nothing is known of a plan but its digest."""
+    return (
+        f"what is due is not plan {digest}, which is not remembered: it was made on another state, or "
+        f"{KEPT} or more plans ago"
+    )
+
+
+def what_changed(departure: Departure, points: int) -> str:
+    """Say what has changed since a plan; `points` are those that are due now."""
+    plan = departure.plan
+    told = f"what is due is no longer plan {plan.digest} of {plan.made_at:%Y-%m-%d %H:%M:%S}Z"
+    counts = (
+        (departure.more, "more"),
+        (departure.fewer, "fewer"),
+        (departure.different, "different"),
+    )
+    changes = [f"{count:,} {'member' if count == 1 else 'members'} {kind}" for count, kind in counts if count]
+    if departure.more is None:
+        changes = ["too many members to be compared one by one"]
+    change = points - plan.points
+    unit = "point" if abs(change) == 1 else "points"
+    how = "more" if change > 0 else "fewer"
+    changes.append(f"{abs(change):,} {unit} {how}" if change else "the same points")
+    named = f" ({'; '.join(departure.samples)})" if departure.samples else ""
+    return f"{told}: {', '.join(changes)}{named}"
+
+
+def refusal(told: str, digest: str, totals: Totals, *, held: Sequence[str]) -> str:
+    """Complete a refusal with what is due now, what brakes hold, and what to do."""
+    if not totals.members:
+        return f"{told}; nothing is due now: it was delivered already, or the contacts have changed back"
+    brakes = f"; {', '.join(held)} hold what is no part of a plan until `syncsvc release`" if held else ""
+    return (
+        f"{told}; due now is plan {digest} ({totals.new:,} new and {totals.changed:,} changed members, "
+        f"{totals.points:,} points){brakes}: run `syncsvc plan` and approve that one"
+    )
