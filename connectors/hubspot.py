@@ -48,6 +48,9 @@ DATE_STEP = timedelta(seconds=1)  # a Date header has whole seconds, rounded dow
 MODIFIED = "lastmodifieddate"  # contacts alone: search finds nothing by hs_lastmodifieddate, without a word
 MERGED = "hs_merged_object_ids"
 
+_EARLIEST = (
+    1000  # milliseconds; a search from the epoch itself ends in a 500 (recorded by estuary/connectors)
+)
 _EMPTY = (None, "")
 _ABSENT = object()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -214,7 +217,7 @@ class HubSpot:
 
     def _search(self, window: Window) -> dict[str, Any]:
         """Return the next page of the window that has hits, or its last."""
-        filters = [(MODIFIED, "GTE", str(_milliseconds(window.start)))]
+        filters = [(MODIFIED, "GTE", str(max(_EARLIEST, _milliseconds(window.start))))]
         if window.after:
             filters += [
                 (MODIFIED, "LTE", str(_milliseconds(window.until + DATE_STEP))),

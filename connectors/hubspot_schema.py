@@ -27,6 +27,15 @@ def problems(needs: Needs, known: Definitions) -> list[Problem]:
         )
         for name in sorted(needs.read - known.keys())
     ]
+    found += [
+        Problem(
+            f"property {name}",
+            "HubSpot calculates it: its changes move no modification time, so that sweeps alone see them",
+            "map a property that people or workflows write, such as one that a workflow copies it to",
+        )
+        for name in sorted(needs.read & known.keys())
+        if known[name].get("calculated")
+    ]
     for fact, name in sorted(needs.write.items()):
         found += _of_fact(fact, name, known)
     return found
