@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from syncsvc.config import WalletConfig
-from syncsvc.rules.settling import Decision, Finding, Grade, Terms, find, weigh
+from syncsvc.rules.settling import Decision, Finding, Grade, Terms, find, grade_of
 from syncsvc.stages.settle import conditions
 from syncsvc.state.doubts import Evidence, Suspect
 from syncsvc.state.store import Store
@@ -17,14 +17,16 @@ class Case:
     """A row in doubt or held.
 
     `sent_at` is by the wallet's clock. `grade` is that of the evidence for it having landed, None where there
-    is none. It is refuted at `settles_at` where its entry stays unmoved (None where it has moved), and
-    `on_doubt` becomes of it at `gives_up_at`; both are None once it is held.
+    is none, and `asked` the least that settles by itself. It is refuted at `settles_at` where its entry stays
+    unmoved (None where it has moved), and `on_doubt` becomes of it at `gives_up_at`; both are None once it is
+    held.
     """
 
     suspect: Suspect
     evidence: Evidence
     sent_at: datetime
     grade: str | None
+    asked: str
     settles_at: datetime | None
     gives_up_at: datetime | None
     on_doubt: str
@@ -46,26 +48,32 @@ def cases(store: Store, wallet: WalletConfig) -> list[Case]:
     found = []
     for batch in store.settlements.doubtful(held=True):
         terms, doubt = conditions(batch, terms_of(wallet))
-        rows = batch.rows
-        grades = dict(
-            zip(rows, (grade for _, grade in weigh(list(rows.values()), doubt, terms)), strict=True)
-        )
-        for position, sighting in rows.items():
+        findings = {
+            position: find(sighting, doubt, terms.settle_after) for position, sighting in batch.rows.items()
+        }
+        witness = None if doubt.witness is None else find(doubt.witness, doubt, terms.settle_after)
+        grade = grade_of(list(findings.values()), witness)
+        for position, finding in findings.items():
             suspect = suspects.get((batch.id, position))
             if suspect is None:
                 continue
-            finding = find(sighting, doubt, terms.settle_after)
-            moved = finding in {Finding.IN_WINDOW, Finding.ELSEWHERE}
-            settles = finding is Finding.UNMOVED and not suspect.held
+            sighting, held = batch.rows[position], suspect.held
+            proven = finding is Finding.IN_WINDOW or (
+                finding is Finding.ELSEWHERE and grade is not Grade.WINDOW
+            )
+            settles = finding is Finding.UNMOVED and not held
             found.append(
                 Case(
-                    suspect,
-                    Evidence(sighting.before, sighting.now, finding.name.lower()),
-                    batch.sent_at,
-                    grades[position] if moved and grades[position] is not Grade.POLICY else None,
-                    max(batch.claimed_at, batch.moved_at) + terms.settle_after if settles else None,
-                    None if suspect.held else batch.claimed_at + terms.give_up_after,
-                    str(terms.on_doubt),
+                    suspect=suspect,
+                    evidence=Evidence(sighting.before, sighting.now, finding.name.lower()),
+                    sent_at=batch.sent_at,
+                    grade=str(grade) if proven else None,
+                    asked=str(terms.evidence),
+                    settles_at=max(batch.claimed_at, batch.moved_at) + terms.settle_after
+                    if settles
+                    else None,
+                    gives_up_at=None if held else batch.claimed_at + terms.give_up_after,
+                    on_doubt=str(terms.on_doubt),
                 )
             )
     return found

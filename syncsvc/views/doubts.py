@@ -72,6 +72,8 @@ def show_doubts(found: Mapping[str, Sequence[Case]], *, now: datetime, as_json: 
 def outlook(case: Case, now: datetime) -> str:
     """Say in one sentence what the evidence is, and what becomes of a case when."""
     said = _FOUND[Finding[case.evidence.finding.upper()]]
+    if case.grade is not None and case.grade != case.asked:
+        said += f", which is proof of grade {case.grade}, where {case.asked} is asked for (wallet.evidence)"
     if case.suspect.held:
         return f"{said}; a person decides"
     if case.settles_at is not None:
@@ -143,6 +145,7 @@ def _facts(case: Case, now: datetime) -> dict[str, object]:
         "sent_at": case.sent_at,
         "age_seconds": round((now - case.sent_at).total_seconds()),
         "grade": case.grade,
+        "asked": case.asked,
         "settles_at": case.settles_at,
         "gives_up_at": case.gives_up_at,
         "on_doubt": case.on_doubt,

@@ -16,6 +16,7 @@ from syncsvc.state.database import Database
 from syncsvc.state.doubts import Choice
 from syncsvc.state.store import open_store
 from syncsvc.state.tables import Outcome
+from syncsvc.views.doubts import outlook
 
 Open = Callable[..., Lab]
 A, B = "a@example.org", "b@example.org"
@@ -75,6 +76,32 @@ def test_a_case_in_doubt_tells_its_evidence_and_what_comes_when(lab: Lab) -> Non
     assert case.gives_up_at == sent + timedelta(hours=1)
     assert case.on_doubt == "hold"
     assert A not in str(case)
+
+
+def test_a_case_below_the_grade_that_is_asked_for_says_so(open_lab: Open) -> None:
+    lab = open_lab(wallet={"evidence": "unanimous"})
+    lab.crm.put("a", points=10)
+    lab.fault(Kind.RESET_AFTER)
+    lab.cycle()
+    (case,) = listed(lab)
+    assert (case.evidence.finding, case.grade, case.asked, case.settles_at) == (
+        "in_window",
+        "window",
+        "unanimous",
+        None,
+    )
+    said = outlook(case, lab.clock.now())
+    assert "proof of grade window, where unanimous is asked for (wallet.evidence)" in said
+    assert "; at 2026-11-02 13:01:00Z it is held" in said
+    assert decide(lab, Choice.LANDED, case) == [0]
+    lab.balanced()
+
+
+def test_another_organization_can_not_decide(held: Lab) -> None:
+    chosen = listed(held)
+    held.begin_anew("other")
+    assert (listed(held), held.store.doubts.fate(2)) == ([], None)
+    assert decide(held, Choice.SKIP, *chosen) == []
 
 
 def test_held_cases_show_that_their_entries_moved_elsewhere(held: Lab) -> None:

@@ -79,8 +79,14 @@ def test_no_command_shows_a_secret_or_a_person(
     for number in range(3):
         world.edit(1)
         run(f"failing {number}", "once")
-    for name in ("sweep", "status", "release"):
+    for name in ("sweep", "status", "release", "doubt", "books"):
         run(name, name)
+    for by in ("member", "cycle", "batch", "day"):
+        run(f"books by {by}", "books", "--by", by)
+    run("books verified", "books", "--verify")
+    run("another plan", "once", "--plan", "0123456789abcdef")
+    run("decided", "doubt", "1", "landed", "--yes")
+    run("history", "doubt", "--history")
     run("explain", "explain", person.email)
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
