@@ -95,7 +95,20 @@ def question(name: str, cases: Sequence[Case], choice: Choice) -> str:
     points = sum(case.suspect.points for case in cases)
     rows = ", ".join(f"{case.id} ({owner(case.suspect)})" for case in cases[:SHOWN])
     more = f" and {len(cases) - SHOWN} more" if len(cases) > SHOWN else ""
-    return f"{name}: {rows}{more}: {points:,} points {CONSEQUENCES[choice]}. Settle it so?"
+    follows = f"{points:,} points {CONSEQUENCES[choice]}.{_against(cases, choice)}"
+    return f"{name}: {rows}{more}: {follows} Settle it so?"
+
+
+def _against(cases: Sequence[Case], choice: Choice) -> str:
+    """Say what evidence there is against a decision, in words that begin with a blank."""
+    found = [Finding[case.evidence.finding.upper()] for case in cases]
+    moved = sum(it in {Finding.IN_WINDOW, Finding.ELSEWHERE} for it in found)
+    unmoved = sum(it is Finding.UNMOVED for it in found)
+    if choice in {Choice.REFUTED, Choice.AWARD} and moved:
+        return f" Mind: the log entries of {moved:,} moved since; what arrived then would be awarded twice."
+    if choice is Choice.LANDED and unmoved:
+        return f" Mind: the log entries of {unmoved:,} have not moved; nothing shows that they arrived."
+    return ""
 
 
 def show_settled(name: str, cases: Sequence[Case], choice: Choice, *, by: str, as_json: bool) -> None:

@@ -96,9 +96,10 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
         counts = (it.contacts, it.excluded, it.quarantined, it.gone, it.write_due)
         table.add_row(escape(it.name), ago(it.moved_at, now), whole, *(f"{count:,}" for count in counts))
     paper.table(table)
+    hint = " → syncsvc doubt" if status.rows_in_doubt or status.rows_held else ""
     paper.line(
         f"import log read {ago(status.log_read_at, now)}; in doubt {status.rows_in_doubt:,}, "
-        f"held {status.rows_held:,}"
+        f"held {status.rows_held:,}{hint}"
     )
     if last := status.last_cycle:
         paper.line(

@@ -16,7 +16,7 @@ from syncsvc.state.database import Database
 from syncsvc.state.doubts import Choice
 from syncsvc.state.store import open_store
 from syncsvc.state.tables import Outcome
-from syncsvc.views.doubts import outlook
+from syncsvc.views.doubts import outlook, question
 
 Open = Callable[..., Lab]
 A, B = "a@example.org", "b@example.org"
@@ -110,6 +110,8 @@ def test_held_cases_show_that_their_entries_moved_elsewhere(held: Lab) -> None:
         ("elsewhere", None, None)
     ] * 2
     assert all(it.evidence.before != it.evidence.now for it in found)
+    twice = "Mind: the log entries of 2 moved since; what arrived then would be awarded twice."
+    assert [twice in question("acme", found, it) for it in Choice] == [False, True, True, False]
 
 
 WHAT_FOLLOWS = {

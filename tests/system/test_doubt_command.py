@@ -31,13 +31,16 @@ def test_points_in_doubt_are_listed_with_their_evidence_and_settled_by_hand(
     assert "its log entry has not moved: at 20" in told.out
     assert not any(person.email in told.out for person in world.people())
 
-    assert command("-c", config, "doubt", "1").code == 2
-    assert command("-c", config, "doubt", "one", "landed").code == 2
-    assert command("-c", config, "doubt", "1", "perhaps").code == 2
+    for wrong in (["1"], ["one", "landed"], ["1", "perhaps"], ["1", "landed", "--history"]):
+        assert command("-c", config, "doubt", *wrong).code == 2
     nowhere = command("-c", config, "doubt", "77", "landed", "--yes")
     assert (nowhere.code, "77 is no case in doubt or held" in nowhere.err) == (1, True)
     asked = command("-c", config, "doubt", "1:0", "landed", stdin="n\n")
-    assert (asked.code, "points count as credited. Settle it so?" in asked.err) == (1, True)
+    assert (asked.code, "points count as credited. Mind: the log entries of 1 have" in asked.err) == (1, True)
+    asked = command("-c", config, "doubt", "1", "refuted", stdin="n\n")
+    assert "and 19 more: " in asked.err
+    assert "owed again and sent by the next cycle. Settle it so?" in asked.err
+    assert "held 0 → syncsvc doubt" in command("-c", config, "status").out
     assert len(command("-c", config, "doubt", "--json").json()["acme"]) == 39
 
     landed = command("-c", config, "doubt", "1:0", "landed", "--by", "Ann", "--yes")
