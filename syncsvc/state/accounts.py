@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
 from syncsvc.state.database import Record, from_ms
-from syncsvc.state.scope import Scope
+from syncsvc.state.scope import Scope, on_account_of
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, LEDGER, MEMBER, Entry, Lane, Outcome
 
 _DAY_MS = timedelta(days=1) // timedelta(milliseconds=1)
@@ -143,7 +143,7 @@ class Accounts:
             select(_sum(BATCH_ROW.c.points))
             .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
             .where(
-                BATCH_ROW.c.member_id == MEMBER.c.id,
+                on_account_of(MEMBER.c.id),
                 BATCH_ROW.c.outcome == outcome,
                 BATCH.c.lane == Lane.POINTS,
             )

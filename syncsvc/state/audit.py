@@ -22,7 +22,7 @@ from syncsvc.rules.intake import ContactState
 from syncsvc.rules.settling import Grade
 from syncsvc.state.books import FIRST, Credit, link
 from syncsvc.state.database import Record
-from syncsvc.state.scope import Scope
+from syncsvc.state.scope import Scope, on_account_of
 from syncsvc.state.tables import (
     BATCH,
     BATCH_ROW,
@@ -109,7 +109,7 @@ class Audit:
             select(_sum(BATCH_ROW.c.points))
             .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
             .where(
-                BATCH_ROW.c.member_id == MEMBER.c.id,
+                on_account_of(MEMBER.c.id),
                 BATCH_ROW.c.outcome < Outcome.LANDED,
                 BATCH.c.lane == Lane.POINTS,
             )

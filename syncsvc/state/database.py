@@ -172,6 +172,11 @@ class Database:
             with cls.open(f"sqlite:///{copy}") as database:
                 yield database
 
+    @property
+    def runs_cycles(self) -> bool:
+        """Whether this is the process that runs cycles, and not one beside it."""
+        return self._cycles is not None
+
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """Give a connection inside one write transaction, committed at the end of the block.

@@ -6,20 +6,21 @@ be*; nothing here decides what is sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, select, update
+from sqlalchemy import Connection, and_, func, select, update
 
 from syncsvc.config import FirstRun
 from syncsvc.rules.intake import ContactState, Intake
-from syncsvc.state.bulk import insert_rows, update_rows
+from syncsvc.state import quarantine
+from syncsvc.state.contacts import INSERT, KNOWN, UPDATE, WRITABLE, Known, differs
 from syncsvc.state.database import among, to_ms
-from syncsvc.state.membership import EMAIL_CHANGE, Membership
+from syncsvc.state.membership import Membership
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import CONNECTOR, CONTACT, MEMBER, QUARANTINE, WRITE_RETRY, WriteDue
+from syncsvc.state.tables import CONNECTOR, CONTACT, INHERITANCE, WriteDue
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +54,6 @@ class Progress:
     def first_read(self) -> bool:
         """Whether the first complete read is still to come."""
         return self.swept_at is None
-
-
-class Known(NamedTuple):
-    """A contact as it was stored before."""
-
-    record_id: str
-    member_id: int | None
-    state: int
-    fingerprint: bytes | None
-    points: int | None
-    written_at: int | None
-    written_status: str | None
-    write_due: int
-    first_read: int
-
-
-_KNOWN = [CONTACT.c[name] for name in Known._fields]
-_KEY = ("connector_id", "record_id")
-_VALUES = ("member_id", "state", "fingerprint", "points", "written_at", "written_status", "write_due")
-_INSERT = insert_rows(CONTACT, (*_VALUES, *_KEY, "seen", "first_read"))
-_UPDATE = update_rows(CONTACT, _KEY, _VALUES)
 
 
 class IntakeStore:
@@ -117,12 +97,17 @@ class IntakeStore:
         with self._scope.database.reading() as connection:
             before = self._before(connection, connector_id, {*by_id, *merged, *survivors})
             stands = connection.execute(select(CONNECTOR).where(CONNECTOR.c.id == connector_id)).one()
+            relays = self._relays(connection, connector_id, by_id, before, survivors)
         sweeping = sweep is not None
-        changed = [row for row in by_id.values() if _differs(before.get(row.record_id), row, sweeping)]
+        changed = [
+            row
+            for row in by_id.values()
+            if row.record_id in relays or differs(before.get(row.record_id), row, sweeping=sweeping)
+        ]
         absorbed = {
             old: survivor
             for old, survivor in merged.items()
-            if old in before and before[old].state != ContactState.GONE
+            if old in before and (before[old].state != ContactState.GONE or before[old].member_id is not None)
         }
         news = {row.record_id for row in changed}
         echoes = [
@@ -165,7 +150,7 @@ class IntakeStore:
                     CONTACT.c.seen < sweep,
                     CONTACT.c.state != ContactState.GONE,
                 )
-                page = connection.execute(select(*_KNOWN).where(condition).limit(2000)).all()
+                page = connection.execute(select(*KNOWN).where(condition).limit(2000)).all()
                 before = {row.record_id: Known(*row) for row in page}
                 self._apply(connection, connector_id, [], dict.fromkeys(before), before, now, sweep, None)
             gone += len(page)
@@ -203,7 +188,22 @@ class IntakeStore:
         self, connection: Connection, connector_id: int, record_ids: Iterable[str]
     ) -> dict[str, Known]:
         mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, record_ids))
-        return {row.record_id: Known(*row) for row in connection.execute(select(*_KNOWN).where(mine))}
+        return {row.record_id: Known(*row) for row in connection.execute(select(*KNOWN).where(mine))}
+
+    @staticmethod
+    def _relays(
+        connection: Connection,
+        connector_id: int,
+        by_id: Mapping[str, Intake],
+        before: Mapping[str, Known],
+        survivors: Collection[str | None],
+    ) -> set[str]:
+        """Return the records that were never seen alive, were merged away, and have history to pass on."""
+        unseen = {it for it, row in by_id.items() if row.merged_into is not None and it not in before}
+        if not unseen:
+            return unseen
+        mine = and_(INHERITANCE.c.connector_id == connector_id, among(INHERITANCE.c.record_id, unseen))
+        return unseen & {*survivors, *connection.scalars(select(INHERITANCE.c.record_id).where(mine))}
 
     def _count(self, connection: Connection, *conditions: Any) -> int:
         live = CONTACT.c.state != ContactState.GONE
@@ -227,32 +227,36 @@ class IntakeStore:
         if not changed and not absorbed:
             return Stored()
         membership = Membership(self._scope, connection, connector_id, now=now)
-        gone = [*absorbed, *(row.record_id for row in changed if row.state is ContactState.GONE)]
-        left = [*gone, *(row.record_id for row in changed if row.state is ContactState.EXCLUDED)]
+        buried = [row for row in changed if row.state is ContactState.GONE]
+        merges = {**absorbed} | {row.record_id: row.merged_into for row in buried}
+        left = [*merges, *(row.record_id for row in changed if row.state is ContactState.EXCLUDED)]
         active = [row for row in changed if row.state is ContactState.ACTIVE]
+        linked = {record_id: was.member_id for record_id, was in before.items()}
         membership.load(
             [row.mapped for row in active if row.mapped is not None],
-            {row.member_id for row in before.values() if row.member_id is not None},
+            {member_id for member_id in linked.values() if member_id is not None},
+            {*left, *filter(None, merges.values()), *(row.record_id for row in active)},
         )
         for record_id in left:
-            membership.leave(record_id, before[record_id].member_id if record_id in before else None)
+            membership.leave(record_id, linked.get(record_id), heir=merges.get(record_id))
         refused = [row for row in changed if row.state is ContactState.QUARANTINED]
+        staying = []
         for row in active:
-            was = before.get(row.record_id)
-            linked = None if was is None else was.member_id
-            adopted = adopting or (
-                self._scope.rules.first_run if was is not None and was.first_read else None
-            )
-            trouble = membership.join(row.record_id, row.fingerprint, row.mapped, linked, adopting=adopted)
-            if trouble is not None:
+            trouble = membership.move(row.record_id, row.mapped, linked.get(row.record_id))
+            if trouble is None:
+                staying.append(row)
+            else:
                 refused.append(
                     Intake(row.record_id, ContactState.QUARANTINED, row.fingerprint, None, *trouble)
                 )
-        merges = {**absorbed} | {row.record_id: row.merged_into for row in changed if row.merged_into}
-        for record_id, survivor in merges.items():
-            if survivor is not None and record_id in before:
-                into = before[survivor].member_id if survivor in before else None
-                membership.inherit(before[record_id].member_id, survivor, into)
+        membership.part()
+        for row in staying:
+            was = before.get(row.record_id)
+            adopted = adopting or (
+                self._scope.rules.first_run if was is not None and was.first_read else None
+            )
+            membership.join(row.record_id, row.fingerprint, row.mapped, adopting=adopted)
+        membership.inherit(linked)
         members = membership.save()
         held = {row.record_id: row for row in refused}
         writes = connector_id in self._scope.writing
@@ -263,7 +267,7 @@ class IntakeStore:
             was = before.get(row.record_id)
             if was is None and entry.state is ContactState.GONE:
                 continue
-            kept = None if was is None else was.member_id
+            kept = None if was is None or row.merged_into is not None else was.member_id
             member_id = members.get(row.record_id, kept)
             values = (
                 member_id,
@@ -272,111 +276,33 @@ class IntakeStore:
                 row.points,
                 row.written_at,
                 row.written_status,
-                int(writes and entry.state in _WRITABLE),
+                int(writes and entry.state in WRITABLE),
             )
             if was is None:
                 unread = int(adopting is not None and entry.state is not ContactState.ACTIVE)
                 new.append((*values, connector_id, row.record_id, seen, unread))
             else:
                 old.append((*values, connector_id, row.record_id))
-        _INSERT.run(connection, new)
-        _UPDATE.run(connection, old)
+        INSERT.run(connection, new)
+        UPDATE.run(connection, old)
         membership.unsettle_heirs()
-        self._bury(connection, connector_id, list(absorbed))
-        self._lift(connection, connector_id, changed, list(absorbed), before)
-        self._quarantine(connection, connector_id, refused, now)
+        self._bury(connection, connector_id, absorbed)
+        quarantine.lift(self._scope, connection, connector_id, changed, list(absorbed), before)
+        quarantine.put(connection, connector_id, refused, now)
         return Stored(
             changed=len(changed) + len(absorbed),
             quarantined=len(refused),
-            gone=sum(record_id in before for record_id in gone),
+            gone=sum(it in before and before[it].state != ContactState.GONE for it in merges),
             fallen=membership.fallen,
             refusals=tuple((row.record_id, row.field) for row in refused),
         )
 
     @staticmethod
-    def _bury(connection: Connection, connector_id: int, record_ids: Sequence[str]) -> None:
-        if record_ids:
-            mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, record_ids))
-            connection.execute(
-                update(CONTACT).where(mine).values(state=ContactState.GONE, fingerprint=None, write_due=0)
-            )
-
-    def _lift(
-        self,
-        connection: Connection,
-        connector_id: int,
-        changed: Sequence[Intake],
-        buried: Sequence[str],
-        before: Mapping[str, Known],
-    ) -> None:
-        """Take out of quarantine what has changed in what it was refused for, and what is gone.
-
-        A row that the wallet refused stays in until its profile changes, or its points where those can be
-        what was refused; until then its member is not sent either.
-        """
-        mine = QUARANTINE.c.connector_id == connector_id
-        ids = [*buried, *(row.record_id for row in changed if row.record_id in before)]
-        if not ids:
-            return
-        retried = and_(WRITE_RETRY.c.connector_id == connector_id, among(WRITE_RETRY.c.record_id, ids))
-        connection.execute(delete(WRITE_RETRY).where(retried))  # it is another record now: try at once
-        same = {row.record_id: row for row in changed if _same_profile(before.get(row.record_id), row)}
-        listed = select(QUARANTINE.c.record_id, QUARANTINE.c.field).where(
-            mine, QUARANTINE.c.side == "wallet", among(QUARANTINE.c.record_id, ids)
-        )
-        kept, again = [], []
-        for record_id, field in connection.execute(listed).all():
-            row, was = same.get(record_id), before[record_id]
-            if row is not None and (field not in _POINTS_COUNT or row.points == was.points):
-                kept.append(record_id)
-            elif was.member_id is not None:
-                again.append(was.member_id)
-        stays = and_(QUARANTINE.c.side == "wallet", among(QUARANTINE.c.record_id, kept))
-        connection.execute(delete(QUARANTINE).where(mine, among(QUARANTINE.c.record_id, ids), ~stays))
-        if again:
-            connection.execute(update(MEMBER).where(among(MEMBER.c.id, again)).values(refused=None))
-            self._scope.refresh(connection, again)
-
-    @staticmethod
-    def _quarantine(
-        connection: Connection, connector_id: int, refused: Sequence[Intake], now: datetime
-    ) -> None:
-        if refused:
-            connection.execute(
-                QUARANTINE.insert(),
-                [
-                    {
-                        "connector_id": connector_id,
-                        "record_id": row.record_id,
-                        "side": "email" if row.field == EMAIL_CHANGE else "mapping",
-                        "field": row.field,
-                        "reason": row.reason,
-                        "since": to_ms(now),
-                    }
-                    for row in refused
-                ],
-            )
-
-
-_POINTS_COUNT = {"points", "row"}  # "row": the wallet did not say which field
-_WRITABLE = {ContactState.ACTIVE, ContactState.QUARANTINED}
-
-
-def _same_profile(before: Known | None, row: Intake) -> bool:
-    return before is not None and row.state is ContactState.ACTIVE and before.fingerprint == row.fingerprint
-
-
-def _differs(before: Known | None, row: Intake, sweeping: bool) -> bool:  # noqa: FBT001 - private, and named by its caller
-    if before is None:
-        return row.state is not ContactState.GONE
-    if row.state is ContactState.GONE:
-        return bool(before.state != ContactState.GONE)
-    if sweeping and before.state == ContactState.QUARANTINED and row.state is ContactState.ACTIVE:
-        return True  # its email change was held: what held it may be over
-    return bool(
-        before.fingerprint != row.fingerprint
-        or before.state == ContactState.GONE
-        or before.points != row.points
-        or before.written_at != row.written_at
-        or before.written_status != row.written_status
-    )
+    def _bury(connection: Connection, connector_id: int, absorbed: Mapping[str, str | None]) -> None:
+        gone = {"state": int(ContactState.GONE), "fingerprint": None, "write_due": 0}
+        merged = [record_id for record_id, heir in absorbed.items() if heir is not None]
+        # What was merged away has passed its history on, once.
+        for record_ids, values in ((list(absorbed), gone), (merged, {"member_id": None})):
+            if record_ids:
+                mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, record_ids))
+                connection.execute(update(CONTACT).where(mine).values(values))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, and_, bindparam, func, select, tuple_, update
 
-from syncsvc.config import FirstRun, OnEmailChange
+from syncsvc.config import FirstRun, OnEmailChange, Points
 from syncsvc.rules.intake import ContactState
 from syncsvc.rules.mapping import Mapped
 from syncsvc.rules.ownership import heir
 from syncsvc.state.books import Credit, append
 from syncsvc.state.bulk import insert_rows
 from syncsvc.state.database import among
+from syncsvc.state.inheritance import Inheritances
+from syncsvc.state.member import COLUMNS, KEPT, Member
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BRAND, CONTACT, MEMBER, Entry
 
@@ -33,46 +34,19 @@ class Trouble(NamedTuple):
 
 _EMAIL_HELD = Trouble(
     EMAIL_CHANGE,
-    "the email changed: a member keeps its email until a person decides (policy.on_email_change)",
+    "the email or the brand changed: a member keeps them until a person decides (policy.on_email_change)",
 )
-_EMAIL_WAITS = Trouble(
-    EMAIL_CHANGE,
-    "the email changed while points of the old member are unsettled: a sweep moves it once they are",
-)
+_NEVER = "2099-12-31"
+"""Stands for no expiry: how to clear one is not documented, and an omitted field may stay as it was."""
 
 
-@dataclass(slots=True)
-class Member:
-    """A member row being worked on; `id` is None until it is inserted."""
+class _Parting(NamedTuple):
+    """A contact that leaves its member: to be gone, for an heir, or for the email it now has (`moved`)."""
 
-    id: int | None
-    brand: int
-    email_key: str
-    email: str | None = None
-    owner_connector: int | None = None
-    owner_record: str | None = None
-    wanted: bytes | None = None
-    delivered: bytes | None = None
-    refused: bytes | None = None
-    payload: bytes | None = None
-    earned: int = 0
-    credited: int = 0
-    unsettled: int = 0
-    introduced: int = 0
-
-
-_COLUMNS = [MEMBER.c[name] for name in Member.__slots__]
-_KEPT = (
-    "owner_connector",
-    "owner_record",
-    "wanted",
-    "delivered",
-    "refused",
-    "payload",
-    "earned",
-    "credited",
-    "introduced",
-)
+    record_id: str
+    member: Member
+    heir: str | None
+    moved: Mapped | None = None
 
 
 _INSERT = insert_rows(
@@ -89,6 +63,7 @@ _INSERT = insert_rows(
         "payload",
         "earned",
         "credited",
+        "unsettled",
         "introduced",
         "due",
     ),
@@ -120,85 +95,126 @@ class Membership:
         self._heirs: list[tuple[int, str]] = []
         self._brands: dict[str, int] = {}
         self._credits: list[tuple[Member, Credit]] = []
+        self._parting: list[_Parting] = []
+        self._relays: dict[str, str] = {}
+        self._vacated: dict[int, Mapped] = {}
+        self._inheritances = Inheritances(connection, connector_id, self._credits)
         self.fallen = 0
 
-    def load(self, mapped: Sequence[Mapped], member_ids: Collection[int]) -> None:
-        """Bring in the members these contacts map to, and those they were linked to before."""
+    def load(
+        self, mapped: Sequence[Mapped], member_ids: Collection[int], record_ids: Collection[str]
+    ) -> None:
+        """Bring in the members these contacts map to, those they were linked to, and what they inherit."""
         keys: dict[int, list[str]] = defaultdict(list)
         for it in mapped:
             keys[self._brand(it.brand_id)].append(it.email_key)
+        remembered = self._inheritances.remembered(record_ids)
+        ids = {*member_ids, *(source for found in remembered.values() for source, _ in found)}
         conditions = [
             and_(MEMBER.c.brand == brand, among(MEMBER.c.email_key, emails)) for brand, emails in keys.items()
         ]
-        if member_ids:
-            conditions.append(among(MEMBER.c.id, member_ids))
+        if ids:
+            conditions.append(among(MEMBER.c.id, ids))
         for condition in conditions:
-            for row in self._connection.execute(select(*_COLUMNS).where(condition)):
+            for row in self._connection.execute(select(*COLUMNS).where(condition)):
                 member = Member(*row)
                 self._by_key.setdefault((member.brand, member.email_key), member)
         self._by_id = {member.id: member for member in self._by_key.values() if member.id is not None}
+        for record_id, found in remembered.items():
+            for source, points in found:
+                self._inheritances.remember(record_id, self._by_id[source], points)
 
-    def leave(self, record_id: str, member_id: int | None) -> None:
-        """Let a contact that is gone or excluded give up what it owns."""
+    def leave(self, record_id: str, member_id: int | None, *, heir: str | None = None) -> None:
+        """Let a contact that is gone or excluded part from its member; `heir` is what it was merged into."""
         self._leaving.add((self._connector_id, record_id))
+        if heir is not None:
+            self._relays[record_id] = heir
         member = self._by_id.get(member_id) if member_id is not None else None
-        if member is not None and self._owns(member, record_id):
-            member.owner_connector = member.owner_record = None
-            self._touch(member)
+        if member is not None:
+            self._parting.append(_Parting(record_id, member, heir))
+
+    def move(self, record_id: str, mapped: Mapped | None, linked: int | None) -> Trouble | None:
+        """Let a contact whose email is another than its member's part from that; returns why it may not.
+
+        A contact that stays with its member, or has none, is left alone. `linked` is its member's id.
+        """
+        assert mapped is not None  # noqa: S101 - an active contact is a mapped one
+        old = self._by_id.get(linked) if linked is not None else None
+        if old is None or (old.brand, old.email_key) == (self._brand(mapped.brand_id), mapped.email_key):
+            return None
+        policy = self._scope.rules.on_email_change
+        if policy is OnEmailChange.HOLD:
+            return _EMAIL_HELD
+        self._leaving.add((self._connector_id, record_id))
+        heir = record_id if policy is OnEmailChange.MOVE else None
+        self._parting.append(_Parting(record_id, old, heir, mapped))
+        return None
+
+    def part(self) -> None:
+        """Free what those contacts owned, and set their points history aside for their heirs.
+
+        All of a page at once: contacts that swap their emails, or take one over that is left on the same
+        page, then do not depend on their order.
+        """
+        others = {id(it.member): self._others(it.member) for it in self._parting}
+        for it in self._parting:
+            member, shared = it.member, bool(others[id(it.member)])
+            if not self._owns(member, it.record_id) and (member.owner_record is not None or shared):
+                continue  # it was linked: the member's points came from another contact
             assert member.id is not None  # noqa: S101 - it was loaded by its id
+            member.owner_connector = member.owner_record = None
             self._orphans[member.id] = member
+            self._touch(member)
+            if it.moved is not None:
+                self._vacated[member.id] = it.moved
+            if it.heir is not None and self._scope.rules.points is not Points.SET:
+                if shared:
+                    self._inheritances.copy(member, it.heir)
+                else:
+                    self._inheritances.take(member, it.heir)
+            elif it.moved is not None and not shared:
+                member.earned = member.credited  # what is refuted later is earned at the new member
+        for record_id in self._relays:
+            heir = record_id
+            for _ in self._relays:  # as far as merges of merges lead, and never in a circle
+                heir = self._relays.get(heir, heir)
+            self._inheritances.pass_on(record_id, heir)
 
     def join(
         self,
         record_id: str,
         fingerprint: bytes,
         mapped: Mapped | None,
-        linked: int | None,
         *,
         adopting: FirstRun | None,
-    ) -> Trouble | None:
-        """Link an active contact to its member; returns why it is quarantined instead, or None.
+    ) -> None:
+        """Link an active contact to its member, which it owns where nobody else does.
 
         With `adopting`, a member that nobody owned had its points in the wallet already, as that says.
         """
         assert mapped is not None  # noqa: S101 - an active contact is a mapped one
         key = (self._brand(mapped.brand_id), mapped.email_key)
-        member = self._by_key.get(key)
-        old = self._by_id.get(linked) if linked is not None else None
-        if old is not None and old is not member:
-            trouble = self._change_email(record_id, old, member, mapped, key)
-            if trouble is not None:
-                return trouble
-            member = self._by_key[key]
-        if member is None:
-            member = self._create(key, mapped)
+        member = self._by_key.get(key) or self._create(key, mapped)
+        if member.owner_record is None:
             self._own(member, record_id, fingerprint, mapped)
-            self._adopt(member, adopting)
-        elif member.owner_record is None:
-            self._own(member, record_id, fingerprint, mapped)
+            self._inherit(record_id, member)
             self._adopt(member, adopting)
         elif self._owns(member, record_id):
             self._own(member, record_id, fingerprint, mapped)
+            self._inherit(record_id, member)
         self._links[record_id] = member
-        return None
 
-    def inherit(self, member_id: int | None, survivor: str, survivor_member_id: int | None) -> None:
-        """Let a merge's surviving contact bring along the points that the merged one's member was credited.
-
-        Only where that member is left without any contact: a person merged into another is one person.
-        """
-        old = self._orphans.get(member_id) if member_id is not None else None
-        new = self._links.get(survivor) or self._by_id.get(survivor_member_id or 0)
-        if old is None or new is None or old is new or old.unsettled or not self._owns(new, survivor):
-            return
-        if self._others(old):
-            return
-        self._move_credit(old, new)
-        old.earned = old.credited
-        self._touch(new)
+    def inherit(self, members: Mapping[str, int | None]) -> None:
+        """Let heirs that are not on this page inherit where they own their member; `members` are theirs."""
+        for record_id in self._inheritances.waiting():
+            member = self._by_id.get(members.get(record_id) or 0)
+            if member is not None and self._owns(member, record_id):
+                self._inherit(record_id, member)
 
     def save(self) -> dict[str, int]:
         """Write the members, pass on what is ownerless, and return the member id of each linked record."""
+        for member in self._inheritances.keep():
+            self._touch(member)
         self._pass_on()
         new = [member for member in self._touched.values() if member.id is None]
         old = [member for member in self._touched.values() if member.id is not None]
@@ -206,9 +222,10 @@ class Membership:
         if old:
             self._connection.execute(
                 update(MEMBER).where(MEMBER.c.id == bindparam("b_id")),
-                [{"b_id": m.id, **{name: getattr(m, name) for name in _KEPT}} for m in old],
+                [{"b_id": m.id, **{name: getattr(m, name) for name in KEPT}} for m in old],
             )
             self._scope.refresh(self._connection, [member.id for member in old if member.id is not None])
+        self._inheritances.save()
         if self._credits:
             due = [credit.of(member.id) for member, credit in self._credits if member.id is not None]
             append(self._connection, self._scope.organization_id, due, now=self._now)
@@ -229,7 +246,7 @@ class Membership:
         rows = []
         for number, it in enumerate(members, highest + 1):
             it.id = number
-            due = self._scope.is_due(it.wanted, it.delivered, it.earned - it.credited)
+            due = self._scope.is_due(it.wanted, it.delivered, it.earned - it.credited - it.unsettled)
             rows.append(
                 (
                     number,
@@ -243,6 +260,7 @@ class Membership:
                     it.payload if due or keeps else None,
                     it.earned,
                     it.credited,
+                    it.unsettled,
                     it.introduced,
                     int(due and it.payload is not None),
                 )
@@ -266,7 +284,10 @@ class Membership:
             member.refused = None  # nobody is left in quarantine for it
         member.owner_connector, member.owner_record = self._connector_id, record_id
         member.wanted = fingerprint
-        member.payload = orjson.dumps({"profile": mapped.profile, "mails": mapped.mails})
+        profile = mapped.profile
+        if member.expired:
+            profile = {"expires_at": _NEVER, **profile}
+        member.payload = orjson.dumps({"profile": profile, "mails": mapped.mails})
         if mapped.points is not None:
             self.fallen += mapped.points < member.earned
             member.earned = mapped.points
@@ -284,59 +305,25 @@ class Membership:
             member.delivered = member.wanted
             member.introduced = 1
 
-    def _change_email(
-        self, record_id: str, old: Member, new: Member | None, mapped: Mapped, key: tuple[int, str]
-    ) -> Trouble | None:
-        policy = self._scope.rules.on_email_change
-        if policy is OnEmailChange.HOLD:
-            return _EMAIL_HELD
-        if old.unsettled:
-            return _EMAIL_WAITS
-        new = new or self._create(key, mapped)
-        others = [it for it in self._others(old) if it != (self._connector_id, record_id)]
-        if not self._owns(old, record_id) and (old.owner_record is not None or others):
-            return None
-        self._links[record_id] = new
-        old.owner_connector = old.owner_record = None
-        moves = policy is OnEmailChange.MOVE and new.owner_record is None
-        if others:  # the old member lives on, with what it has
-            if moves and old.credited:
-                new.credited += old.credited
-                self._credits.append((new, Credit(Entry.MOVED_IN, old.credited)))
-            assert old.id is not None  # noqa: S101 - a contact was linked to it
-            self._orphans[old.id] = old
-        else:
-            if moves:
-                self._move_credit(old, new)
-            old.earned = old.credited
-            self._expire(old, mapped.brand_id, mapped.profile)
-            self._orphans.pop(old.id or 0, None)
-        if moves:
-            self._touch(new)
-        self._touch(old)
-        return None
+    def _inherit(self, record_id: str, member: Member) -> None:
+        for changed in self._inheritances.deposit(record_id, member, self._is_left):
+            self._touch(changed)
 
-    def _move_credit(self, old: Member, new: Member) -> None:
-        if old.credited:
-            self._credits.append((old, Credit(Entry.MOVED_OUT, -old.credited)))
-            self._credits.append((new, Credit(Entry.MOVED_IN, old.credited)))
-            new.credited += old.credited
-            old.credited = 0
+    def _is_left(self, member: Member) -> bool:
+        return member.owner_record is None and not self._others(member)
 
-    def _expire(self, member: Member, brand_id: str, profile: dict[str, str]) -> None:
+    def _expire(self, member: Member, brand_id: str, profile: Mapping[str, str]) -> None:
         expired = {**profile, "expires_at": self._now.date().isoformat()}
         member.wanted = self._scope.fingerprinter.member(brand_id, member.email_key, expired)
         member.payload = orjson.dumps({"profile": expired, "mails": []})
+        member.expired = 1
 
     def _others(self, member: Member) -> list[tuple[int, str]]:
         listed = select(CONTACT.c.connector_id, CONTACT.c.record_id).where(
             CONTACT.c.member_id == member.id, CONTACT.c.state == ContactState.ACTIVE
         )
         found = ((row.connector_id, row.record_id) for row in self._connection.execute(listed))
-        left = self._leaving | {
-            (self._connector_id, record_id) for record_id, it in self._links.items() if it is not member
-        }
-        return [contact for contact in found if contact not in left]
+        return [contact for contact in found if contact not in self._leaving]
 
     def _pass_on(self) -> None:
         positions = {row_id: place for place, row_id in enumerate(self._scope.connectors.values())}
@@ -346,6 +333,9 @@ class Membership:
             if chosen is not None:
                 member.owner_connector, member.owner_record = chosen
                 heirs.append(chosen)
+            elif member.id in self._vacated:
+                moved = self._vacated[member.id]
+                self._expire(member, moved.brand_id, moved.profile)
             elif self._scope.rules.expire_gone and member.payload is not None:
                 content: dict[str, Any] = orjson.loads(member.payload)
                 brand_id = select(BRAND.c.brand_id).where(BRAND.c.id == member.brand)

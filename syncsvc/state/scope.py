@@ -110,3 +110,9 @@ class Scope:
     def rows_of(self, batch_id: int) -> ColumnElement[bool]:
         """Return the condition for a batch's rows without a final outcome."""
         return and_(BATCH_ROW.c.batch_id == batch_id, BATCH_ROW.c.outcome < Outcome.LANDED)
+
+
+def on_account_of(member: ColumnElement[int]) -> ColumnElement[bool]:
+    """Return the condition for the batch rows whose points are a member's, as columns of `BATCH_ROW`."""
+    own = and_(BATCH_ROW.c.account_id.is_(None), BATCH_ROW.c.member_id == member)
+    return or_(own, BATCH_ROW.c.account_id == member)

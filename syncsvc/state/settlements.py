@@ -139,7 +139,7 @@ class Settlements:
                 "detail": facts.detail,
             }
         connection.execute(update(BATCH).where(BATCH.c.id == batch_id).values(values))
-        members = [row.member_id for row in open_rows]
+        members = [*{it for row in open_rows for it in (row.member_id, _account(row))}]
         self._scope.refresh(connection, members)
         self._scope.mark_for_write_back(connection, members)
 
@@ -222,16 +222,17 @@ class Settlements:
         quiet_for: timedelta,
     ) -> None:
         values: dict[str, Any] = {}
-        bound: set[str] = set()
         if outcome is not Outcome.DOUBT:
             # A row that was held has let its member go, who may ride in another batch by now.
             values["open_batch"] = case((MEMBER.c.open_batch == batch.id, None), else_=MEMBER.c.open_batch)
             if batch.lane == Lane.POINTS and outcome is not Outcome.HELD:
-                values["unsettled"] = MEMBER.c.unsettled - bindparam("b_points")
-                bound.add("points")
+                settled = MEMBER.c.unsettled - bindparam("b_points")
+                connection.execute(
+                    update(MEMBER).where(MEMBER.c.id == bindparam("b_id")).values(unsettled=settled),
+                    [{"b_id": _account(row), "b_points": row.points} for row in rows],
+                )
         if outcome is Outcome.LANDED:
             values["delivered"] = bindparam("b_fingerprint")
-            bound.add("fingerprint")
         if outcome in {Outcome.LANDED, Outcome.SKIPPED}:
             self._credit(connection, batch, outcome, rows, rulings, now=now)
         if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
@@ -240,17 +241,14 @@ class Settlements:
             values["quiet_until"] = to_ms(now + quiet_for)
         if outcome is Outcome.REFUSED:
             values["refused"] = bindparam("b_fingerprint")
-            bound.add("fingerprint")
             self._quarantine(connection, rows, rulings, now)
         if outcome in {Outcome.DOUBT, Outcome.RELEASED}:
             self._forget_mails(connection, [row.member_id for row in rows])
-        connection.execute(
-            update(MEMBER).where(MEMBER.c.id == bindparam("b_id")).values(values),
-            [
-                {"b_id": row.member_id, "b_points": row.points, "b_fingerprint": row.fingerprint}
-                for row in rows
-            ],
-        )
+        if values:
+            connection.execute(
+                update(MEMBER).where(MEMBER.c.id == bindparam("b_id")).values(values),
+                [{"b_id": row.member_id, "b_fingerprint": row.fingerprint} for row in rows],
+            )
 
     def _credit(
         self,
@@ -274,6 +272,10 @@ class Settlements:
             )
             for row in rows
         ]
+        for row in rows:
+            if row.account_id is not None and row.points:  # its history went to another member meanwhile
+                credits_.append(Credit(Entry.MOVED_OUT, -row.points, member_id=row.member_id))
+                credits_.append(Credit(Entry.MOVED_IN, row.points, member_id=row.account_id))
         earning = [credit for credit in credits_ if credit.points]
         if earning:
             connection.execute(
@@ -321,3 +323,8 @@ class Settlements:
                     for row in owned
                 ],
             )
+
+
+def _account(row: Record) -> int:
+    """Return the member whose points a row's are: another one where its history was moved since."""
+    return int(row.member_id if row.account_id is None else row.account_id)

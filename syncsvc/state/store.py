@@ -20,7 +20,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
 from syncsvc.config import OnGone, OrganizationConfig
 from syncsvc.errors import ConfigurationError
@@ -38,7 +38,7 @@ from syncsvc.state.plans import Plans
 from syncsvc.state.reports import Reports
 from syncsvc.state.scope import Rules, Scope
 from syncsvc.state.settlements import Settlements
-from syncsvc.state.tables import CONNECTOR, CONTACT, META, ORGANIZATION
+from syncsvc.state.tables import BRAND, CONNECTOR, CONTACT, MEMBER, META, ORGANIZATION
 from syncsvc.state.write_backs import WriteBacks
 
 _FINGERPRINT_KEY = "fingerprint_key"
@@ -71,6 +71,8 @@ def open_store(database: Database, organization: OrganizationConfig) -> Store:
         key = _fingerprint_key(connection)
         organization_id = _organization(connection, organization)
         connectors = _connectors(connection, organization_id, names)
+        if database.runs_cycles:
+            _take_effect(connection, organization_id, organization, list(connectors.values()))
     writing = {
         connectors[name]
         for name, connector in organization.connectors.items()
@@ -140,10 +142,6 @@ def _organization(connection: Connection, config: OrganizationConfig) -> int:
         )
         remedy = f'set name = "{first.name}" and that organization_id, or name another state'
         raise ConfigurationError([f"{told}; a change would award every point anew: {remedy}"])
-    if first.points != config.wallet.points:
-        _read_anew(connection, first.id)
-        points = {"points": config.wallet.points}
-        connection.execute(update(ORGANIZATION).where(ORGANIZATION.c.id == first.id).values(points))
     return int(first.id)
 
 
@@ -154,12 +152,49 @@ def known_organization(database: Database, config: OrganizationConfig) -> int | 
         return connection.scalar(select(ORGANIZATION.c.id).where(mine))
 
 
-def _read_anew(connection: Connection, organization_id: int) -> None:
-    """Let the next cycle read every contact as if it had changed: what points mean is another now."""
-    mine = CONNECTOR.c.organization_id == organization_id
-    owned = CONTACT.c.connector_id.in_(select(CONNECTOR.c.id).where(mine))
+def _take_effect(
+    connection: Connection, organization_id: int, config: OrganizationConfig, connectors: Sequence[int]
+) -> None:
+    """Make true what follows from a configuration that changed since the last cycles were run."""
+    mine = ORGANIZATION.c.id == organization_id
+    before = connection.execute(select(ORGANIZATION).where(mine)).one()
+    now = {"points": config.wallet.points, "expires": int(config.policy.on_gone is OnGone.EXPIRE)}
+    # What points mean is another now, or every profile must be at hand: both are learned by reading anew.
+    if before.points != now["points"] or before.expires < now["expires"]:
+        _read_anew(connection, CONNECTOR.c.organization_id == organization_id)
+    if before.expires > now["expires"]:
+        brands = select(BRAND.c.id).where(BRAND.c.organization_id == organization_id)
+        settled = and_(MEMBER.c.due == 0, MEMBER.c.unsettled == 0, MEMBER.c.open_batch.is_(None))
+        same = MEMBER.c.wanted.is_not_distinct_from(MEMBER.c.delivered)
+        unused = update(MEMBER).where(MEMBER.c.brand.in_(brands), settled, same)
+        connection.execute(unused.values(payload=None))
+    if (before.points, before.expires) != (now["points"], now["expires"]):
+        connection.execute(update(ORGANIZATION).where(mine).values(now))
+    _retire(connection, organization_id, connectors)
+
+
+def _read_anew(connection: Connection, chosen: ColumnElement[bool]) -> None:
+    """Let the next cycle read every contact of these connectors as if it had changed."""
+    owned = CONTACT.c.connector_id.in_(select(CONNECTOR.c.id).where(chosen))
     connection.execute(update(CONTACT).where(owned).values(fingerprint=None))
-    connection.execute(update(CONNECTOR).where(mine).values(mapping=None))
+    connection.execute(update(CONNECTOR).where(chosen).values(mapping=None))
+
+
+def _retire(connection: Connection, organization_id: int, connectors: Sequence[int]) -> None:
+    """Free the members of connectors that are not configured any more: whoever else knows them may own them.
+
+    The connectors that stay are read anew, and so is one that comes back.
+    """
+    others = and_(CONNECTOR.c.organization_id == organization_id, CONNECTOR.c.id.not_in(connectors))
+    retired = select(CONNECTOR.c.id).where(others, CONNECTOR.c.retired == 0)
+    if connection.execute(retired).first() is not None:
+        free = {"owner_connector": None, "owner_record": None}
+        connection.execute(update(MEMBER).where(MEMBER.c.owner_connector.in_(retired)).values(free))
+        _read_anew(connection, CONNECTOR.c.organization_id == organization_id)
+        connection.execute(update(CONNECTOR).where(others).values(retired=1, cursor=None, sweep_cursor=None))
+    connection.execute(
+        update(CONNECTOR).where(CONNECTOR.c.id.in_(connectors), CONNECTOR.c.retired == 1).values(retired=0)
+    )
 
 
 def _known_connectors(connection: Connection, organization_id: int) -> dict[str, int]:

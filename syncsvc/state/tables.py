@@ -6,6 +6,7 @@
                   │                batch ─── batch_row     one import request, frozen before it is sent
                   │                  │
                   │                ledger                  every point that was credited, and on what proof
+                  ├─ inheritance                           what a contact brings along once it owns its member
                   ├─ quarantine                            what was refused, and why
                   ├─ hold                                  what a brake keeps back, and who let it go
                   ├─ decision                              what a person decided on a row in doubt or held
@@ -103,6 +104,7 @@ class OrganizationRow(SQLModel, table=True):
     name: str = Field(unique=True)
     organization_id: str = Field(unique=True)
     points: str
+    expires: int = _small()  # whether members expire whose contacts go: then every profile is kept
 
 
 class ConnectorRow(SQLModel, table=True):
@@ -120,6 +122,7 @@ class ConnectorRow(SQLModel, table=True):
     sweep: int = _count()
     swept_at: int | None = _time()
     mapping: str | None = None
+    retired: int = _small()  # it is not configured any more
     trouble: str | None = None
     calls_allowed: int | None = _time()  # in a day, as the CRM told at `calls_told_at`
     calls_left: int | None = _time()
@@ -171,6 +174,7 @@ class MemberRow(SQLModel, table=True):
     log_at: int | None = _time()
     due: int = _small()
     introduced: int = _small()
+    expired: int = _small()  # it was sent an expiry of ours: what is sent from then on must lift it
 
 
 class ContactRow(SQLModel, table=True):
@@ -233,7 +237,16 @@ class BatchMemberRow(SQLModel, table=True):
     """One row of a batch: what was sent of a member, and what became of it."""
 
     __tablename__ = "batch_row"
-    __table_args__ = (Index("ix_batch_row_member", "member_id"), {"sqlite_with_rowid": False})
+    __table_args__ = (
+        Index("ix_batch_row_member", "member_id"),
+        Index(
+            "ix_batch_row_account",
+            "account_id",
+            sqlite_where=text("account_id IS NOT NULL"),
+            postgresql_where=text("account_id IS NOT NULL"),
+        ),
+        {"sqlite_with_rowid": False},
+    )
     batch_id: int = Field(primary_key=True, foreign_key="batch.id")
     position: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     member_id: int = Field(foreign_key="member.id")
@@ -242,6 +255,9 @@ class BatchMemberRow(SQLModel, table=True):
     log_before: str | None = None
     outcome: int = _small()
     grade: str | None = None
+    account_id: int | None = Field(
+        default=None, foreign_key="member.id"
+    )  # whose points they are, if another's
 
 
 class LedgerRow(SQLModel, table=True):
@@ -262,6 +278,16 @@ class LedgerRow(SQLModel, table=True):
     at: int = _time(nullable=False)
     grade: str
     digest: bytes = Field(sa_column=Column(LargeBinary(16), nullable=False))
+
+
+class InheritanceRow(SQLModel, table=True):
+    """Points history that a contact brings along once it owns its member: of a merge, or of another email."""
+
+    __tablename__ = "inheritance"
+    connector_id: int = Field(primary_key=True, foreign_key="connector.id")
+    record_id: str = Field(primary_key=True)
+    member_id: int = Field(primary_key=True, foreign_key="member.id")
+    points: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
 class QuarantineRow(SQLModel, table=True):
@@ -382,6 +408,7 @@ CONTACT = table(ContactRow)
 BATCH = table(BatchRow)
 BATCH_ROW = table(BatchMemberRow)
 LEDGER = table(LedgerRow)
+INHERITANCE = table(InheritanceRow)
 QUARANTINE = table(QuarantineRow)
 WRITE_RETRY = table(WriteRetryRow)
 HOLD = table(HoldRow)

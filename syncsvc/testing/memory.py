@@ -109,7 +109,8 @@ class MemoryCrm:
     def merge(self, winner: str, loser: str, *, told_by: str = "both") -> None:
         """Merge; told by the loser's tombstone, by the winner's record, or by both."""
         if told_by == "winner":
-            self.vanish(loser)
+            if loser in self.records:  # else it has vanished before
+                self.vanish(loser)
         else:
             self.delete(loser, into=winner)
         if told_by != "loser":

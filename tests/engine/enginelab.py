@@ -24,6 +24,7 @@ from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.wallet import WalletKnobs, WalletSimulator
 from syncsvc.state.audit import Difference
 from syncsvc.state.database import Database
+from syncsvc.state.store import open_store
 from syncsvc.testing.memory import MemoryCrm
 from syncsvc.watch.report import CycleReport
 
@@ -169,6 +170,13 @@ class Lab:
             self.tables[name] = table if replaced else {**self.tables.get(name, {}), **table}
         self.database = Database.open(self.state)
         self.organization = self._open()
+
+    def look(self, **tables: Any) -> None:
+        """Open the state beside the process, as `status` does, with these tables changed."""
+        config, self.tables = self.tables, {**self.tables, **tables}
+        with Database.open_beside(self.state) as database:
+            open_store(database, self._config())
+        self.tables = config
 
     def close(self) -> None:
         self.organization.close()

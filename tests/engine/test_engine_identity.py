@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from enginelab import BRAND, IMPORT, SETTLED, Lab
+from enginelab import BRAND, IMPORT, Lab
 
 from syncsvc.errors import TransientError
-from syncsvc.sandbox.faults import Kind
 
 Open = Callable[..., Lab]
 A, B, SHARED = "a@example.org", "b@example.org", "shared@example.org"
@@ -236,21 +235,6 @@ def test_a_held_email_moves_with_the_next_sweep_once_the_policy_says_so(lab: Lab
     lab.restart(policy={"on_email_change": "move"})
     lab.cycle(full=True)
     assert (lab.awarded(A), lab.awarded(B), lab.quarantine()) == (100, 20, {})
-
-
-def test_an_email_that_changes_while_points_are_in_doubt_moves_once_they_are_settled(open_lab: Open) -> None:
-    lab = open_lab(policy={"on_email_change": "move"})
-    lab.crm.put("a", points=100)
-    lab.fault(Kind.RESET_AFTER)
-    lab.fault(Kind.STATUS, ("GET", "/import/log"), skip=1, times=6, status=503)
-    lab.cycle()
-    lab.crm.put("a", email=B, points=110)
-    lab.cycle()
-    assert lab.quarantine()["a"][0] == "email"
-    lab.cycle(after=SETTLED)
-    lab.cycle(full=True)
-    lab.cycle(full=True)
-    assert (lab.awarded(A), lab.awarded(B), lab.quarantine()) == (100, 10, {})
 
 
 def test_a_member_whose_owner_moved_away_passes_to_the_contact_that_stays(open_lab: Open) -> None:

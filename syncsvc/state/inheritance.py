@@ -1,0 +1,177 @@
+"""Points history that goes along: a merge or a new email brings what was credited to the member it leads to.
+
+An heir inherits when it owns its member. Until then what it will bring is remembered in `inheritance`: its
+record may not be read yet, be in quarantine, or share its member with a contact that was there first.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, and_, delete, or_, select, update
+
+from syncsvc.state.books import Credit
+from syncsvc.state.database import among
+from syncsvc.state.member import Member
+from syncsvc.state.tables import BATCH, BATCH_ROW, INHERITANCE, Entry, Outcome
+
+
+@dataclass(slots=True)
+class Bequest:
+    """What an heir brings along from `source`.
+
+    `taken` says that it was taken out of the source, with its unsettled rows; else the source lives on with
+    it, and the heir counts the same points as credited too. `stored_for` is the record it is remembered for.
+    """
+
+    source: Member
+    credited: int
+    unsettled: int = 0
+    taken: bool = False
+    stored_for: str | None = None
+
+
+class Inheritances:
+    """What the contacts of one page leave behind and bring along."""
+
+    def __init__(
+        self, connection: Connection, connector_id: int, credits_: list[tuple[Member, Credit]]
+    ) -> None:
+        """Work inside the transaction of `connection`; moves of points are added to `credits_`."""
+        self._connection = connection
+        self._connector_id = connector_id
+        self._credits = credits_
+        self._bequests: dict[str, list[Bequest]] = defaultdict(list)
+        self._rows: list[tuple[Member, Member]] = []
+        self._done: list[tuple[str, Member]] = []
+
+    def remembered(self, record_ids: Collection[str]) -> dict[str, list[tuple[int, int]]]:
+        """Return what is remembered for these records: (id of the source, points) by record."""
+        mine = and_(
+            INHERITANCE.c.connector_id == self._connector_id, among(INHERITANCE.c.record_id, record_ids)
+        )
+        found = defaultdict(list)
+        for row in self._connection.execute(select(INHERITANCE).where(mine)):
+            found[row.record_id].append((row.member_id, row.points))
+        return found
+
+    def remember(self, record_id: str, source: Member, points: int) -> None:
+        """Bring in what is remembered for a record."""
+        self._bequests[record_id].append(Bequest(source, points, stored_for=record_id))
+
+    def take(self, source: Member, heir: str) -> None:
+        """Set aside all that a member without contacts was credited, and what of it is unsettled."""
+        self._bequests[heir].append(Bequest(source, source.credited, source.unsettled, taken=True))
+        source.earned = source.credited = source.unsettled = 0
+
+    def copy(self, source: Member, heir: str) -> None:
+        """Let an heir count as credited what a member has that lives on with its other contacts."""
+        self._bequests[heir].append(Bequest(source, source.credited + source.unsettled))
+
+    def pass_on(self, record_id: str, heir: str) -> None:
+        """Let what a record would have brought along go to the one it was merged into."""
+        found = self._bequests.pop(record_id, [])
+        if found:
+            self._bequests[heir] += found
+
+    def waiting(self) -> list[str]:
+        """Return the records that have something to bring along."""
+        return list(self._bequests)
+
+    def deposit(self, record_id: str, member: Member, is_left: Callable[[Member], bool]) -> list[Member]:
+        """Let a record that owns `member` bring along what waits for it; returns the members that changed.
+
+        `is_left` says whether a member has no contacts any more.
+        """
+        bequests = self._bequests.pop(record_id, [])
+        for it in bequests:
+            if it.stored_for is not None:
+                self._done.append((it.stored_for, it.source))
+                if it.source is not member and is_left(it.source):
+                    it.credited, it.unsettled, it.taken = it.source.credited, it.source.unsettled, True
+                    it.source.earned = it.source.credited = it.source.unsettled = 0
+            if it.source is member:
+                self._give_back(it)
+            else:
+                self._give(it, member)
+        return [member, *(it.source for it in bequests)] if bequests else []
+
+    def keep(self) -> Iterable[Member]:
+        """Give back what found no heir on this page and remember it; returns the members that changed."""
+        for bequests in self._bequests.values():
+            for it in bequests:
+                if not it.taken:
+                    continue
+                if it.source.owner_record is None:
+                    self._give_back(it)
+                    it.source.earned = it.source.credited + it.source.unsettled
+                else:  # another contact has taken the member over, with a history of its own
+                    it.source.unsettled += it.unsettled
+                    self._credits.append((it.source, Credit(Entry.MOVED_OUT, -it.credited)))
+                yield it.source
+
+    def save(self) -> None:
+        """Write what is remembered from now on, and to whom unsettled rows belong."""
+        for source, member in self._rows:
+            whose = or_(
+                BATCH_ROW.c.account_id == source.id,
+                and_(BATCH_ROW.c.account_id.is_(None), BATCH_ROW.c.member_id == source.id),
+            )
+            unsettled = select(BATCH.c.id).where(
+                BATCH.c.brand == source.brand, BATCH.c.outcome < Outcome.LANDED
+            )
+            self._connection.execute(
+                update(BATCH_ROW)
+                .where(BATCH_ROW.c.batch_id.in_(unsettled), BATCH_ROW.c.outcome < Outcome.LANDED, whose)
+                .values(account_id=member.id)
+            )
+        moved = [
+            (record_id, it)
+            for record_id, bequests in self._bequests.items()
+            for it in bequests
+            if it.stored_for != record_id
+        ]
+        self._done += [(it.stored_for, it.source) for _, it in moved if it.stored_for is not None]
+        for record_id, source in self._done:
+            mine = and_(
+                INHERITANCE.c.connector_id == self._connector_id,
+                INHERITANCE.c.record_id == record_id,
+                INHERITANCE.c.member_id == source.id,
+            )
+            self._connection.execute(delete(INHERITANCE).where(mine))
+        rows = {
+            (record_id, it.source.id): it.credited + it.unsettled
+            for record_id, it in moved
+            if it.credited + it.unsettled
+        }
+        if rows:
+            self._connection.execute(
+                INHERITANCE.insert().prefix_with("OR REPLACE", dialect="sqlite"),
+                [
+                    {
+                        "connector_id": self._connector_id,
+                        "record_id": record_id,
+                        "member_id": source_id,
+                        "points": points,
+                    }
+                    for (record_id, source_id), points in rows.items()
+                ],
+            )
+
+    @staticmethod
+    def _give_back(it: Bequest) -> None:
+        if it.taken:
+            it.source.credited += it.credited
+            it.source.unsettled += it.unsettled
+
+    def _give(self, it: Bequest, member: Member) -> None:
+        member.credited += it.credited
+        member.unsettled += it.unsettled
+        if it.credited:
+            if it.taken:
+                self._credits.append((it.source, Credit(Entry.MOVED_OUT, -it.credited)))
+            self._credits.append((member, Credit(Entry.MOVED_IN, it.credited)))
+        if it.unsettled:
+            self._rows.append((it.source, member))

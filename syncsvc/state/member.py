@@ -1,0 +1,45 @@
+"""A member row while it is being worked on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from syncsvc.state.tables import MEMBER
+
+
+@dataclass(slots=True)
+class Member:
+    """A member row in memory; `id` is None until it is inserted."""
+
+    id: int | None
+    brand: int
+    email_key: str
+    email: str | None = None
+    owner_connector: int | None = None
+    owner_record: str | None = None
+    wanted: bytes | None = None
+    delivered: bytes | None = None
+    refused: bytes | None = None
+    payload: bytes | None = None
+    earned: int = 0
+    credited: int = 0
+    unsettled: int = 0
+    introduced: int = 0
+    expired: int = 0
+
+
+COLUMNS = [MEMBER.c[name] for name in Member.__slots__]
+KEPT = (
+    "owner_connector",
+    "owner_record",
+    "wanted",
+    "delivered",
+    "refused",
+    "payload",
+    "earned",
+    "credited",
+    "unsettled",
+    "introduced",
+    "expired",
+)
+"""The columns that change while a page is stored."""
