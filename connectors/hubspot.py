@@ -48,9 +48,7 @@ DATE_STEP = timedelta(seconds=1)  # a Date header has whole seconds, rounded dow
 MODIFIED = "lastmodifieddate"  # contacts alone: search finds nothing by hs_lastmodifieddate, without a word
 MERGED = "hs_merged_object_ids"
 
-_EARLIEST = (
-    1000  # milliseconds; a search from the epoch itself ends in a 500 (recorded by estuary/connectors)
-)
+_EARLIEST = 1000  # milliseconds; a search from the epoch on ends in a 500 (recorded by estuary/connectors)
 _EMPTY = (None, "")
 _ABSENT = object()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

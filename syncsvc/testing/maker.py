@@ -146,6 +146,8 @@ class Maker(ABC):
     """Whether the CRM is served over TLS."""
     secrets: ClassVar[tuple[str, ...]] = ()
     """What must never be shown, beside the contacts' values: tokens and passwords of the simulator."""
+    calls: ClassVar[str] = ""
+    """Of which paths the API's calls are, as a regular expression, where a login has a path of its own."""
     limits: ClassVar[Mapping[str, Fault]] = {}
     """Every shape in which the vendor asks to slow down, by a name for it; each struck once."""
 

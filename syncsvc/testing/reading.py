@@ -76,10 +76,10 @@ def swept(maker: Maker) -> str:
 
 def calm(maker: Maker, cursor: str) -> str:
     """Return the cursor of an account in which nothing has changed for long."""
-    rests = 0
+    rests, connector = 0, maker.connect()
     for _ in range(60):
         maker.wait(maker.lag / 4)
-        following = read(maker, cursor).cursor
+        following = read(maker, cursor, connector).cursor
         rests = rests + 1 if following == cursor else 0
         if rests == _RESTS:
             return cursor

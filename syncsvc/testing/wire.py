@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from syncsvc.errors import CredentialsError, LostAnswerError, SyncError, TransientError
+from syncsvc.errors import CredentialsError, SyncError, TransientError
 from syncsvc.model import Written
 from syncsvc.remote.connector import Connector
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.testing.maker import Feature, Maker, needing
-from syncsvc.testing.reading import calm, read, swept
+from syncsvc.testing.reading import read
 from syncsvc.testing.writing import write, written
 from syncsvc.watch.log import QUIET
 
@@ -50,12 +50,11 @@ def copied(fault: Fault, **more: Any) -> Fault:
     return replace(fault, struck=0, **more)
 
 
-def ready(crm: Maker, **keys: Any) -> tuple[Connector, str, list[str]]:
+def ready(crm: Maker) -> tuple[Connector, str, list[str]]:
     """Return a connector that has spoken to its CRM, a cursor, and contacts that have changed since."""
-    made = crm.people(3)
-    cursor = calm(crm, swept(crm))
-    crm.edit(made, {"note": "zebra"})
-    connector = crm.connect(**keys)
+    connector = crm.connect()
+    cursor = read(crm, None, connector).cursor
+    made = crm.people(3, note="zebra")
     read(crm, cursor, connector)
     return connector, cursor, made
 
@@ -89,10 +88,10 @@ class WireTests:
     @needing(Feature.WIRE)
     @working
     def test_every_call_has_a_timeout(self, crm: Maker, work: Work) -> None:
-        connector, cursor, made = ready(crm, timeout="150ms")
-        crm.strike(Kind.DELAY, seconds=60, times=None)
-        with pytest.raises(LostAnswerError):
-            work(crm, connector, cursor, made)
+        _, cursor, made = ready(crm)
+        crm.strike(Kind.DELAY, crm.calls, seconds=60, times=None)
+        with pytest.raises(TransientError):
+            work(crm, crm.connect(timeout="150ms"), cursor, made)
 
     @needing(Feature.WIRE)
     def test_write_back_whose_answer_was_lost_is_accounted_for(self, crm: Maker) -> None:
