@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from enginelab import LOG, SETTLED, Crash, Lab, Timeline
+from enginelab import LOG, SETTLED, Crash
+from quicklab import QuickLab
 
-from syncsvc.errors import LostAnswerError, TransientError
-from syncsvc.remote.transport import Answer
+from syncsvc.errors import TransientError
 from syncsvc.sandbox.faults import Kind
 
 SEEDS = 210
@@ -36,109 +32,10 @@ FAULTS = [
 ]
 
 
-class Wire:
-    """Calls the simulator's application without a socket; a broken connection is a lost answer."""
-
-    def __init__(self, network: WiredTimeline) -> None:
-        self._network = network
-
-    def send(self, method: str, path: str, **options: Any) -> Answer:
-        with self.stream(method, path, **options) as (head, body):
-            return Answer(head.status, head.headers, b"".join(iter(lambda: body.read(-1), b"")))
-
-    @contextmanager
-    def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        **_: Any,
-    ) -> Iterator[tuple[Answer, Content]]:
-        call = _Call(content or b"")
-        query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
-        sent = {"content-type": "application/json", "accept": "application/json", **(headers or {})}
-        scope = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": method,
-            "path": path,
-            "query_string": query.encode(),
-            "headers": [(name.lower().encode(), value.encode()) for name, value in sent.items()],
-        }
-        self._network.loop.run(self._network.lab.serve(scope, call.receive, call.send))
-        if call.status is None:
-            raise LostAnswerError(f"{method} {path}: no answer")
-        told = call.headers | {"date": f"{self._network.now():%a, %d %b %Y %H:%M:%S} GMT"}
-        yield Answer(call.status, told, b""), Content(call)
-
-    def close(self) -> None:
-        pass
-
-
-class Content:
-    """The body of an answer; one that broke off is told at its end."""
-
-    def __init__(self, call: _Call) -> None:
-        self._chunks = iter(call.chunks)
-        self._broken = call.broken
-
-    def read(self, size: int) -> bytes:
-        del size
-        chunk = next((it for it in self._chunks if it), b"")
-        if not chunk and self._broken:
-            raise LostAnswerError("the answer broke off")
-        return chunk
-
-
-class _Call:
-    """One request as the server's own request cycle would hold it, so that faults can break it."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self._asked = False
-        self.status: int | None = None
-        self.headers: dict[str, str] = {}
-        self.chunks: list[bytes] = []
-        self.broken = False
-        self.transport = self
-        self.disconnected = False
-        self.response_complete = False
-
-    def abort(self) -> None:
-        self.broken = True
-
-    async def receive(self) -> dict[str, Any]:
-        if self._asked:
-            await asyncio.Event().wait()  # the client stays; whoever listens for its going is cancelled
-        self._asked = True
-        return {"type": "http.request", "body": self._content, "more_body": False}
-
-    async def send(self, message: Mapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-        else:
-            self.chunks.append(message.get("body", b""))
-
-
-class WiredTimeline(Timeline):
-    """A network whose connections to the wallet are `Wire`s."""
-
-    lab: Lab
-    loop: asyncio.Runner
-
-    def client(self, base_url: str, *, timeout: float) -> Any:
-        del base_url, timeout
-        return Wire(self)
-
-
 class Walk:
     """One walk; `high` is the most that the CRM has ever said each member earned."""
 
-    def __init__(self, lab: Lab, seed: int) -> None:
+    def __init__(self, lab: QuickLab, seed: int) -> None:
         self.random = random.Random(seed)
         self.lab = lab
         lab.begin_anew(f"walk{seed}")
@@ -201,17 +98,11 @@ class Walk:
 
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_no_walk_awards_a_point_too_many_or_too_few(tmp_path: Path, group: int) -> None:
-    lab = Lab(tmp_path, "http://127.0.0.1:1", network=WiredTimeline)
-    assert isinstance(lab.network, WiredTimeline)
-    with asyncio.Runner() as loop:
-        lab.network.lab, lab.network.loop = lab, loop
-        try:
-            for seed in range(group, SEEDS, GROUPS):
-                print("seed", seed)  # noqa: T201 - what a failing walk is played again with
-                walk = Walk(lab, seed)
-                for _ in range(STEPS):
-                    walk.step()
-                    walk.never_more()
-                walk.never_less()
-        finally:
-            lab.close()
+    with QuickLab(tmp_path) as lab:
+        for seed in range(group, SEEDS, GROUPS):
+            print("seed", seed)  # noqa: T201 - what a failing walk is played again with
+            walk = Walk(lab, seed)
+            for _ in range(STEPS):
+                walk.step()
+                walk.never_more()
+            walk.never_less()
