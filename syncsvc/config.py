@@ -62,6 +62,7 @@ class Evidence(StrEnum):
 
     WINDOW = "window"
     UNANIMOUS = "unanimous"
+    WITNESS = "witness"
 
 
 class LogBrandIn(StrEnum):
@@ -118,6 +119,12 @@ def _name(value: Any) -> Any:
     return value
 
 
+def _email(value: str) -> str:
+    if not re.fullmatch(r"[^\s@]+@[^\s@]+\.[^\s@]+", value):
+        raise ValueError('is not an email; write one of your own, such as "sync-witness@acme.example"')
+    return value
+
+
 def _path(value: str) -> str:
     if not value.startswith("/") or "?" in value or "#" in value or any(map(str.isspace, value)):
         raise ValueError('is not a path; write it from the root, such as "/v2/import"')
@@ -125,6 +132,7 @@ def _path(value: str) -> str:
 
 
 Positive = Annotated[Duration, AfterValidator(_positive)]
+Email = Annotated[StrictStr, AfterValidator(_email)]
 UrlPath = Annotated[StrictStr, AfterValidator(_path)]
 Share = Annotated[
     float,
@@ -189,6 +197,7 @@ class WalletConfig(Settings):
     give_up_after: Positive = Field(default=timedelta(hours=1), validate_default=True)
     on_doubt: OnDoubt = OnDoubt.HOLD
     evidence: Evidence = Evidence.WINDOW
+    witness: Email | None = Field(default=None, validate_default=True)
     import_path: UrlPath = "/v2/import"
     log_path: UrlPath = "/import/log"
     log_brand_in: LogBrandIn = LogBrandIn.QUERY
@@ -200,6 +209,13 @@ class WalletConfig(Settings):
     def _check_order(cls, value: timedelta, info: ValidationInfo) -> timedelta:
         if value < info.data.get("settle_after", value):
             raise ValueError("is shorter than settle_after; make it at least as long")
+        return value
+
+    @field_validator("witness")
+    @classmethod
+    def _check_witness(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("evidence") is Evidence.WITNESS:
+            raise ValueError('is missing, and evidence = "witness" rests on it; name an email of your own')
         return value
 
     @field_validator("timezone")

@@ -295,6 +295,8 @@ class Cycle:
             settle_after=wallet.settle_after,
             now=self._network.now,
             stopping=self._stopping,
+            sleep=self._network.sleep,
+            read_log=self._read_logs,
             tell=self._tell_of_batch,
         )
         deliver(
@@ -345,10 +347,15 @@ class Cycle:
                     brand_id,
                     now=self._network.now,
                     stopping=self._stopping,
+                    strayed=self._tell_of_stray,
                 ),
                 network=self._network,
                 attempts=_LOG_ATTEMPTS,
             )
+
+    def _tell_of_stray(self, brand_id: str) -> None:
+        remedy = "the witness must be moved by nobody else: name another email in wallet.witness"
+        log.error("witness_moved_by_others", brand=brand_id, remedy=remedy)
 
     def _write_back(self, connector: OpenConnector) -> None:
         if not connector.needs.write or self._store.intake.progress(connector.id).trouble:

@@ -17,7 +17,7 @@ from typing import Any
 import ijson
 import orjson
 
-from syncsvc.config import LogBrandIn, WalletConfig
+from syncsvc.config import LogBrandIn, Points, WalletConfig
 from syncsvc.errors import CredentialsError, LostAnswerError, OperatorError, TransientError
 from syncsvc.model import Problem
 from syncsvc.remote.transport import Answer, Body, Network
@@ -27,6 +27,10 @@ from syncsvc.settings import Secret
 _TOKEN = re.compile(r"[!-~]+")  # what a header can carry; anything else would never leave
 _CHUNK = 256 * 1024
 _LOG_SECONDS = 600.0
+_NO_PROOF = "without readable times a lost answer is settled by a person: ask the wallet's operator"
+_ZONE = "set wallet.timezone to the zone that the log tells its times in"
+_COARSE = timedelta(minutes=1)
+"""A log that tells the time no finer than this can prove little: see `rules.settling.opening`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,7 @@ class WalletClient:
         problems = []
         for brand_id in brand_ids:
             try:
-                for _ in self.log(brand_id):
-                    break
+                problems += self._check_times(brand_id)
             except OperatorError as error:
                 problems.append(Problem("wallet", str(error), _remedy(error)))
         try:
@@ -128,6 +131,21 @@ class WalletClient:
                 )
             )
         return problems
+
+    def _check_times(self, brand_id: str) -> list[Problem]:
+        """Return what keeps the times at the beginning of a brand's log from proving anything."""
+        piece = next(self.log(brand_id), [])
+        told = [instant for _, _, instant in piece if instant is not None]
+        if self._wallet.points is not Points.ADD or not piece:
+            return []
+        if not told:
+            return [Problem("wallet", "the import log tells no time that can be read", _NO_PROOF)]
+        coarsest = max(instant.resolution for instant in told)
+        if coarsest >= _COARSE:
+            return [_coarse(coarsest)]
+        if max(instant.at for instant in told) > self.now() + _COARSE:
+            return [Problem("wallet", "the import log tells times in the future", _ZONE)]
+        return []
 
     def close(self) -> None:
         """Give back the connections."""
@@ -218,6 +236,16 @@ def _raise_for_log(head: Answer, path: str) -> None:
             raise OperatorError(f"{describe}: a redirect; wallet.base_url is not the API's")
         case _:
             raise TransientError(f"{describe}: the wallet failed", retry_after=head.retry_after)
+
+
+def _coarse(resolution: timedelta) -> Problem:
+    told = "whole days" if resolution >= timedelta(days=1) else f"steps of {resolution}"
+    return Problem(
+        "wallet",
+        f"the import log tells the time in {told}: a second award within one leaves no trace in it, so a "
+        "member gets points once in that time at most, and only long after its last ones",
+        "ask the wallet's operator for exact times in the log",
+    )
 
 
 def _remedy(error: OperatorError) -> str:

@@ -276,6 +276,7 @@ class Mapper:
         self._texts = tuple(reads.items())
         self._points = points.read if points is not None else None
         self._flags = tuple((name, rule.read) for name, rule in flags.items())
+        self._witness = None if wallet.witness is None else wallet.witness.casefold()
         self._digest = _digest(connector, wallet)
 
     @property
@@ -323,6 +324,8 @@ class Mapper:
                     mails = (*mails, at)
         except (UnreadableError, ExpressionError) as error:
             return self._refused(at, str(error))
+        if email.casefold() == self._witness:
+            return self._refused("email", "is that of wallet.witness, who can be no person")
         return Mapped(email, email.casefold(), brand_id, points, profile, mails)
 
     def _refused(self, name: str, problem: str) -> Refused:
@@ -341,6 +344,8 @@ def _digest(connector: ConnectorConfig, wallet: WalletConfig) -> str:
         "brand_id": wallet.brand_id,
         "storecard": wallet.storecard,
     }
+    if wallet.witness is not None:
+        content["witness"] = wallet.witness.casefold()
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -153,7 +153,7 @@ class Finding(IntEnum):
     UNMOVED = 0
     IN_WINDOW = 1
     ELSEWHERE = 2
-    MUTE = 3  # it cannot have shown anything: as fresh as the request, unreadable, or gone
+    MUTE = 3  # it cannot have shown anything: as fresh as the request, unreadable, restated or gone
 
 
 class Decision(StrEnum):
@@ -172,11 +172,13 @@ class Sighting:
     """A row's log entry: as read just before the batch was sent, and as it reads now.
 
     Values are the wallet's own text; `at` is the present one as a time, None where it cannot be read.
+    `restated` says that both tell the same time, in another form: nothing can be said to have moved.
     """
 
     before: str | None
     now: str | None
     at: datetime | None
+    restated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +186,15 @@ class Doubt:
     """A batch in doubt: when its request left (by the wallet's clock), and what has been seen since.
 
     `quiet` is how long ago, by our clock, the last of its entries was seen to move (or the request left);
-    `age` how long ago the request left; `resolution` how exactly the log tells the time.
+    `age` how long ago the request left; `resolution` how exactly the log tells the time; `witness` what the
+    log shows of the batch's witness, None where it had none.
     """
 
     sent_at: datetime
     age: timedelta
     quiet: timedelta
     resolution: timedelta
-    witness: Sighting | None = None
+    witness: Finding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +231,22 @@ def find(sighting: Sighting, doubt: Doubt, settle_after: timedelta) -> Finding:
         if sighting.now is not None and (sighting.at is None or sighting.at >= opens):
             return Finding.MUTE
         return Finding.UNMOVED
-    if sighting.now is None:
+    if sighting.now is None or sighting.restated:
         return Finding.MUTE
     if sighting.at is None:
         return Finding.ELSEWHERE
     closes = doubt.sent_at + settle_after + CLOCK_RESOLUTION
     return Finding.IN_WINDOW if opens <= sighting.at <= closes else Finding.ELSEWHERE
+
+
+def find_witness(sighting: Sighting, doubt: Doubt, settle_after: timedelta) -> Finding:
+    """Return what the log shows of the witness: as for any row, but nobody else moves it.
+
+    So an entry that is older than the request has not moved since, whatever was read before.
+    """
+    finding = find(sighting, doubt, settle_after)
+    older = sighting.at is not None and sighting.at < opening(doubt.sent_at, doubt.resolution)
+    return Finding.UNMOVED if finding is Finding.ELSEWHERE and older else finding
 
 
 def grade_of(findings: Sequence[Finding], witness: Finding | None) -> Grade:
@@ -252,13 +265,11 @@ def weigh(rows: Sequence[Sighting], doubt: Doubt, terms: Terms) -> list[tuple[De
     `rows` are all rows of the batch whose entries are evidence, in order.
     """
     findings = [find(row, doubt, terms.settle_after) for row in rows]
-    witness = None if doubt.witness is None else find(doubt.witness, doubt, terms.settle_after)
     still = min(doubt.age, doubt.quiet) > terms.settle_after
-    if (
-        witness is Finding.UNMOVED and still
-    ):  # then somebody else moved what moved, or the batch was cut short
+    if doubt.witness is Finding.UNMOVED:
+        # Somebody else moved what moved, or the batch was cut short, or the witness is still to be applied.
         findings = [Finding.MUTE if it is not Finding.UNMOVED else it for it in findings]
-    grade = grade_of(findings, witness)
+    grade = grade_of(findings, doubt.witness)
     return [_weigh_row(finding, grade, still=still, doubt=doubt, terms=terms) for finding in findings]
 
 

@@ -45,6 +45,17 @@ class Instant:
     resolution: timedelta
 
 
+def tell_the_same(one: str | None, other: str | None, *, zone: tzinfo) -> bool:
+    """Return whether two different texts can tell one and the same time, each as exactly as it does."""
+    if one is None or other is None or one == other:
+        return False
+    try:
+        first, second = read_instant(one, zone=zone), read_instant(other, zone=zone)
+    except UnreadableError:
+        return False
+    return first.at < second.at + second.resolution and second.at < first.at + first.resolution
+
+
 def read_text(value: FieldValue) -> str:
     """Return the value as trimmed text, runs of white space as one space; nothing is "".
 

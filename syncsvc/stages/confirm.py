@@ -20,11 +20,13 @@ def read_log(
     *,
     now: Callable[[], datetime],
     stopping: Callable[[], bool],
+    strayed: Callable[[str], None],
 ) -> int:
     """Make the members' times what a brand's log says; returns how many have moved.
 
     An email that stands in the log twice has its latest time within a piece of the log, the last one told
-    otherwise. Raises what the wallet client raises; what was read until then is stored.
+    otherwise. `strayed` is told a brand whose witness somebody else has moved. Raises what the wallet client
+    raises; what was read until then is stored.
     """
     began = now()  # what is decided by this reading was true then, however long it takes
     moved = 0
@@ -40,11 +42,15 @@ def read_log(
                 resolution = instant.resolution
         if len(entries) >= _PIECE:
             moved += confirmations.record(brand_id, entries)
+            if confirmations.record_witness(brand_id, entries):
+                strayed(brand_id)
             entries = {}
             if stopping():
                 raise StoppedError("asked to stop while reading the log")
     if entries:
         moved += confirmations.record(brand_id, entries)
+        if confirmations.record_witness(brand_id, entries):
+            strayed(brand_id)
     confirmations.finish(brand_id, began=began, now=now(), resolution=resolution)
     return moved
 

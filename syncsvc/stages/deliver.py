@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from syncsvc.errors import LostAnswerError, NotSentError, OperatorError, StoppedError, TransientError
@@ -12,6 +12,7 @@ from syncsvc.remote.wallet import ImportAnswer, WalletClient
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.settling import Grade, Reading, Then, Verdict, opening, read_answer
 from syncsvc.state.confirmations import Confirmations
+from syncsvc.state.database import from_ms
 from syncsvc.state.outbox import Batch, Outbox
 from syncsvc.state.settlements import Facts, Ruling, Settlements
 from syncsvc.state.tables import Lane, Outcome
@@ -40,7 +41,13 @@ class Delivery:
     settle_after: timedelta
     now: Callable[[], datetime]
     stopping: Callable[[], bool]
+    sleep: Callable[[float], None]
+    read_log: Callable[[], None]
     tell: Callable[[Batch, Reading], None]
+
+
+_SPARE = timedelta(seconds=10)
+"""How long a batch waits at most for its witness; beyond, it leaves without."""
 
 
 def deliver(
@@ -60,10 +67,12 @@ def deliver(
     for brand_id in outbox.brands_due():
         for lane in delivery.lanes:
             after, limit = 0, min(delivery.batch_size, outbox.batch_limit(brand_id) or delivery.batch_size)
-            shrunk = False
+            shrunk, more = False, True
             while True:
                 if delivery.stopping():
                     raise StoppedError("asked to stop between batches")
+                if lane is Lane.POINTS and more:
+                    _make_ready(wallet, outbox, confirmations, delivery, brand_id)
                 sent_at = wallet.now()
                 batch = outbox.claim(
                     brand_id,
@@ -79,19 +88,32 @@ def deliver(
                 if batch is None:
                     break
                 reading = _send(wallet, batch, settlements, delivery, delivered)
+                more = len(batch.wire) == limit
                 if reading.then is Then.SMALLER or reading.verdict is Verdict.UNREADABLE:
-                    limit, shrunk = max(1, len(batch.users) // 2), True
+                    limit, shrunk = max(1, len(batch.wire) // 2), True
                     outbox.limit_batches(brand_id, limit)
                     again = reading.verdict is Verdict.REFUTED or lane is Lane.PROFILE
-                    after = after if again and len(batch.users) > 1 else batch.last_member
+                    after = after if again and len(batch.wire) > 1 else batch.last_member
                     continue
-                full = len(batch.users) == limit < delivery.batch_size
+                full = more and limit < delivery.batch_size
                 # While a bad row is being searched, what lands beside it must not undo the search.
                 searching = shrunk or settlements.in_doubt()
                 if reading.verdict is Verdict.LANDED and full and not searching:
                     limit = min(delivery.batch_size, limit * 2)
                     outbox.limit_batches(brand_id, None if limit == delivery.batch_size else limit)
                 after = batch.last_member
+
+
+def _make_ready(
+    wallet: WalletClient, outbox: Outbox, confirmations: Confirmations, delivery: Delivery, brand_id: str
+) -> None:
+    """Read the log again where it was read too long ago to be evidence, and wait for the witness."""
+    read_at = confirmations.last_read(brand_id)
+    if read_at is None or from_ms(read_at) < delivery.now() - delivery.settle_after:
+        delivery.read_log()
+    pause = outbox.witness_pause(brand_id, opening(wallet.now(), confirmations.resolution(brand_id)))
+    if pause is not None and timedelta() < pause <= _SPARE:
+        delivery.sleep(pause.total_seconds())
 
 
 def _send(
@@ -102,13 +124,18 @@ def _send(
     answer: ImportAnswer | None = None
     trouble: TransientError | OperatorError | None = None
     try:
-        answer = wallet.import_members(batch.users)
-        reading = read_answer(answer.status, answer.body, rows=len(batch.users))
+        answer = wallet.import_members(batch.wire)
+        reading = read_answer(answer.status, answer.body, rows=len(batch.wire))
     except (NotSentError, OperatorError) as error:
         trouble, reading = error, Reading(Verdict.REFUTED, detail=str(error))
     except LostAnswerError as error:
         trouble, reading = error, Reading(Verdict.DOUBT, detail=str(error))
     rulings = _rule(batch, reading)
+    witness = _rule_witness(batch, reading)
+    if witness is Outcome.REFUSED and reading.refused:
+        field = reading.refused[len(batch.users)]
+        detail = f"{reading.detail}; the witness is refused for its {field}: check wallet.witness"
+        reading = replace(reading, then=Then.PAUSE, detail=detail)
     settlements.settle(
         batch.id,
         rulings,
@@ -117,6 +144,7 @@ def _send(
             None if answer is None else answer.status, reading.import_id, reading.imported, reading.detail
         ),
         quiet_for=delivery.settle_after,
+        witness=witness,
     )
     _count(batch, reading, rulings, delivered)
     delivery.tell(batch, reading)
@@ -138,11 +166,21 @@ def _rule(batch: Batch, reading: Reading) -> dict[int, Ruling]:
         Verdict.REFUTED: Outcome.REFUTED,
     }.get(reading.verdict, unproven)
     rulings = dict.fromkeys(range(len(batch.users)), Ruling(rest, Grade.ANSWER))
-    if reading.verdict is Verdict.UNREADABLE and len(batch.users) == 1:
+    if reading.verdict is Verdict.UNREADABLE and len(batch.wire) == 1:
         return {0: Ruling(Outcome.REFUSED, Grade.ANSWER, "row")}
     for position, name in (reading.refused or {}).items():
+        if position == len(batch.users):
+            continue  # the witness
         rulings[position] = Ruling(Outcome.REFUSED, Grade.ANSWER, name)
     return rulings
+
+
+def _rule_witness(batch: Batch, reading: Reading) -> Outcome:
+    """Return what an answer makes of the witness's row, where the batch had one."""
+    if len(batch.users) in (reading.refused or {}):
+        return Outcome.REFUSED
+    proven = {Verdict.LANDED: Outcome.LANDED, Verdict.REFUTED: Outcome.REFUTED}
+    return proven.get(reading.verdict, Outcome.DOUBT)
 
 
 def _count(batch: Batch, reading: Reading, rulings: dict[int, Ruling], delivered: Delivered) -> None:

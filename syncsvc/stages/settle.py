@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from syncsvc.rules.settling import Decision, Doubt, Finding, Grade, Terms, find, weigh
+from syncsvc.rules.settling import Decision, Doubt, Finding, Grade, Terms, find, find_witness, weigh
 from syncsvc.state.settlements import DoubtfulBatch, Ruling, Settlements
 from syncsvc.state.tables import Lane, Outcome
 
@@ -53,7 +53,13 @@ def settle_abandoned(settlements: Settlements, *, settle_after: timedelta, now: 
     for batch_id, lane, count in settlements.abandoned():
         outcome = Outcome.DOUBT if lane is Lane.POINTS else Outcome.RELEASED
         ruling = Ruling(outcome, Grade.ANSWER)
-        settlements.settle(batch_id, dict.fromkeys(range(count), ruling), now=now, quiet_for=settle_after)
+        settlements.settle(
+            batch_id,
+            dict.fromkeys(range(count), ruling),
+            now=now,
+            quiet_for=settle_after,
+            witness=Outcome.DOUBT,
+        )
         rows += count
     return rows
 
@@ -77,7 +83,21 @@ def conditions(batch: DoubtfulBatch, terms: Terms) -> tuple[Terms, Doubt]:
         quiet=batch.read_at - batch.moved_at,
         resolution=batch.resolution,
     )
-    return terms, doubt
+    return terms, replace(doubt, witness=_witness(batch, doubt, terms))
+
+
+def _witness(batch: DoubtfulBatch, doubt: Doubt, terms: Terms) -> Finding | None:
+    match batch.witness:
+        case None:
+            return None
+        case Outcome.LANDED:
+            return Finding.IN_WINDOW
+        case Outcome.REFUTED:
+            return Finding.UNMOVED
+        case Outcome.DOUBT:
+            return find_witness(batch.witness_seen, doubt, terms.settle_after)
+        case _:
+            return Finding.MUTE
 
 
 def _settle(
@@ -85,18 +105,25 @@ def _settle(
 ) -> None:
     terms, doubt = conditions(batch, terms)
     rows = list(batch.rows.values())
-    moved = sum(find(row, doubt, terms.settle_after) in _MOVED for row in rows)
+    moved = sum(find(row, doubt, terms.settle_after) in _MOVED for row in rows) + (doubt.witness in _MOVED)
     if moved > batch.moved:
         settlements.note_movement(batch.id, moved, now=now)
-        doubt = Doubt(doubt.sent_at, doubt.age, timedelta(), doubt.resolution)
+        doubt = replace(doubt, quiet=timedelta())
     rulings = {
         position: Ruling(_OUTCOMES[decision], grade)
         for position, (decision, grade) in zip(batch.rows, weigh(rows, doubt, terms), strict=True)
         if position in batch.open and decision is not Decision.WAIT
     }
-    if not rulings:
+    witness = None
+    if batch.witness is Outcome.DOUBT:
+        still = min(doubt.age, doubt.quiet) > terms.settle_after
+        if doubt.witness is Finding.IN_WINDOW:
+            witness = Outcome.LANDED
+        elif doubt.witness is Finding.UNMOVED and still:
+            witness = Outcome.REFUTED
+    if not rulings and witness is None:
         return
-    settlements.settle(batch.id, rulings, now=now)
+    settlements.settle(batch.id, rulings, now=now, witness=witness)
     for position, ruling in rulings.items():
         settled.landed += ruling.outcome is Outcome.LANDED
         settled.points += batch.open[position] if ruling.outcome is Outcome.LANDED else 0

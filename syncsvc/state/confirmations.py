@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, update
 
+from syncsvc.config import WalletConfig
 from syncsvc.rules.values import Instant
 from syncsvc.state.database import among, to_ms
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, Lane, Outcome
+from syncsvc.state.witness import note_witness
 
 _RECENT = 20  # of the newest batches; older ones teach nothing new
 _SHOWN = 0.5
@@ -43,9 +45,11 @@ def unshown(connection: Connection, brand: int) -> list[tuple[int, int, bool]]:
 class Confirmations:
     """The transactions of reading the log."""
 
-    def __init__(self, scope: Scope) -> None:
-        """Work within one organization."""
+    def __init__(self, scope: Scope, wallet: WalletConfig) -> None:
+        """Work within one organization, whose wallet is configured so."""
         self._scope = scope
+        self._settle_after = wallet.settle_after
+        self._most = wallet.give_up_after // timedelta(milliseconds=1)
 
     def brands(self) -> list[str]:
         """Return every brand that has come up, in that order."""
@@ -107,6 +111,16 @@ class Confirmations:
                 self._scope.mark_for_write_back(connection, [row["b_id"] for row in moved])
         return len(moved)
 
+    def record_witness(self, brand_id: str, entries: Mapping[str, tuple[str, Instant | None]]) -> bool:
+        """Remember the witness's entry where it is among these; returns whether others have moved it."""
+        witness = self._scope.rules.witness
+        entry = None if witness is None else entries.get(witness.casefold())
+        if entry is None:
+            return False
+        with self._scope.database.writing() as connection:
+            brand = self._scope.brand(connection, brand_id)
+            return note_witness(connection, brand, entry, settle_after=self._settle_after)
+
     def finish(self, brand_id: str, *, began: datetime, now: datetime, resolution: timedelta | None) -> None:
         """Remember that a brand's log was read whole from `began` on, and how exactly it tells the time.
 
@@ -121,7 +135,7 @@ class Confirmations:
             shown = [(it, claimed) for it, claimed, visible in unshown(connection, brand.id) if visible]
             late = [claimed for _, claimed in shown if brand.log_read_at and brand.log_read_at > claimed]
             if late:
-                values["slowest_ms"] = max(brand.slowest_ms, to_ms(now) - min(late))
+                values["slowest_ms"] = max(brand.slowest_ms, min(self._most, to_ms(now) - min(late)))
             connection.execute(update(BRAND).where(BRAND.c.id == brand.id).values(values))
             if shown:
                 seen = update(BATCH).where(among(BATCH.c.id, [batch for batch, _ in shown]))
@@ -137,6 +151,8 @@ class Confirmations:
                 BATCH.c.cycle == cycle,
                 BATCH_ROW.c.outcome == Outcome.LANDED,
                 MEMBER.c.log_value.is_distinct_from(BATCH_ROW.c.log_before),
+                # An entry beyond that was moved by others, or tells no time that has been.
+                MEMBER.c.log_at - BATCH.c.sent_at <= self._most,
             )
             .group_by(BATCH.c.brand)
         )

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, String, and_, bindparam, cast, func, or_, select, update
 
-from syncsvc.config import Points
+from syncsvc.config import Points, WalletConfig
 from syncsvc.rules.brakes import Allowed, Totals
 from syncsvc.state.database import Record, to_ms
 from syncsvc.state.plans import Planned
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import (
-    BATCH,
-    BATCH_ROW,
-    BRAND,
-    CONNECTOR,
-    MEMBER,
-    Lane,
-)
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, MEMBER, Lane
+from syncsvc.state.witness import Witness
 
 WELCOME = "welcome_email"
 _PAGE = 1000
+_ABSURD = timedelta(days=2)  # further in the future than any time zone
 _ANY = 2**62  # more points than any member can be owed
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A claimed batch: `users` are the rows as they go over the wire, in order."""
+    """A claimed batch: `users` are the members' rows as they go over the wire, in order.
+
+    `witness` is the witness's row, None where it does not ride. It is no member's: `points` leave it out.
+    """
 
     id: int
     brand_id: str
@@ -40,6 +38,12 @@ class Batch:
     users: Sequence[Mapping[str, Any]]
     points: int
     last_member: int
+    witness: Mapping[str, Any] | None = None
+
+    @property
+    def wire(self) -> Sequence[Mapping[str, Any]]:
+        """The rows of the request: the members', and last the witness's."""
+        return self.users if self.witness is None else [*self.users, self.witness]
 
 
 _CLAIMED = (
@@ -59,10 +63,11 @@ _CLAIMED = (
 class Outbox:
     """The transactions of delivering."""
 
-    def __init__(self, scope: Scope, *, welcome_flag: str) -> None:
-        """Work within one organization; `welcome_flag` is how its wallet spells that field."""
+    def __init__(self, scope: Scope, wallet: WalletConfig) -> None:
+        """Work within one organization, whose wallet is configured so."""
         self._scope = scope
-        self._welcome_flag = welcome_flag
+        self._witness = Witness(scope, wallet)
+        self._welcome_flag = wallet.welcome_flag.value
 
     def brands_due(self) -> list[str]:
         """Return the brands that have something to send."""
@@ -162,6 +167,12 @@ class Outbox:
                 connection.scalar(select(MEMBER.c.id).join(BRAND, mine).where(condition).limit(1)) is not None
             )
 
+    def witness_pause(self, brand_id: str, settled_before: datetime) -> timedelta | None:
+        """Return how long it takes until the witness can ride again; None where nobody knows."""
+        with self._scope.database.reading() as connection:
+            brand = connection.scalar(select(BRAND.c.id).where(self._is(brand_id)))
+            return None if brand is None else self._witness.pause(connection, brand, settled_before)
+
     def claim(
         self,
         brand_id: str,
@@ -179,10 +190,17 @@ class Outbox:
 
         Takes up to `limit` due members with ids above `after` that have no row unsettled. Points go only to
         members whose log entry is clearly older than `settled_before` (by the wallet's clock, as `sent_at`):
-        an entry as fresh as the request could not prove anything.
+        an entry as fresh as the request could not prove anything. One far in the future cannot: its member
+        is not kept waiting, and a lost answer is for a person to settle. The witness takes one of the
+        `limit` where it rides.
         """
         with self._scope.database.writing() as connection:
             brand = self._scope.brand(connection, brand_id)
+            rides = (
+                lane is Lane.POINTS
+                and limit > 1
+                and self._witness.pause(connection, brand, settled_before) == timedelta()
+            )
             conditions = [
                 MEMBER.c.brand == brand,
                 *self._sendable(allowed),
@@ -192,15 +210,22 @@ class Outbox:
             if lane is Lane.POINTS:
                 fresh = to_ms(settled_before)
                 conditions += [
-                    or_(MEMBER.c.log_at.is_(None), MEMBER.c.log_at < fresh),
+                    or_(
+                        MEMBER.c.log_at.is_(None),
+                        MEMBER.c.log_at < fresh,
+                        MEMBER.c.log_at > to_ms(sent_at + _ABSURD),
+                    ),
                     or_(MEMBER.c.quiet_until.is_(None), MEMBER.c.quiet_until <= to_ms(now)),
                 ]
-            listed = select(*_CLAIMED).where(*conditions).order_by(MEMBER.c.id).limit(limit)
+            listed = select(*_CLAIMED).where(*conditions).order_by(MEMBER.c.id).limit(limit - rides)
             members = connection.execute(listed).all()
             if not members:
                 return None
             users = [self._user(row, brand_id, lane) for row in members]
             points = sum(user["points"] for user in users) if lane is Lane.POINTS else 0
+            witness = self._witness.row(brand_id, users[0]) if rides else None
+            wire = users if witness is None else [*users, witness]
+            carried = self._witness.columns(connection, brand) if rides else {}
             batch_id = connection.execute(
                 BATCH.insert()
                 .values(
@@ -209,7 +234,8 @@ class Outbox:
                     lane=lane,
                     row_count=len(users),
                     points=points,
-                    digest=blake2b(orjson.dumps(users), digest_size=16).digest(),
+                    digest=blake2b(orjson.dumps(wire), digest_size=16).digest(),
+                    **carried,
                     claimed_at=to_ms(now),
                     sent_at=to_ms(sent_at),
                 )
@@ -239,7 +265,7 @@ class Outbox:
                     for row, user in zip(members, users, strict=True)
                 ],
             )
-        return Batch(batch_id, brand_id, lane, users, points, members[-1].id)
+        return Batch(batch_id, brand_id, lane, users, points, members[-1].id, witness)
 
     def _is(self, brand_id: str) -> ColumnElement[bool]:
         return and_(BRAND.c.organization_id == self._scope.organization_id, BRAND.c.brand_id == brand_id)

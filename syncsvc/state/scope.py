@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, false, func, or_, select, update
@@ -24,6 +25,8 @@ class Rules:
     first_run: FirstRun
     on_email_change: OnEmailChange
     expire_gone: bool
+    witness: str | None = None  # the email that rides in every points batch
+    zone: tzinfo = UTC  # of times in the log that carry none
 
 
 @dataclass(slots=True)

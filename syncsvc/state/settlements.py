@@ -16,6 +16,7 @@ from sqlalchemy import Connection, and_, bindparam, case, func, select, update
 
 from syncsvc.config import Points
 from syncsvc.rules.settling import Grade, Sighting
+from syncsvc.rules.values import tell_the_same
 from syncsvc.state.books import Credit, append
 from syncsvc.state.confirmations import unshown
 from syncsvc.state.database import Record, among, from_ms, to_ms
@@ -29,7 +30,8 @@ class DoubtfulBatch:
 
     `open` are the rows still in doubt, with their points. Rows that have landed stay evidence for those.
     `read_at` is when that reading of the log began; `unshown` is how old then the batches were that landed
-    and that the log does not show yet.
+    and that the log does not show yet. `witness` is what became of the witness's row, None where it did not
+    ride; `witness_seen` is its entry.
     """
 
     id: int
@@ -44,6 +46,8 @@ class DoubtfulBatch:
     unshown: Sequence[timedelta]
     rows: Mapping[int, Sighting]
     open: Mapping[int, int]
+    witness: Outcome | None
+    witness_seen: Sighting
 
 
 class Ruling(NamedTuple):
@@ -79,14 +83,18 @@ class Settlements:
         now: datetime,
         facts: Facts | None = None,
         quiet_for: timedelta = timedelta(),
+        witness: Outcome | None = None,
     ) -> None:
         """Record what became of a batch's rows, by position; rows not named stay as they are.
 
         An award becomes credited here, and only for rows that landed. Released rows keep points away from
-        their members for `quiet_for`, so that a row that lands late does not disturb the evidence.
+        their members for `quiet_for`, so that a row that lands late does not disturb the evidence. `witness`
+        is what became of the witness's row, where that is news.
         """
         with self._scope.database.writing() as connection:
-            self.settle_in(connection, batch_id, rulings, now=now, facts=facts, quiet_for=quiet_for)
+            self.settle_in(
+                connection, batch_id, rulings, now=now, facts=facts, quiet_for=quiet_for, witness=witness
+            )
 
     def settle_in(
         self,
@@ -97,6 +105,7 @@ class Settlements:
         now: datetime,
         facts: Facts | None = None,
         quiet_for: timedelta = timedelta(),
+        witness: Outcome | None = None,
     ) -> None:
         """Do what `settle` does, inside the caller's transaction."""
         batch = connection.execute(select(BATCH).where(BATCH.c.id == batch_id)).one()
@@ -131,6 +140,11 @@ class Settlements:
         values: dict[str, Any] = {"outcome": least}
         if least is not None and least >= Outcome.LANDED:
             values["settled_at"] = to_ms(now)
+        if batch.witness is not None and batch.witness <= Outcome.DOUBT:
+            if witness is None and least is not None and least > Outcome.DOUBT:
+                witness = Outcome.SKIPPED  # nobody will know, and nothing waits for it
+            if witness is not None:
+                values |= {"witness": witness, "witness_until": to_ms(now)}
         if facts is not None:
             values |= {
                 "status": facts.status,
@@ -160,7 +174,10 @@ class Settlements:
         """Yield every batch with rows in doubt (or `held`), each with what the log shows of them now."""
         unproven = [Outcome.DOUBT, Outcome.HELD] if held else [Outcome.DOUBT]
         condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome.in_(unproven))
-        facts = (BRAND.c.brand_id, BRAND.c.resolution_ms, BRAND.c.slowest_ms, BRAND.c.log_read_at)
+        facts = [
+            *(BRAND.c.brand_id, BRAND.c.resolution_ms, BRAND.c.slowest_ms, BRAND.c.log_read_at),
+            *(BRAND.c.witness_value, BRAND.c.witness_log_at),
+        ]
         listed = select(BATCH, *facts).join(BRAND, BRAND.c.id == BATCH.c.brand)
         with self._scope.database.reading() as connection:
             batches = connection.execute(listed.where(condition).order_by(BATCH.c.id)).all()
@@ -196,13 +213,16 @@ class Settlements:
                 read_at=read_at,
                 unshown=[read_at - from_ms(claimed) for _, claimed, visible in late if not visible],
                 rows={
-                    row.position: Sighting(
-                        row.log_before, row.log_value, None if row.log_at is None else from_ms(row.log_at)
-                    )
-                    for row in rows
+                    row.position: self._sighting(row.log_before, row.log_value, row.log_at) for row in rows
                 },
+                witness=None if batch.witness is None else Outcome(batch.witness),
+                witness_seen=self._sighting(batch.witness_before, batch.witness_value, batch.witness_log_at),
                 open={row.position: row.points for row in rows if row.outcome in unproven},
             )
+
+    def _sighting(self, before: str | None, now: str | None, at: int | None) -> Sighting:
+        restated = tell_the_same(before, now, zone=self._scope.rules.zone)
+        return Sighting(before, now, None if at is None else from_ms(at), restated)
 
     def note_movement(self, batch_id: int, moved: int, *, now: datetime) -> None:
         """Remember that `moved` of a batch's entries have moved by now."""

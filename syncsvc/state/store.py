@@ -94,6 +94,8 @@ def _assemble(
         first_run=organization.first_run,
         on_email_change=organization.policy.on_email_change,
         expire_gone=organization.policy.on_gone is OnGone.EXPIRE,
+        witness=organization.wallet.witness,
+        zone=organization.wallet.zone,
     )
     scope = Scope(database, organization_id, rules, fingerprinter, connectors, writing)
     settlements = Settlements(scope)
@@ -101,10 +103,10 @@ def _assemble(
         connectors,
         fingerprinter,
         IntakeStore(scope),
-        Outbox(scope, welcome_flag=organization.wallet.welcome_flag.value),
+        Outbox(scope, organization.wallet),
         settlements,
         Doubts(scope, settlements),
-        Confirmations(scope),
+        Confirmations(scope, organization.wallet),
         WriteBacks(scope),
         Allowances(scope),
         Holds(scope),

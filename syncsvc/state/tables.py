@@ -140,6 +140,9 @@ class BrandRow(SQLModel, table=True):
     log_read_at: int | None = _time()
     resolution_ms: int | None = _time()
     slowest_ms: int = _count()
+    witness_value: str | None = None  # the log's entry of the witness
+    witness_log_at: int | None = _time()
+    witness_stray_at: int | None = _time()  # when it last moved without a batch of ours
     batch_limit: int | None = None  # rows a batch may have while a bad row is being searched
 
 
@@ -231,6 +234,9 @@ class BatchRow(SQLModel, table=True):
     import_id: str | None = None
     imported: int | None = None
     detail: str | None = None
+    witness: int | None = None  # what became of the witness's row, None where it did not ride
+    witness_before: str | None = None
+    witness_until: int | None = _time()  # our clock when that was settled
 
 
 class BatchMemberRow(SQLModel, table=True):

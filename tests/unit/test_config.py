@@ -99,7 +99,9 @@ def test_durations_shares_and_zones_are_values() -> None:
         ({"timezone": "../etc"}, "timezone", "is not a known time zone"),
         ({"settle_after": "2h"}, "give_up_after", "is shorter than settle_after"),
         ({"give_up_after": "1m"}, "give_up_after", "is shorter than settle_after"),
-        ({"evidence": "witness"}, "evidence", "Input should be 'window' or 'unanimous'"),
+        ({"evidence": "sworn"}, "evidence", "Input should be 'window', 'unanimous' or 'witness'"),
+        ({"evidence": "witness"}, "witness", "is missing"),
+        ({"witness": "nobody"}, "witness", "is not an email"),
     ],
 )
 def test_a_wallet_that_cannot_work_is_refused(changes: dict[str, Any], key: str, problem: str) -> None:

@@ -45,7 +45,7 @@ def test_what_the_example_shows_as_a_default_is_the_default(tmp_path: Path) -> N
     assert len(shown) > 15
     everything = tmp_path / EXAMPLE.name
     everything.write_text(SHOWN.sub(r"\1 #", text), encoding="utf-8")
-    own = {"name", "log_token", "max_points_per_member", "max_points_per_cycle"}
+    own = {"name", "log_token", "witness", "max_points_per_member", "max_points_per_cycle"}
     before, after = organization(), organization(everything)
     for table in ("wallet", "brakes", "policy", "schedule"):
         assert getattr(after, table).model_dump(exclude=own) == getattr(before, table).model_dump(exclude=own)

@@ -224,7 +224,7 @@ def doubt(
     age: timedelta = timedelta(),
     quiet: timedelta = timedelta(),
     resolution: timedelta = SECOND,
-    witness: Sighting | None = None,
+    witness: Finding | None = None,
 ) -> Doubt:
     return Doubt(SENT, age, quiet, resolution, witness)
 
@@ -320,7 +320,7 @@ def test_only_a_witness_that_moved_into_the_window_bears_witness() -> None:
 # The second table, over every combination.
 
 STRENGTH = {Grade.WINDOW: 1, Grade.UNANIMOUS: 2, Grade.WITNESS: 3}
-COMPANY = {Grade.WINDOW: (0, None), Grade.UNANIMOUS: (99, None), Grade.WITNESS: (0, INSIDE)}
+COMPANY = {Grade.WINDOW: (0, None), Grade.UNANIMOUS: (99, None), Grade.WITNESS: (0, Finding.IN_WINDOW)}
 TIMES = [timedelta(), SETTLE - SECOND, SETTLE + SECOND, GIVE_UP - SECOND, GIVE_UP + SECOND]
 
 
@@ -369,7 +369,7 @@ spans = st.integers(0, 8000).map(lambda seconds: seconds * SECOND)
     rows=st.lists(sightings, max_size=12),
     age=spans,
     quiet=spans,
-    witness=st.none() | sightings,
+    witness=st.none() | st.sampled_from(list(Finding)),
     evidence=st.sampled_from(list(STRENGTH)),
     on_doubt=st.sampled_from([Decision.HOLD, Decision.AWARD, Decision.SKIP]),
 )
@@ -377,7 +377,7 @@ def test_every_row_has_one_decision_and_none_is_sent_anew_without_proof_or_polic
     rows: Sequence[Sighting],
     age: timedelta,
     quiet: timedelta,
-    witness: Sighting | None,
+    witness: Finding | None,
     evidence: Grade,
     on_doubt: Decision,
 ) -> None:
@@ -474,7 +474,7 @@ def test_an_entry_that_is_gone_from_the_log_proves_nothing() -> None:
 
 
 def test_a_witness_that_stood_still_refutes_what_others_moved() -> None:
-    late = doubt(age=SETTLE + SECOND, quiet=SETTLE + SECOND, witness=UNMOVED)
+    late = doubt(age=SETTLE + SECOND, quiet=SETTLE + SECOND, witness=Finding.UNMOVED)
     assert weigh([INSIDE], late, terms())[0][0] is not Decision.LANDED
 
 
