@@ -51,8 +51,7 @@ def cases(store: Store, wallet: WalletConfig) -> list[Case]:
         findings = {
             position: find(sighting, doubt, terms.settle_after) for position, sighting in batch.rows.items()
         }
-        witness = None if doubt.witness is None else find(doubt.witness, doubt, terms.settle_after)
-        grade = grade_of(list(findings.values()), witness)
+        grade = grade_of(list(findings.values()), doubt.witness)
         for position, finding in findings.items():
             suspect = suspects.get((batch.id, position))
             if suspect is None:
