@@ -2,6 +2,9 @@
 
 A connector holds no state between calls, touches no store, schedules nothing, and logs nothing about a
 single contact.
+
+Where a CRM tells how many calls of the day are left, its connector keeps that in `network.allowance`, for
+`status` and the metrics, and leaves a reserve to the account's other applications by raising TransientError.
 """
 
 from __future__ import annotations
