@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import pytest
 
-for _module in ("maker", "polling", "reading", "suite", "telling", "wire", "writing"):
+for _module in ("maker", "polling", "reading", "schema", "suite", "telling", "wire", "writing"):
     pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
 from syncsvc.testing.maker import Feature, Ground, Maker, Timeline, needing  # noqa: E402 - rewritten before

@@ -36,6 +36,7 @@ class Feature(StrEnum):
     """What a CRM, or the simulator of it, need not have: the suite asserts nothing about what is absent."""
 
     WIRE = "wire"  # the connector speaks HTTP, so faults can strike it
+    SCHEMA = "schema"  # the CRM says which fields it has
     LATE = "late"  # a change can become visible late, with an old stamp
     TOMBSTONES = "tombstones"  # a poll tells that a contact was deleted
     RESTORE = "restore"  # a deleted contact can come back under its id
@@ -162,11 +163,11 @@ class Maker(ABC):
 
     # What the suite uses of every maker as it is.
 
-    def connect(self, **keys: Any) -> Connector:
+    def connect(self, needs: Needs | None = None, **keys: Any) -> Connector:
         """Return a new connector, as after a restart; `keys` stand beside those of `settings`."""
         made = self.connector_type()
         settings = made.Settings.model_validate({**self.settings(), **keys})
-        connector = made(settings, self.needs(), self.network)
+        connector = made(settings, needs or self.needs(), self.network)
         self._opened.append(connector)
         return connector
 

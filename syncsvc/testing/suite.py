@@ -11,12 +11,13 @@ import pytest
 from syncsvc.testing import maker as makers
 from syncsvc.testing.maker import Feature, Ground
 from syncsvc.testing.polling import PollingTests
+from syncsvc.testing.schema import SchemaTests
 from syncsvc.testing.telling import TellingTests
 from syncsvc.testing.wire import WireTests
 from syncsvc.testing.writing import WritingTests
 
 
-class ConnectorTests(PollingTests, TellingTests, WritingTests, WireTests):
+class ConnectorTests(SchemaTests, PollingTests, TellingTests, WritingTests, WireTests):
     """Everything that the engine relies on in a connector.
 
     A test about a feature that the maker lacks is not part of the subclass: it is neither run nor skipped.
