@@ -5,13 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check lock clean
+.PHONY: demo test soak mutations check lock clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/syncsvc demo
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -n auto
+
+soak: $(VENV)/.dev  ## the proofs in their long forms: many more seeds, a cycle after every event
+	SYNCSVC_SOAK=1 $(BIN)/pytest -n auto --timeout 7200 tests/engine tests/system/test_kills.py
+
+mutations: $(VENV)/.dev  ## breaks one law at a time and sees the suite fail
+	$(BIN)/python tests/mutations/run.py
 
 check: $(VENV)/.dev  ## format, lint, types, floors
 	$(BIN)/ruff format --check .

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from enginelab import LOG, SETTLED, Crash
 from quicklab import QuickLab
+from soak import SOAK
 
 from syncsvc.errors import TransientError
 from syncsvc.sandbox.faults import Kind
 
-SEEDS = 210
+SEEDS = 5000 if SOAK else 210
 GROUPS = 6
 STEPS = 6
 PEOPLE = [f"p{number}" for number in range(6)]
@@ -106,3 +107,4 @@ def test_no_walk_awards_a_point_too_many_or_too_few(tmp_path: Path, group: int) 
                 walk.step()
                 walk.never_more()
             walk.never_less()
+        print(len(range(group, SEEDS, GROUPS)), "walks")  # noqa: T201 - the count is part of the proof

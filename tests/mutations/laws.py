@@ -1,0 +1,146 @@
+"""The laws that are broken one at a time, each by a small change of the source, and who must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A change of one place in one file; `tests` are those of which at least one must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def source(self) -> Path:
+        return ROOT / self.file
+
+    def applies(self) -> bool:
+        """Return whether the place is still there, once."""
+        return self.source().read_text(encoding="utf-8").count(self.old) == 1
+
+    def apply(self, copy: Path) -> None:
+        path = copy / self.file
+        path.write_text(path.read_text(encoding="utf-8").replace(self.old, self.new), encoding="utf-8")
+
+
+_DOUBT = ("tests/engine/test_engine_doubt.py",)
+_POINTS = ("tests/engine/test_engine_points.py",)
+_IDENTITY = ("tests/engine/test_engine_identity.py",)
+_CRASH = ("tests/engine/test_engine_crash.py",)
+_WALK = ("tests/engine/test_engine_walk.py::test_no_walk_awards_a_point_too_many_or_too_few[0]",)
+
+MUTATIONS = (
+    Mutation(
+        "resend blindly",
+        "syncsvc/stages/deliver.py",
+        "unproven = Outcome.DOUBT if batch.lane is Lane.POINTS else Outcome.RELEASED",
+        "unproven = Outcome.RELEASED",
+        _DOUBT,
+    ),
+    Mutation(
+        "credit on send",
+        "syncsvc/stages/deliver.py",
+        "unproven = Outcome.DOUBT if batch.lane is Lane.POINTS else Outcome.RELEASED",
+        "unproven = Outcome.LANDED",
+        _DOUBT,
+    ),
+    Mutation(
+        "a batch abandoned by a death is sent again",
+        "syncsvc/stages/settle.py",
+        "outcome = Outcome.DOUBT if lane is Lane.POINTS else Outcome.RELEASED",
+        "outcome = Outcome.RELEASED",
+        _DOUBT,
+    ),
+    Mutation(
+        "cursor first",
+        "syncsvc/state/intake.py",
+        """        with self._scope.database.writing() as connection:
+            stored = self._apply(""",
+        """        if not sweeping:
+            with self._scope.database.writing() as connection:
+                first = update(CONNECTOR).where(CONNECTOR.c.id == connector_id)
+                connection.execute(first.values(cursor=cursor))
+        with self._scope.database.writing() as connection:
+            stored = self._apply(""",
+        _CRASH,
+    ),
+    Mutation(
+        "log read after a delivery instead of before it too",
+        "syncsvc/cycle.py",
+        "                self._read_logs()\n                lanes.insert(0, Lane.POINTS)",
+        "                lanes.insert(0, Lane.POINTS)",
+        (*_DOUBT, *_WALK),
+    ),
+    Mutation(
+        "refuted before settle_after",
+        "syncsvc/rules/settling.py",
+        "still = min(doubt.age, doubt.quiet) > terms.settle_after",
+        "still = True",
+        _DOUBT,
+    ),
+    Mutation(
+        "an entry that moved at any time is ours",
+        "syncsvc/rules/settling.py",
+        "return Finding.IN_WINDOW if opens <= sighting.at <= closes else Finding.ELSEWHERE",
+        "return Finding.IN_WINDOW",
+        _DOUBT,
+    ),
+    Mutation(
+        "a short imported_members is success",
+        "syncsvc/rules/settling.py",
+        "if imported != rows:",
+        "if imported is None:",
+        ("tests/unit/test_settling.py", *_DOUBT),
+    ),
+    Mutation(
+        "points are sent to an entry as fresh as the request",
+        "syncsvc/state/outbox.py",
+        "fresh = to_ms(settled_before)",
+        "fresh = 2**62",
+        _POINTS,
+    ),
+    Mutation(
+        "a member in doubt is sent anyway",
+        "syncsvc/state/outbox.py",
+        """        conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
+        return""",
+        """        conditions = [MEMBER.c.due == 1]
+        return""",
+        _DOUBT,
+    ),
+    Mutation(
+        "a mail is asked for again on a resend",
+        "syncsvc/state/settlements.py",
+        "if outcome in {Outcome.DOUBT, Outcome.RELEASED}:\n            self._forget_mails",
+        "if outcome is Outcome.OPEN:\n            self._forget_mails",
+        _POINTS,
+    ),
+    Mutation(
+        "the owner flips with edits",
+        "syncsvc/state/membership.py",
+        "        elif self._owns(member, record_id):\n            self._own(",
+        "        else:\n            self._own(",
+        _IDENTITY,
+    ),
+    Mutation(
+        "sudden emptiness is data",
+        "syncsvc/cycle.py",
+        "            bury=buries,",
+        "            bury=True,",
+        _IDENTITY,
+    ),
+    Mutation(
+        "a fall is forgotten: later growth is awarded without making it good",
+        "syncsvc/state/outbox.py",
+        'user["points"] = row.earned - row.credited - row.unsettled',
+        'user["points"] = row.earned - row.unsettled',
+        _POINTS,
+    ),
+)
