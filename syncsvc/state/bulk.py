@@ -7,49 +7,74 @@ The statements are still built from the tables; only the rows pass by.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Table, Update, bindparam, update
+from sqlalchemy import Connection, Insert, Table, Update, bindparam, insert, update
 
 Row = tuple[Any, ...]
+
+_TOGETHER = 250  # rows of one INSERT, since each statement costs; far below SQLite's 32,766 bound values
 
 
 class Bulk:
     """One statement to be run once for every row, a tuple in the order of `names`."""
 
     def __init__(self, statement: Insert | Update, names: Sequence[str]) -> None:
-        """Take a statement whose bound parameters are called `names`."""
+        """Take a statement whose bound parameters are called `names`, in their order in the statement."""
         self._statement = statement
-        self._names = tuple(names)
-        self._compiled: dict[str, tuple[str, list[int] | None]] = {}
+        self._names = list(names)
+        self._texts: dict[str, str] = {}
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> None:
         """Run the statement for every row, inside the caller's transaction."""
-        if not rows:
-            return
-        text, order = self._compile(connection)
-        if order is not None:
-            rows = [tuple([row[place] for place in order]) for row in rows]
-        connection.exec_driver_sql(text, list(rows))
+        if rows:
+            connection.exec_driver_sql(self._text(connection), list(rows))
 
-    def _compile(self, connection: Connection) -> tuple[str, list[int] | None]:
+    def _text(self, connection: Connection) -> str:
         dialect = connection.dialect
-        known = self._compiled.get(dialect.name)
-        if known is None:
+        if dialect.name not in self._texts:
             compiled = self._statement.compile(dialect=dialect)
-            order = [self._names.index(name) for name in compiled.positiontup or self._names]
-            known = str(compiled), None if order == list(range(len(order))) else order
-            self._compiled[dialect.name] = known
-        return known
+            assert compiled.positiontup in (None, self._names)  # noqa: S101 - else rows would be stored askew
+            self._texts[dialect.name] = str(compiled)
+        return self._texts[dialect.name]
 
 
-def insert_rows(table: Table, names: Sequence[str]) -> Bulk:
-    """Return the statement that inserts rows with these columns."""
-    return Bulk(table.insert().values({name: bindparam(name) for name in names}), names)
+class BulkInsert(Bulk):
+    """An INSERT, which takes many rows in one statement."""
+
+    def __init__(self, statement: Insert, names: Sequence[str]) -> None:
+        """Take a statement whose bound parameters are called `names`, in their order in the statement."""
+        super().__init__(statement, names)
+        self._longer: dict[str, str] = {}
+
+    def run(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Insert the rows, inside the caller's transaction."""
+        whole = len(rows) - len(rows) % _TOGETHER
+        for begin in range(0, whole, _TOGETHER):
+            values = tuple(chain.from_iterable(rows[begin : begin + _TOGETHER]))
+            connection.exec_driver_sql(self._long(connection), values)
+        super().run(connection, rows[whole:])
+
+    def _long(self, connection: Connection) -> str:
+        name = connection.dialect.name
+        if name not in self._longer:
+            one = self._text(connection)
+            values = one.partition(" VALUES ")[2]
+            self._longer[name] = one + f", {values}" * (_TOGETHER - 1)
+        return self._longer[name]
+
+
+def insert_rows(table: Table, names: Sequence[str]) -> BulkInsert:
+    """Return the statement that inserts rows with these columns, named in the table's order."""
+    return BulkInsert(insert(table).values({name: bindparam(name) for name in names}), names)
 
 
 def update_rows(table: Table, keys: Sequence[str], names: Sequence[str]) -> Bulk:
-    """Return the statement that updates these columns; a row holds them first, then the key."""
+    """Return the statement that updates these columns, named in the table's order.
+
+    A row holds them first, then the key.
+    """
     found = [table.c[key] == bindparam(f"key_{key}") for key in keys]
     values = {name: bindparam(f"new_{name}", type_=table.c[name].type) for name in names}
     bound = [*(f"new_{name}" for name in names), *(f"key_{key}" for key in keys)]

@@ -8,6 +8,8 @@ from syncsvc.rules.intake import ContactState, Intake
 from syncsvc.state.bulk import insert_rows, update_rows
 from syncsvc.state.tables import CONTACT
 
+ACTIVE, EXCLUDED, QUARANTINED, GONE = ContactState  # looked up on the class, each costs more than a comparison
+
 
 class Known(NamedTuple):
     """A contact as it was stored before."""
@@ -25,27 +27,24 @@ class Known(NamedTuple):
 
 KNOWN = [CONTACT.c[name] for name in Known._fields]
 _KEY = ("connector_id", "record_id")
-_VALUES = ("member_id", "state", "fingerprint", "points", "written_at", "written_status", "write_due")
-INSERT = insert_rows(CONTACT, (*_VALUES, *_KEY, "seen", "first_read"))
-UPDATE = update_rows(CONTACT, _KEY, _VALUES)
-
-
-WRITABLE = {ContactState.ACTIVE, ContactState.QUARANTINED}
-"""Contacts whose record in the CRM can be written to."""
+_CONTENT = ("member_id", "state", "fingerprint", "points")
+_WRITTEN = ("written_at", "written_status", "write_due")
+INSERT = insert_rows(CONTACT, (*_KEY, *_CONTENT, "seen", *_WRITTEN, "first_read"))
+UPDATE = update_rows(CONTACT, _KEY, (*_CONTENT, *_WRITTEN))
 
 
 def differs(before: Known | None, row: Intake, *, sweeping: bool) -> bool:
     """Return whether a contact that was read is news; a `sweeping` read looks at held email changes again."""
     if before is None:
-        return row.state is not ContactState.GONE
-    if row.state is ContactState.GONE:
+        return row.state is not GONE
+    if row.state is GONE:
         passes_on = row.merged_into is not None and before.member_id is not None
-        return bool(before.state != ContactState.GONE or passes_on)
-    if sweeping and before.state == ContactState.QUARANTINED and row.state is ContactState.ACTIVE:
+        return bool(before.state != GONE or passes_on)
+    if sweeping and before.state == QUARANTINED and row.state is ACTIVE:
         return True  # its email change was held: what held it may be over
     return bool(
         before.fingerprint != row.fingerprint
-        or before.state == ContactState.GONE
+        or before.state == GONE
         or before.points != row.points
         or before.written_at != row.written_at
         or before.written_status != row.written_status
@@ -54,4 +53,4 @@ def differs(before: Known | None, row: Intake, *, sweeping: bool) -> bool:
 
 def same_profile(before: Known | None, row: Intake) -> bool:
     """Return whether a contact maps to the same profile as before."""
-    return before is not None and row.state is ContactState.ACTIVE and before.fingerprint == row.fingerprint
+    return before is not None and row.state is ACTIVE and before.fingerprint == row.fingerprint

@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, select, update
 
 from syncsvc.config import FirstRun
-from syncsvc.rules.intake import ContactState, Intake
+from syncsvc.rules.intake import Intake
 from syncsvc.state import quarantine
-from syncsvc.state.contacts import INSERT, KNOWN, UPDATE, WRITABLE, Known, differs
+from syncsvc.state.contacts import ACTIVE, EXCLUDED, GONE, INSERT, KNOWN, QUARANTINED, UPDATE, Known, differs
 from syncsvc.state.database import among, to_ms
 from syncsvc.state.membership import Membership
 from syncsvc.state.scope import Scope
@@ -107,7 +107,7 @@ class IntakeStore:
         absorbed = {
             old: survivor
             for old, survivor in merged.items()
-            if old in before and (before[old].state != ContactState.GONE or before[old].member_id is not None)
+            if old in before and (before[old].state != GONE or before[old].member_id is not None)
         }
         news = {row.record_id for row in changed}
         echoes = [
@@ -148,7 +148,7 @@ class IntakeStore:
                 condition = and_(
                     CONTACT.c.connector_id == connector_id,
                     CONTACT.c.seen < sweep,
-                    CONTACT.c.state != ContactState.GONE,
+                    CONTACT.c.state != GONE,
                 )
                 page = connection.execute(select(*KNOWN).where(condition).limit(2000)).all()
                 before = {row.record_id: Known(*row) for row in page}
@@ -206,7 +206,7 @@ class IntakeStore:
         return unseen & {*survivors, *connection.scalars(select(INHERITANCE.c.record_id).where(mine))}
 
     def _count(self, connection: Connection, *conditions: Any) -> int:
-        live = CONTACT.c.state != ContactState.GONE
+        live = CONTACT.c.state != GONE
         return connection.scalar(select(func.count()).select_from(CONTACT).where(live, *conditions)) or 0
 
     def _apply(
@@ -227,10 +227,10 @@ class IntakeStore:
         if not changed and not absorbed:
             return Stored()
         membership = Membership(self._scope, connection, connector_id, now=now)
-        buried = [row for row in changed if row.state is ContactState.GONE]
+        buried = [row for row in changed if row.state is GONE]
         merges = {**absorbed} | {row.record_id: row.merged_into for row in buried}
-        left = [*merges, *(row.record_id for row in changed if row.state is ContactState.EXCLUDED)]
-        active = [row for row in changed if row.state is ContactState.ACTIVE]
+        left = [*merges, *(row.record_id for row in changed if row.state is EXCLUDED)]
+        active = [row for row in changed if row.state is ACTIVE]
         linked = {record_id: was.member_id for record_id, was in before.items()}
         membership.load(
             [row.mapped for row in active if row.mapped is not None],
@@ -239,7 +239,7 @@ class IntakeStore:
         )
         for record_id in left:
             membership.leave(record_id, linked.get(record_id), heir=merges.get(record_id))
-        refused = [row for row in changed if row.state is ContactState.QUARANTINED]
+        refused = [row for row in changed if row.state is QUARANTINED]
         staying = []
         for row in active:
             trouble = membership.move(row.record_id, row.mapped, linked.get(row.record_id))
@@ -247,7 +247,7 @@ class IntakeStore:
                 staying.append(row)
             else:
                 refused.append(
-                    Intake(row.record_id, ContactState.QUARANTINED, row.fingerprint, None, *trouble)
+                    Intake(row.record_id, QUARANTINED, row.fingerprint, None, *trouble)
                 )
         membership.part()
         for row in staying:
@@ -263,26 +263,22 @@ class IntakeStore:
         new: list[tuple[Any, ...]] = []
         old: list[tuple[Any, ...]] = []
         for row in changed:
-            entry = held.get(row.record_id, row)
-            was = before.get(row.record_id)
-            if was is None and entry.state is ContactState.GONE:
+            record_id, mapped = row.record_id, row.mapped
+            was, member, entry = before.get(record_id), members.get(record_id), held.get(record_id, row)
+            state = entry.state
+            if was is None and state is GONE:
                 continue
             kept = None if was is None or row.merged_into is not None else was.member_id
-            member_id = members.get(row.record_id, kept)
-            values = (
-                member_id,
-                int(entry.state),
-                entry.fingerprint,
-                row.points,
-                row.written_at,
-                row.written_status,
-                int(writes and entry.state in WRITABLE),
-            )
+            member_id = kept if member is None else member.id
+            content = member_id, int(state), entry.fingerprint, None if mapped is None else mapped.points
+            # A new member's contacts show nothing until its first row has an outcome, which marks them then.
+            shows = state is QUARANTINED or (state is ACTIVE and (member is None or not member.awaited))
+            written = row.written_at, row.written_status, int(writes and shows)
             if was is None:
-                unread = int(adopting is not None and entry.state is not ContactState.ACTIVE)
-                new.append((*values, connector_id, row.record_id, seen, unread))
+                unread = int(adopting is not None and state is not ACTIVE)
+                new.append((connector_id, record_id, *content, seen, *written, unread))
             else:
-                old.append((*values, connector_id, row.record_id))
+                old.append((*content, *written, connector_id, record_id))
         INSERT.run(connection, new)
         UPDATE.run(connection, old)
         membership.unsettle_heirs()
@@ -292,14 +288,14 @@ class IntakeStore:
         return Stored(
             changed=len(changed) + len(absorbed),
             quarantined=len(refused),
-            gone=sum(it in before and before[it].state != ContactState.GONE for it in merges),
+            gone=sum(it in before and before[it].state != GONE for it in merges),
             fallen=membership.fallen,
             refusals=tuple((row.record_id, row.field) for row in refused),
         )
 
     @staticmethod
     def _bury(connection: Connection, connector_id: int, absorbed: Mapping[str, str | None]) -> None:
-        gone = {"state": int(ContactState.GONE), "fingerprint": None, "write_due": 0}
+        gone = {"state": int(GONE), "fingerprint": None, "write_due": 0}
         merged = [record_id for record_id, heir in absorbed.items() if heir is not None]
         # What was merged away has passed its history on, once.
         for record_ids, values in ((list(absorbed), gone), (merged, {"member_id": None})):

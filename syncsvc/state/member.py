@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from syncsvc.state.tables import MEMBER
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Member:
-    """A member row in memory; `id` is None until it is inserted."""
+    """A member row in memory; `id` is None until it is inserted.
+
+    `awaited` says that it was inserted here, and that its first row is still to be sent.
+    """
 
     id: int | None
     brand: int
@@ -26,9 +29,10 @@ class Member:
     unsettled: int = 0
     introduced: int = 0
     expired: int = 0
+    awaited: bool = False
 
 
-COLUMNS = [MEMBER.c[name] for name in Member.__slots__]
+COLUMNS = [MEMBER.c[name] for name in Member.__slots__ if name != "awaited"]
 KEPT = (
     "owner_connector",
     "owner_record",

@@ -23,6 +23,7 @@ from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BRAND, CONTACT, MEMBER, Entry
 
 EMAIL_CHANGE = "email_change"
+_IMPORT = FirstRun.IMPORT  # looked up on the class, it costs more than a comparison
 
 
 class Trouble(NamedTuple):
@@ -64,8 +65,8 @@ _INSERT = insert_rows(
         "earned",
         "credited",
         "unsettled",
-        "introduced",
         "due",
+        "introduced",
     ),
 )
 
@@ -88,7 +89,7 @@ class Membership:
         self._now = now
         self._by_key: dict[tuple[int, str], Member] = {}
         self._by_id: dict[int, Member] = {}
-        self._touched: dict[tuple[int, str], Member] = {}
+        self._touched: dict[Member, None] = {}
         self._links: dict[str, Member] = {}
         self._leaving: set[tuple[int, str]] = set()
         self._orphans: dict[int, Member] = {}
@@ -198,7 +199,8 @@ class Membership:
         if member.owner_record is None:
             self._own(member, record_id, fingerprint, mapped)
             self._inherit(record_id, member)
-            self._adopt(member, adopting)
+            if adopting is not None and adopting is not _IMPORT:
+                self._adopt(member, adopting)
         elif self._owns(member, record_id):
             self._own(member, record_id, fingerprint, mapped)
             self._inherit(record_id, member)
@@ -211,13 +213,13 @@ class Membership:
             if member is not None and self._owns(member, record_id):
                 self._inherit(record_id, member)
 
-    def save(self) -> dict[str, int]:
-        """Write the members, pass on what is ownerless, and return the member id of each linked record."""
+    def save(self) -> Mapping[str, Member]:
+        """Write the members, pass on what is ownerless, and return the member of each linked record."""
         for member in self._inheritances.keep():
             self._touch(member)
         self._pass_on()
-        new = [member for member in self._touched.values() if member.id is None]
-        old = [member for member in self._touched.values() if member.id is not None]
+        new = [member for member in self._touched if member.id is None]
+        old = [member for member in self._touched if member.id is not None]
         self._insert(new)
         if old:
             self._connection.execute(
@@ -229,7 +231,7 @@ class Membership:
         if self._credits:
             due = [credit.of(member.id) for member, credit in self._credits if member.id is not None]
             append(self._connection, self._scope.organization_id, due, now=self._now)
-        return {record: member.id for record, member in self._links.items() if member.id is not None}
+        return self._links
 
     def _brand(self, brand_id: str) -> int:
         # Kept for this transaction only: one that is undone must not leave an id behind.
@@ -246,7 +248,7 @@ class Membership:
         rows = []
         for number, it in enumerate(members, highest + 1):
             it.id = number
-            due = self._scope.is_due(it.wanted, it.delivered, it.earned - it.credited - it.unsettled)
+            due = it.awaited = self._scope.is_due(it.wanted, it.delivered, it.earned - it.credited - it.unsettled)
             rows.append(
                 (
                     number,
@@ -261,8 +263,8 @@ class Membership:
                     it.earned,
                     it.credited,
                     it.unsettled,
-                    it.introduced,
                     int(due and it.payload is not None),
+                    it.introduced,
                 )
             )
         _INSERT.run(self._connection, rows)
@@ -271,7 +273,7 @@ class Membership:
         return member.owner_record == record_id and member.owner_connector == self._connector_id
 
     def _touch(self, member: Member) -> None:
-        self._touched[member.brand, member.email_key] = member
+        self._touched[member] = None
 
     def _create(self, key: tuple[int, str], mapped: Mapped) -> Member:
         brand, email_key = key
@@ -294,9 +296,7 @@ class Membership:
         self._orphans.pop(member.id or 0, None)
         self._touch(member)
 
-    def _adopt(self, member: Member, adopting: FirstRun | None) -> None:
-        if adopting is None or adopting is FirstRun.IMPORT:
-            return
+    def _adopt(self, member: Member, adopting: FirstRun) -> None:
         known = member.earned - member.credited - member.unsettled
         if known > 0:
             member.credited += known

@@ -67,8 +67,10 @@ class Scope:
 
     def is_due(self, wanted: bytes | None, delivered: bytes | None, owed: int) -> bool:
         """Return whether a new member, with nothing unsettled or refused, is due; as `refresh` would find."""
+        if wanted != delivered:
+            return True
         owes = owed > 0 if self.rules.points is Points.ADD else owed != 0
-        return wanted != delivered or (owes and self.rules.points is not Points.OFF)
+        return owes and self.rules.points is not Points.OFF
 
     def refresh(self, connection: Connection, member_ids: Collection[int]) -> None:
         """Keep `due` true to its meaning, and drop the payloads that nothing needs any more."""
