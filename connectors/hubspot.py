@@ -49,7 +49,6 @@ MODIFIED = "lastmodifieddate"  # contacts alone: search finds nothing by hs_last
 MERGED = "hs_merged_object_ids"
 
 _EARLIEST = 1000  # milliseconds; a search from the epoch on ends in a 500 (recorded by estuary/connectors)
-_EMPTY = (None, "")
 _ABSENT = object()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PASSING = frozenset({"RATE_LIMITS", "INTERNAL_ERROR", "SERVICE_UNAVAILABLE"})
@@ -251,16 +250,13 @@ class HubSpot:
         """
         if self._apart:
             found = self._hydrated([record["id"] for record in found])
-        absent = {
-            name
-            for record in found
-            if not self._required <= record["properties"].keys()
-            for name in self._required - record["properties"].keys()
-        }
+        contacts = [self._contact(record) for record in found]
+        short = [contact.fields for contact in contacts if len(contact.fields) < len(self._required)]
+        absent = {name for fields in short for name in self._required - fields.keys()}
         if absent - vouched:
             self._require(absent)
             vouched |= absent
-        return [self._contact(record) for record in found]
+        return contacts
 
     def _hydrated(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the records with every property, for names too long for a URL and for a search.
@@ -280,7 +276,7 @@ class HubSpot:
         absorbed = properties.get(MERGED)
         fields = {
             # An empty property is null in one answer and "" in another.
-            name: None if value in _EMPTY else str(value)
+            name: value or None if type(value) is str else None if value is None else str(value)
             for name in self._fields
             if (value := properties.get(name, _ABSENT)) is not _ABSENT
         }

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 FieldValue = str | int | float | bool | None
 """What a CRM field can hold once a connector has read it; empty is None, never an empty string."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contact:
+class Contact(NamedTuple):
     """A CRM record as it was read.
 
     `fields` holds every field that was asked for and that the CRM returned, by the CRM's own names.

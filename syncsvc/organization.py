@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -15,6 +16,9 @@ from syncsvc.rules.intake import Reader
 from syncsvc.rules.mapping import Mapper
 from syncsvc.state.database import Database
 from syncsvc.state.store import Store, open_store
+
+_BETWEEN_COLLECTIONS = 50_000
+"""Objects made between two searches for cycles: a page alone makes a thousand, and holds no cycle."""
 
 ConnectorTypes = Mapping[str, ConnectorType]
 """The connector types that are installed, by the name the configuration calls them."""
@@ -64,6 +68,7 @@ def open_organization(
     config: OrganizationConfig, database: Database, *, types: ConnectorTypes, network: Network
 ) -> Organization:
     """Return a configured organization ready to work; makes no request yet."""
+    gc.set_threshold(_BETWEEN_COLLECTIONS)
     store = open_store(database, config)
     wallet = WalletClient(config.organization_id, config.wallet, network)
     organization = Organization(config, store, wallet, network)

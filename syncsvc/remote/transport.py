@@ -187,6 +187,7 @@ class HttpClient:
             limits=httpx.Limits(max_connections=4, keepalive_expiry=30.0),
             headers={"User-Agent": user_agent, "Accept": "application/json"},
         )
+        self._extensions = {"timeout": self._http.timeout.as_dict()}
         for transport in (self._http._transport, *self._http._mounts.values()):  # noqa: SLF001 - no public way in
             pool = getattr(transport, "_pool", None)
             if pool is not None:
@@ -249,7 +250,7 @@ class HttpClient:
         self._count()
         self._deadline.until = until
         try:
-            response = self._http.send(self._http.build_request(method, url, **sending), stream=True)
+            response = self._hand_over(method, url, **sending)
         except _NOT_SENT as error:
             cause = None if isinstance(error, _TELLING) else error
             raise NotSentError(f"{describe}: not sent ({type(error).__name__})") from cause
@@ -260,6 +261,18 @@ class HttpClient:
             yield head, Body(response.iter_bytes(), describe, until, self._deadline)
         finally:
             response.close()
+
+    def _hand_over(
+        self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None
+    ) -> httpx.Response:
+        """Return the answer's head from the transport itself.
+
+        The client's own way there (authentication, cookies, redirects, none of which we want) takes as long.
+        """
+        sent = self._http.headers.copy()
+        sent.update(headers)
+        request = httpx.Request(method, url, headers=sent, content=content, extensions=self._extensions)
+        return self._http._transport_for_url(request.url).handle_request(request)  # noqa: SLF001 - as above
 
     def close(self) -> None:
         """Give back the connections."""

@@ -23,7 +23,7 @@ class Fingerprinter:
 
     def __init__(self, key: bytes) -> None:
         """Use `key`, 16 to 64 bytes."""
-        self._key = key
+        self._keyed = blake2b(digest_size=_DIGEST_SIZE, key=key)
 
     def member(self, brand_id: str, email_key: str, profile: Mapping[str, str]) -> bytes:
         """Return the fingerprint of a mapped member: 16 bytes, the first one the version."""
@@ -38,5 +38,6 @@ class Fingerprinter:
         return self._of([brand_id, email_key, payload])
 
     def _of(self, content: object) -> bytes:
-        canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-        return _MARK + blake2b(canonical, digest_size=_DIGEST_SIZE, key=self._key).digest()
+        digest = self._keyed.copy()
+        digest.update(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+        return _MARK + digest.digest()

@@ -24,6 +24,9 @@ class ContactState(IntEnum):
     GONE = 3  # deleted, archived, merged away or vanished
 
 
+_ACTIVE, _EXCLUDED, _QUARANTINED, _GONE = ContactState  # on the class, each costs more than a comparison
+
+
 class Intake(NamedTuple):
     """A contact as it was read and mapped; `mapped` is set exactly where `state` is ACTIVE.
 
@@ -62,21 +65,21 @@ class Reader:
         """Return what a contact means; never raises for anything that a contact can hold."""
         if contact.gone:
             gone = self._fingerprinter.absence("gone")
-            return Intake(contact.record_id, ContactState.GONE, gone, merged_into=contact.merged_into)
+            return Intake(contact.record_id, _GONE, gone, merged_into=contact.merged_into)
         written_at = self._written_at(contact) if self._time_field else None
         status = contact.fields.get(self._status_field) if self._status_field else None
         written_status = None if status is None else str(status)
         result = self._mapper.map(contact)
-        state, mapped, field, reason = ContactState.ACTIVE, None, "", ""
+        state, mapped, field, reason = _ACTIVE, None, "", ""
         match result:
             case Mapped():
                 fingerprint = self._fingerprinter.member(result.brand_id, result.email_key, result.profile)
                 mapped = result
             case Excluded():
-                fingerprint, state = self._fingerprinter.absence("excluded"), ContactState.EXCLUDED
+                fingerprint, state = self._fingerprinter.absence("excluded"), _EXCLUDED
             case Refused(field, reason):
                 fingerprint = self._fingerprinter.absence("refused", field, reason)
-                state = ContactState.QUARANTINED
+                state = _QUARANTINED
         return Intake(
             contact.record_id,
             state,

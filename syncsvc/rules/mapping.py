@@ -19,6 +19,7 @@ from syncsvc.config import ConnectorConfig, FieldRule, MappingTest, WalletConfig
 from syncsvc.model import Contact, FieldValue
 from syncsvc.rules.expressions import Expression, ExpressionError
 from syncsvc.rules.values import (
+    MAX_TEXT,
     UnreadableError,
     check_email,
     check_text,
@@ -131,30 +132,34 @@ def _field(name: str) -> Source:
 
 
 def _template(text: str) -> tuple[Source, frozenset[str]]:
-    shape = ""
-    names: list[str] = []
+    parts: list[tuple[str, str]] = []  # each a text and the field that follows it
+    rest = ""
     for found in _PART.finditer(text):
         part, name = found[0], found[1]
         if name is not None:
             if not name.strip():
                 raise MappingError("has {} without a field in it; name the field, as in {Email}")
-            names.append(name.strip())
-            shape += "%s"
+            parts.append((rest, name.strip()))
+            rest = ""
         elif part in {"{", "}"}:
             raise MappingError(
                 "has a brace without its partner; write {Field}, or {{ and }} for plain braces"
             )
         else:
-            shape += part.replace("{{", "{").replace("}}", "}").replace("%", "%%")
-    if shape == "%s":
+            rest += part.replace("{{", "{").replace("}}", "}")
+    names = frozenset(name for _, name in parts)
+    if len(parts) == 1 and not parts[0][0] and not rest:
         # The value goes on as it came, so that numbers and flags are not read back from text.
-        return _field(names[0]), frozenset(names)
+        return _field(parts[0][1]), names
 
     def render(record: Fields) -> str:
-        values = map(record.get, names)
-        return shape % tuple([value if type(value) is str else write_text(value) for value in values])
+        text = ""
+        for before, name in parts:
+            value = record.get(name)
+            text += before + (value if type(value) is str else write_text(value))
+        return text + rest
 
-    return render, frozenset(names)
+    return render, names
 
 
 def _text_rule(name: str, rule: FieldRule) -> Rule[str]:
@@ -200,7 +205,8 @@ def _check_format(pattern: str) -> None:
 
 
 def _read_text(value: FieldValue) -> str:
-    return check_text(read_text(value))
+    text = read_text(value)
+    return text if len(text) <= MAX_TEXT and text.isprintable() else check_text(text)
 
 
 def _read_email(value: FieldValue) -> str:

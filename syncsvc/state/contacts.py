@@ -8,7 +8,9 @@ from syncsvc.rules.intake import ContactState, Intake
 from syncsvc.state.bulk import insert_rows, update_rows
 from syncsvc.state.tables import CONTACT
 
-ACTIVE, EXCLUDED, QUARANTINED, GONE = ContactState  # looked up on the class, each costs more than a comparison
+ACTIVE, EXCLUDED, QUARANTINED, GONE = (
+    ContactState  # looked up on the class, each costs more than a comparison
+)
 
 
 class Known(NamedTuple):

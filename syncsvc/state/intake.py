@@ -246,9 +246,7 @@ class IntakeStore:
             if trouble is None:
                 staying.append(row)
             else:
-                refused.append(
-                    Intake(row.record_id, QUARANTINED, row.fingerprint, None, *trouble)
-                )
+                refused.append(Intake(row.record_id, QUARANTINED, row.fingerprint, None, *trouble))
         membership.part()
         for row in staying:
             was = before.get(row.record_id)

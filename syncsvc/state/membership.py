@@ -248,7 +248,9 @@ class Membership:
         rows = []
         for number, it in enumerate(members, highest + 1):
             it.id = number
-            due = it.awaited = self._scope.is_due(it.wanted, it.delivered, it.earned - it.credited - it.unsettled)
+            due = it.awaited = self._scope.is_due(
+                it.wanted, it.delivered, it.earned - it.credited - it.unsettled
+            )
             rows.append(
                 (
                     number,

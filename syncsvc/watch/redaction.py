@@ -137,7 +137,7 @@ class _Showing:
                 value = value.value
             if isinstance(value, str):
                 return _scrub(str.__str__(value))
-            if isinstance(value, Mapping | list | tuple | AbstractSet):
+            if isinstance(value, Mapping | list | tuple | AbstractSet) and not hasattr(value, "_fields"):
                 return self._show_collection(value, depth)
             return _show_single(value)
         except Exception:  # noqa: BLE001 - a value's own methods may raise anything, and this must not
