@@ -280,13 +280,13 @@ class Outbox:
         return owed if most is None else func.iif(owed > most, 0, owed)
 
     def _owed_if_positive(self) -> Any:
-        return func.iif(self._scope.owed() > 0, self._scope.owed(), 0)
+        return func.iif(self._scope.payable() > 0, self._scope.payable(), 0)
 
     def _in_lane(self, lane: Lane, most: int | None) -> Any:
         """Return the condition for members whose next row belongs in a lane."""
         if self._scope.rules.points is not Points.ADD:
             return MEMBER.c.due == (1 if lane is Lane.PROFILE else 2)
-        owed = self._scope.owed()
+        owed = self._scope.payable()
         sends_points = owed > 0 if most is None else and_(owed > 0, owed <= most)
         if lane is Lane.POINTS:
             return sends_points

@@ -53,14 +53,15 @@ class Scope:
             known = connection.execute(BRAND.insert().values(made).returning(BRAND.c.id)).scalar_one()
         return int(known)
 
-    def owed(self) -> ColumnElement[int]:
-        """Return the points of a member that are still to be sent, as an SQL expression.
+    def payable(self) -> ColumnElement[int]:
+        """Return the points that may be sent to a member now, as an SQL expression.
 
-        Negative where the CRM's total has fallen: later growth makes that good first. With points = "set"
-        it is any difference between the balance that is wanted and the one that is proven.
+        None while any of its points are unsettled: it is never in two unsettled points batches. Negative
+        where the CRM's total has fallen: later growth makes that good first. With points = "set" it is any
+        difference between the balance that is wanted and the one that is proven.
         """
         if self.rules.points is Points.ADD:
-            return MEMBER.c.earned - MEMBER.c.credited - MEMBER.c.unsettled
+            return case((MEMBER.c.unsettled == 0, MEMBER.c.earned - MEMBER.c.credited), else_=0)
         if self.rules.points is Points.SET:
             return func.abs(MEMBER.c.earned - MEMBER.c.credited)
         return MEMBER.c.earned * 0
@@ -74,7 +75,7 @@ class Scope:
 
     def refresh(self, connection: Connection, member_ids: Collection[int]) -> None:
         """Keep `due` true to its meaning, and drop the payloads that nothing needs any more."""
-        differs = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), self.owed() > 0)
+        differs = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), self.payable() > 0)
         refused = and_(MEMBER.c.refused.is_not(None), MEMBER.c.refused == MEMBER.c.wanted)
         due = and_(MEMBER.c.payload.is_not(None), differs, ~refused)
         keeps = or_(differs, MEMBER.c.unsettled != 0, MEMBER.c.open_batch.is_not(None))
@@ -88,7 +89,7 @@ class Scope:
         own = MEMBER.c.brand.in_(select(BRAND.c.id).where(BRAND.c.organization_id == self.organization_id))
         kept: list[ColumnElement[bool]] = [false() if allowed.known else MEMBER.c.delivered.is_not(None)]
         if allowed.most_points is not None and self.rules.points is Points.ADD:
-            kept.append(self.owed() > allowed.most_points)
+            kept.append(self.payable() > allowed.most_points)
         return and_(own, or_(*kept))
 
     def mark_for_write_back(

@@ -245,12 +245,6 @@ class Settlements:
         if outcome is not Outcome.DOUBT:
             # A row that was held has let its member go, who may ride in another batch by now.
             values["open_batch"] = case((MEMBER.c.open_batch == batch.id, None), else_=MEMBER.c.open_batch)
-            if batch.lane == Lane.POINTS and outcome is not Outcome.HELD:
-                settled = MEMBER.c.unsettled - bindparam("b_points")
-                connection.execute(
-                    update(MEMBER).where(MEMBER.c.id == bindparam("b_id")).values(unsettled=settled),
-                    [{"b_id": _account(row), "b_points": row.points} for row in rows],
-                )
         if outcome is Outcome.LANDED:
             values["delivered"] = bindparam("b_fingerprint")
         if outcome in {Outcome.LANDED, Outcome.SKIPPED}:
@@ -264,11 +258,27 @@ class Settlements:
             self._quarantine(connection, rows, rulings, now)
         if outcome in {Outcome.DOUBT, Outcome.RELEASED}:
             self._forget_mails(connection, [row.member_id for row in rows])
-        if values:
-            connection.execute(
-                update(MEMBER).where(MEMBER.c.id == bindparam("b_id")).values(values),
-                [{"b_id": row.member_id, "b_fingerprint": row.fingerprint} for row in rows],
-            )
+        frees = batch.lane == Lane.POINTS and outcome not in {Outcome.DOUBT, Outcome.HELD}
+        self._update_members(connection, rows, values, frees=frees)
+
+    @staticmethod
+    def _update_members(
+        connection: Connection, rows: Sequence[Record], values: dict[str, Any], *, frees: bool
+    ) -> None:
+        """Set `values` on the members of rows; `frees` their points, on whose account they are."""
+        freed = {"unsettled": MEMBER.c.unsettled - bindparam("b_points")} if frees else {}
+        accounts = [
+            {"b_id": row.account_id, "b_points": row.points} for row in rows if row.account_id is not None
+        ]
+        members = [
+            {"b_id": row.member_id, "b_points": row.points, "b_fingerprint": row.fingerprint} for row in rows
+        ]
+        own = [it for it, row in zip(members, rows, strict=True) if row.account_id is None]
+        others = [it for it, row in zip(members, rows, strict=True) if row.account_id is not None]
+        for changes, chosen in ((values | freed, own), (values, others), (freed, accounts)):
+            if changes and chosen:
+                mine = MEMBER.c.id == bindparam("b_id")
+                connection.execute(update(MEMBER).where(mine).values(changes), chosen)
 
     def _credit(
         self,

@@ -246,3 +246,20 @@ def test_a_decision_removed_or_changed_by_hand_is_found_by_the_books(held: Lab) 
     assert difference.where == "batch 2 row 0"
     with held.database.writing() as connection:
         connection.exec_driver_sql("UPDATE decision SET points = points - 1 WHERE position = 0")
+
+
+@pytest.mark.parametrize("choice", [Choice.REFUTED, Choice.SKIP])
+def test_points_earned_while_others_are_held_wait_for_the_decision(open_lab: Open, choice: Choice) -> None:
+    lab = open_lab(wallet={"evidence": "unanimous"})
+    lose(lab, Kind.RESET_BEFORE)
+    lab.cycle()
+    lab.cycle(HOUR)
+    lab.crm.put("a", points=57, name="Eve")
+    lab.calm()
+    assert (lab.profile(A)["name"], lab.awarded(A)) == ("Eve", 10)
+    quiet = lab.cycle()
+    assert (quiet.rows_sent, quiet.written_back) == (0, 0)
+    assert lab.value("SELECT count(*) FROM batch WHERE lane = 1 AND outcome < 3") == 1
+    decide(lab, choice, *listed(lab))
+    lab.calm()
+    assert lab.awarded(A) == (57 if choice is Choice.REFUTED else 52)
