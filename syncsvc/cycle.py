@@ -281,10 +281,9 @@ class Cycle:
         outbox, wallet = self._store.outbox, self._organization.config.wallet
         if not outbox.brands_due():
             return
-        lanes = [Lane.POINTS, Lane.PROFILE]
+        lanes = [Lane.PROFILE]
         if outbox.has_due(Lane.POINTS, self.allowed):
-            with self._noting("log"):
-                lanes.remove(Lane.POINTS)  # without the log nothing could be proven; profiles need no proof
+            with self._noting("log"):  # without the log nothing could be proven; profiles need no proof
                 self._read_logs()
                 lanes.insert(0, Lane.POINTS)
         delivery = Delivery(
