@@ -20,6 +20,7 @@ from syncsvc.model import Written
 from syncsvc.organization import OpenConnector, Organization
 from syncsvc.remote.retry import repeat
 from syncsvc.rules.brakes import Allowed, Tripped
+from syncsvc.rules.completeness import Completeness
 from syncsvc.rules.settling import Reading, Verdict
 from syncsvc.stages.brakes import Brakes
 from syncsvc.stages.confirm import read_log
@@ -347,10 +348,16 @@ class Cycle:
                     now=self._network.now,
                     stopping=self._stopping,
                     strayed=self._tell_of_stray,
+                    completeness=self._tell_of_log,
                 ),
                 network=self._network,
                 attempts=_LOG_ATTEMPTS,
             )
+
+    @staticmethod
+    def _tell_of_log(brand_id: str, found: Completeness) -> None:
+        tell, event = (log.error, "import_log_short") if found.short else (log.info, "import_log_whole")
+        tell(event, brand=brand_id, shown=found.shown, known=found.known)
 
     def _tell_of_stray(self, brand_id: str) -> None:
         remedy = "the witness must be moved by nobody else: name another email in wallet.witness"

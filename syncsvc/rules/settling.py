@@ -187,7 +187,7 @@ class Doubt:
 
     `quiet` is how long ago, by our clock, the last of its entries was seen to move (or the request left);
     `age` how long ago the request left; `resolution` how exactly the log tells the time; `witness` what the
-    log shows of the batch's witness, None where it had none.
+    log shows of the batch's witness, None where it had none; `short` says that the log leaves members out.
     """
 
     sent_at: datetime
@@ -195,6 +195,7 @@ class Doubt:
     quiet: timedelta
     resolution: timedelta
     witness: Finding | None = None
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +270,8 @@ def weigh(rows: Sequence[Sighting], doubt: Doubt, terms: Terms) -> list[tuple[De
     if doubt.witness is Finding.UNMOVED:
         # Somebody else moved what moved, or the batch was cut short, or the witness is still to be applied.
         findings = [Finding.MUTE if it is not Finding.UNMOVED else it for it in findings]
+    if doubt.short:  # what such a log does not show may have moved all the same
+        findings = [Finding.MUTE if it is Finding.UNMOVED else it for it in findings]
     grade = grade_of(findings, doubt.witness)
     return [_weigh_row(finding, grade, still=still, doubt=doubt, terms=terms) for finding in findings]
 

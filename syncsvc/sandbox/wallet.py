@@ -169,6 +169,11 @@ class WalletSimulator:
             self._catch_up()
             self._stamp([self._member(brand_id, email)], self.clock.now())
 
+    def remove(self, brand_id: str, email: str) -> None:
+        """Remove a member, as the dashboard does; its entry leaves the log."""
+        with self._lock:
+            del self._members[brand_id][fold(email)]
+
     def member(self, brand_id: str, email: str) -> Member | None:
         """Return a copy of what is true of a member now, or None where there is none."""
         with self._lock:
@@ -188,8 +193,7 @@ class WalletSimulator:
 
     def awarded(self, brand_id: str, email: str) -> int:
         """Return the points that imports brought to a member, in all."""
-        member = self.member(brand_id, email)
-        return member.awarded if member else 0
+        return member.awarded if (member := self.member(brand_id, email)) else 0
 
     def total_awarded(self) -> int:
         """Return the points that imports brought, in all."""

@@ -82,8 +82,12 @@ def conditions(batch: DoubtfulBatch, terms: Terms) -> tuple[Terms, Doubt]:
         age=batch.read_at - batch.claimed_at,
         quiet=batch.read_at - batch.moved_at,
         resolution=batch.resolution,
+        short=batch.short,
     )
-    return terms, replace(doubt, witness=_witness(batch, doubt, terms))
+    witness = _witness(batch, doubt, terms)
+    if batch.short and batch.witness is Outcome.DOUBT and witness is Finding.UNMOVED:
+        witness = Finding.MUTE
+    return terms, replace(doubt, witness=witness)
 
 
 def _witness(batch: DoubtfulBatch, doubt: Doubt, terms: Terms) -> Finding | None:

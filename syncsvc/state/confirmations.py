@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, update
 
 from syncsvc.config import WalletConfig
+from syncsvc.rules.completeness import Completeness, Seen, judge_reading
 from syncsvc.rules.values import Instant
-from syncsvc.state.database import among, to_ms
+from syncsvc.state.database import among, from_ms, to_ms
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, Lane, Outcome
 from syncsvc.state.witness import note_witness
@@ -84,22 +85,26 @@ class Confirmations:
             known = connection.scalar(select(BRAND.c.resolution_ms).where(self._is(brand_id)))
         return timedelta(milliseconds=known or 1000)
 
-    def record(self, brand_id: str, entries: Mapping[str, tuple[str, Instant | None]]) -> int:
+    def record(self, brand_id: str, entries: Mapping[str, tuple[str, Instant | None]], seen: Seen) -> int:
         """Make the members' times what the log says; returns how many have moved.
 
         `entries` are (the wallet's text, the time it means or None) by case-folded email; emails that are
-        no member are ignored. Nothing is written where nothing moved.
+        no member are ignored. A member that `seen` holds already, from earlier in the same log, keeps the
+        later time. Nothing is written where nothing moved.
         """
         with self._scope.database.reading() as connection:
-            listed = select(MEMBER.c.id, MEMBER.c.email_key, MEMBER.c.log_value).join(
-                BRAND, and_(BRAND.c.id == MEMBER.c.brand, self._is(brand_id))
-            )
-            moved = []
+            columns = (MEMBER.c.id, MEMBER.c.email_key, MEMBER.c.log_value, MEMBER.c.log_at)
+            listed = select(*columns).join(BRAND, and_(BRAND.c.id == MEMBER.c.brand, self._is(brand_id)))
+            moved, new = [], 0
             for row in connection.execute(listed.where(among(MEMBER.c.email_key, entries))):
                 text, instant = entries[row.email_key]
+                at = None if instant is None else to_ms(instant.at)
+                again = not seen.add(row.id)
+                if again and (at is None or (row.log_at is not None and at <= row.log_at)):
+                    continue
                 if row.log_value != text:
-                    at = None if instant is None else to_ms(instant.at)
                     moved.append({"b_id": row.id, "b_value": text, "b_at": at})
+                    new += row.log_value is None
         if moved:
             with self._scope.database.writing() as connection:
                 connection.execute(
@@ -108,6 +113,9 @@ class Confirmations:
                     .values(log_value=bindparam("b_value"), log_at=bindparam("b_at")),
                     moved,
                 )
+                if new:
+                    known = {"log_known": BRAND.c.log_known + new}
+                    connection.execute(update(BRAND).where(self._is(brand_id)).values(known))
                 self._scope.mark_for_write_back(connection, [row["b_id"] for row in moved])
         return len(moved)
 
@@ -121,13 +129,17 @@ class Confirmations:
             brand = self._scope.brand(connection, brand_id)
             return note_witness(connection, brand, entry, settle_after=self._settle_after)
 
-    def finish(self, brand_id: str, *, began: datetime, now: datetime, resolution: timedelta | None) -> None:
-        """Remember that a brand's log was read whole from `began` on, and how exactly it tells the time.
+    def finish(
+        self, brand_id: str, seen: Seen, *, began: datetime, now: datetime, resolution: timedelta | None
+    ) -> Completeness:
+        """Remember that a brand's log was read to its end from `began` on, and how exactly it tells the time.
+
+        Returns how complete it was. Members that a complete log does not show have no entry any more.
 
         Learns how long the log takes to show an import: from a batch that had landed, that the reading before
         did not show, and that this one does.
         """
-        values: dict[str, int] = {"log_read_at": to_ms(began)}
+        values: dict[str, int | None] = {"log_read_at": to_ms(began)}
         if resolution is not None:
             values["resolution_ms"] = resolution // timedelta(milliseconds=1)
         with self._scope.database.writing() as connection:
@@ -136,10 +148,25 @@ class Confirmations:
             late = [claimed for _, claimed in shown if brand.log_read_at and brand.log_read_at > claimed]
             if late:
                 values["slowest_ms"] = max(brand.slowest_ms, min(self._most, to_ms(now) - min(late)))
+            short_for = None if brand.log_short_at is None else began - from_ms(brand.log_short_at)
+            found = judge_reading(shown=seen.count, known=brand.log_known, short_for=short_for)
+            if found.news:
+                values["log_short_at"] = to_ms(began) if found.short else None
+            if seen.count < brand.log_known and not found.short:
+                values["log_known"] = seen.count
+                self._forget_unseen(connection, brand.id, seen)
             connection.execute(update(BRAND).where(BRAND.c.id == brand.id).values(values))
             if shown:
-                seen = update(BATCH).where(among(BATCH.c.id, [batch for batch, _ in shown]))
-                connection.execute(seen.values(moved_at=to_ms(now)))
+                visible_now = update(BATCH).where(among(BATCH.c.id, [batch for batch, _ in shown]))
+                connection.execute(visible_now.values(moved_at=to_ms(now)))
+        return found
+
+    @staticmethod
+    def _forget_unseen(connection: Connection, brand: int, seen: Seen) -> None:
+        entered = select(MEMBER.c.id).where(MEMBER.c.brand == brand, MEMBER.c.log_value.is_not(None))
+        gone = [it for it in connection.scalars(entered) if it not in seen]
+        nothing = {"log_value": None, "log_at": None}
+        connection.execute(update(MEMBER).where(among(MEMBER.c.id, gone)).values(nothing))
 
     def measure(self, cycle: str) -> None:
         """Learn from this cycle's landed batches how long an import takes to be carried out."""

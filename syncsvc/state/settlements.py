@@ -31,7 +31,7 @@ class DoubtfulBatch:
     `open` are the rows still in doubt, with their points. Rows that have landed stay evidence for those.
     `read_at` is when that reading of the log began; `unshown` is how old then the batches were that landed
     and that the log does not show yet. `witness` is what became of the witness's row, None where it did not
-    ride; `witness_seen` is its entry.
+    ride; `witness_seen` is its entry. `short` says that the log leaves out members it had shown.
     """
 
     id: int
@@ -48,6 +48,7 @@ class DoubtfulBatch:
     open: Mapping[int, int]
     witness: Outcome | None
     witness_seen: Sighting
+    short: bool
 
 
 class Ruling(NamedTuple):
@@ -175,7 +176,13 @@ class Settlements:
         unproven = [Outcome.DOUBT, Outcome.HELD] if held else [Outcome.DOUBT]
         condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome.in_(unproven))
         facts = [
-            *(BRAND.c.brand_id, BRAND.c.resolution_ms, BRAND.c.slowest_ms, BRAND.c.log_read_at),
+            *(
+                BRAND.c.brand_id,
+                BRAND.c.resolution_ms,
+                BRAND.c.slowest_ms,
+                BRAND.c.log_read_at,
+                BRAND.c.log_short_at,
+            ),
             *(BRAND.c.witness_value, BRAND.c.witness_log_at),
         ]
         listed = select(BATCH, *facts).join(BRAND, BRAND.c.id == BATCH.c.brand)
@@ -218,6 +225,7 @@ class Settlements:
                 witness=None if batch.witness is None else Outcome(batch.witness),
                 witness_seen=self._sighting(batch.witness_before, batch.witness_value, batch.witness_log_at),
                 open={row.position: row.points for row in rows if row.outcome in unproven},
+                short=batch.log_short_at is not None,
             )
 
     def _sighting(self, before: str | None, now: str | None, at: int | None) -> Sighting:

@@ -327,9 +327,9 @@ def test_an_entry_read_before_the_request_took_effect_is_no_proof(lab: Lab) -> N
     lab.cycle()
     slow = lab.store.confirmations.finish
 
-    def finish(*arguments: Any, **options: Any) -> None:
+    def finish(*arguments: Any, **options: Any) -> Any:
         lab.wait(SETTLED)
-        slow(*arguments, **options)
+        return slow(*arguments, **options)
 
     lab.organization.store.confirmations.__dict__["finish"] = finish
     lab.cycle(after=1)

@@ -149,10 +149,10 @@ def test_a_log_of_a_hundred_thousand_strangers_is_read_as_a_stream(lab: Lab) -> 
     most = 0
     record = lab.store.confirmations.record
 
-    def counting(brand_id: str, entries: dict[str, object]) -> int:
+    def counting(brand_id: str, entries: dict[str, object], seen: object) -> int:
         nonlocal most
         most = max(most, len(entries))
-        moved: int = record(brand_id, entries)
+        moved: int = record(brand_id, entries, seen)
         return moved
 
     lab.store.confirmations.record = counting
