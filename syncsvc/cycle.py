@@ -28,9 +28,9 @@ from syncsvc.stages.deliver import Delivery, deliver
 from syncsvc.stages.pull import Pulled, pull, sweep
 from syncsvc.stages.settle import settle_abandoned, settle_doubts
 from syncsvc.stages.write_back import write_back
+from syncsvc.state.codes import Lane
 from syncsvc.state.database import to_ms
 from syncsvc.state.outbox import Batch
-from syncsvc.state.tables import Lane
 from syncsvc.tally import Tally, Waiting
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport

@@ -11,11 +11,11 @@ from syncsvc.errors import LostAnswerError, NotSentError, OperatorError, Stopped
 from syncsvc.remote.wallet import ImportAnswer, WalletClient
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.settling import Grade, Reading, Then, Verdict, opening, read_answer
+from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.confirmations import Confirmations
 from syncsvc.state.database import from_ms
 from syncsvc.state.outbox import Batch, Outbox
 from syncsvc.state.settlements import Facts, Ruling, Settlements
-from syncsvc.state.tables import Lane, Outcome
 
 
 @dataclass(slots=True)

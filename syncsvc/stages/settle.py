@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from syncsvc.rules.settling import Decision, Doubt, Finding, Grade, Terms, find, find_witness, weigh
+from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.settlements import DoubtfulBatch, Ruling, Settlements
-from syncsvc.state.tables import Lane, Outcome
 
 _PATIENCE = 3
 """`settle_after` is never below this many times the slowest answer of the log that was ever seen."""

@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
+from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, from_ms
 from syncsvc.state.scope import Scope, on_account_of
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, LEDGER, MEMBER, Entry, Lane, Outcome
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, LEDGER, MEMBER
 
 _DAY_MS = timedelta(days=1) // timedelta(milliseconds=1)
 _PAGE = 1000

@@ -21,21 +21,10 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 from syncsvc.rules.intake import ContactState
 from syncsvc.rules.settling import Grade
 from syncsvc.state.books import FIRST, Credit, link
+from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record
 from syncsvc.state.scope import Scope, on_account_of
-from syncsvc.state.tables import (
-    BATCH,
-    BATCH_ROW,
-    BRAND,
-    CONNECTOR,
-    CONTACT,
-    DECISION,
-    LEDGER,
-    MEMBER,
-    Entry,
-    Lane,
-    Outcome,
-)
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, CONTACT, DECISION, LEDGER, MEMBER
 
 _PAGE = 1000
 _SETTLED = {Outcome.LANDED: Entry.AWARDED, Outcome.SKIPPED: Entry.SKIPPED}

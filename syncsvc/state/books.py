@@ -15,8 +15,9 @@ import orjson
 from sqlalchemy import Connection, select
 
 from syncsvc.rules.settling import Grade
+from syncsvc.state.codes import Entry
 from syncsvc.state.database import to_ms
-from syncsvc.state.tables import LEDGER, Entry
+from syncsvc.state.tables import LEDGER
 
 FIRST = bytes(16)
 """What the first row of a ledger follows."""

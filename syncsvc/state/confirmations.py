@@ -10,9 +10,10 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select,
 from syncsvc.config import WalletConfig
 from syncsvc.rules.completeness import Completeness, Seen, judge_reading
 from syncsvc.rules.values import Instant
+from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import among, from_ms, to_ms
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, Lane, Outcome
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER
 from syncsvc.state.witness import note_witness
 
 _RECENT = 20  # of the newest batches; older ones teach nothing new

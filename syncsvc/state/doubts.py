@@ -10,10 +10,11 @@ from enum import StrEnum
 from sqlalchemy import and_, select
 
 from syncsvc.rules.settling import Grade
+from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import among, from_ms, to_ms
 from syncsvc.state.scope import Scope
 from syncsvc.state.settlements import Ruling, Settlements
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, DECISION, MEMBER, Lane, Outcome
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, DECISION, MEMBER
 
 
 class Choice(StrEnum):

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, delete, or_, select, update
 
 from syncsvc.state.books import Credit
+from syncsvc.state.codes import Entry, Outcome
 from syncsvc.state.database import among
 from syncsvc.state.member import Member
-from syncsvc.state.tables import BATCH, BATCH_ROW, INHERITANCE, Entry, Outcome
+from syncsvc.state.tables import BATCH, BATCH_ROW, INHERITANCE
 
 
 @dataclass(slots=True)

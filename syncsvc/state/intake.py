@@ -16,11 +16,12 @@ from sqlalchemy import Connection, and_, func, select, update
 from syncsvc.config import FirstRun
 from syncsvc.rules.intake import Intake
 from syncsvc.state import quarantine
+from syncsvc.state.codes import WriteDue
 from syncsvc.state.contacts import ACTIVE, EXCLUDED, GONE, INSERT, KNOWN, QUARANTINED, UPDATE, Known, differs
 from syncsvc.state.database import among, to_ms
 from syncsvc.state.membership import Membership
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import CONNECTOR, CONTACT, INHERITANCE, WriteDue
+from syncsvc.state.tables import CONNECTOR, CONTACT, INHERITANCE
 
 
 @dataclass(frozen=True, slots=True)

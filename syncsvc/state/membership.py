@@ -16,11 +16,12 @@ from syncsvc.rules.mapping import Mapped
 from syncsvc.rules.ownership import heir
 from syncsvc.state.books import Credit, append
 from syncsvc.state.bulk import insert_rows
+from syncsvc.state.codes import Entry
 from syncsvc.state.database import among
 from syncsvc.state.inheritance import Inheritances
 from syncsvc.state.member import COLUMNS, KEPT, Member
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import BRAND, CONTACT, MEMBER, Entry
+from syncsvc.state.tables import BRAND, CONTACT, MEMBER
 
 EMAIL_CHANGE = "email_change"
 _IMPORT = FirstRun.IMPORT  # looked up on the class, it costs more than a comparison

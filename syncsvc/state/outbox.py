@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, String, and_, bindparam, cast, func, or_, 
 
 from syncsvc.config import Points, WalletConfig
 from syncsvc.rules.brakes import Allowed, Totals
+from syncsvc.state.codes import Lane
 from syncsvc.state.database import Record, to_ms
 from syncsvc.state.plans import Planned
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, MEMBER, Lane
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, MEMBER
 from syncsvc.state.witness import Witness
 
 WELCOME = "welcome_email"

@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import Connection, and_, func, or_, select
 
 from syncsvc.rules.intake import ContactState
+from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import from_ms
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import (
@@ -23,9 +24,6 @@ from syncsvc.state.tables import (
     LEDGER,
     MEMBER,
     QUARANTINE,
-    Entry,
-    Lane,
-    Outcome,
 )
 
 

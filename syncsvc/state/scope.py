@@ -13,8 +13,9 @@ from syncsvc.config import FirstRun, OnEmailChange, Points
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.rules.intake import ContactState
+from syncsvc.state.codes import Outcome
 from syncsvc.state.database import Database, among
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONTACT, MEMBER, Outcome
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONTACT, MEMBER
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ from syncsvc.config import Points
 from syncsvc.rules.settling import Grade, Sighting
 from syncsvc.rules.values import tell_the_same
 from syncsvc.state.books import Credit, append
+from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.confirmations import unshown
 from syncsvc.state.database import Record, among, from_ms, to_ms
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, QUARANTINE, Entry, Lane, Outcome
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, QUARANTINE
 
 
 @dataclass(frozen=True, slots=True)

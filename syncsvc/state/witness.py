@@ -15,9 +15,10 @@ from sqlalchemy import Connection, and_, func, select, update
 from syncsvc.config import WalletConfig
 from syncsvc.rules.settling import opening
 from syncsvc.rules.values import Instant
+from syncsvc.state.codes import Outcome
 from syncsvc.state.database import from_ms, to_ms
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import BATCH, BRAND, Outcome
+from syncsvc.state.tables import BATCH, BRAND
 
 _NAME = "Sync witness"
 _PATIENCE = 3

@@ -24,9 +24,10 @@ from sqlalchemy import (
 from syncsvc.model import WriteOutcome, Written
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.intake import ContactState
+from syncsvc.state.codes import Outcome, WriteDue
 from syncsvc.state.database import Record, among, from_ms, to_ms
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import BATCH, CONTACT, MEMBER, QUARANTINE, WRITE_RETRY, Outcome, WriteDue
+from syncsvc.state.tables import BATCH, CONTACT, MEMBER, QUARANTINE, WRITE_RETRY
 
 MANY_TRIES = 8
 """Failures after which passing trouble of one record is shown to a person: about two hours."""

@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from syncsvc.doubts import Case
 from syncsvc.rules.settling import Finding
+from syncsvc.state.codes import Outcome
 from syncsvc.state.doubts import Choice, Decided, Suspect
-from syncsvc.state.tables import Outcome
 from syncsvc.views.paper import SHOWN, Paper, ago, print_json, stamp
 
 CONSEQUENCES = {

@@ -13,7 +13,7 @@ from syncsvc.rules.settling import Grade
 from syncsvc.sandbox.faults import Kind
 from syncsvc.state.accounts import By
 from syncsvc.state.books import Credit, link
-from syncsvc.state.tables import Entry
+from syncsvc.state.codes import Entry
 
 Open = Callable[..., Lab]
 

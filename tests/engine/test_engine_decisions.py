@@ -12,10 +12,10 @@ from enginelab import IMPORT, SETTLED, Lab
 
 from syncsvc.doubts import Case, cases
 from syncsvc.sandbox.faults import Kind
+from syncsvc.state.codes import Outcome
 from syncsvc.state.database import Database
 from syncsvc.state.doubts import Choice
 from syncsvc.state.store import open_store
-from syncsvc.state.tables import Outcome
 from syncsvc.views.doubts import outlook, question
 
 Open = Callable[..., Lab]

@@ -16,8 +16,9 @@ from sqlalchemy import update as sql_update
 
 from syncsvc.rules.settling import Grade
 from syncsvc.state.books import Credit, append, link
+from syncsvc.state.codes import Entry
 from syncsvc.state.database import Database, to_ms
-from syncsvc.state.tables import BRAND, LEDGER, MEMBER, ORGANIZATION, Entry
+from syncsvc.state.tables import BRAND, LEDGER, MEMBER, ORGANIZATION
 
 NOW = datetime(2026, 11, 22, 8, 0, 0, 123456, tzinfo=UTC)
 FIRST = bytes(16)
