@@ -9,12 +9,14 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, String, and_, bindparam, cast, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, cast, func, or_, select, update
 
 from syncsvc.config import Points, WalletConfig
 from syncsvc.rules.brakes import Allowed, Totals
-from syncsvc.state.codes import Lane
-from syncsvc.state.database import Record, to_ms
+from syncsvc.rules.mapping import MAILS
+from syncsvc.rules.settling import Grade
+from syncsvc.state.codes import Lane, Outcome
+from syncsvc.state.database import Record, among, to_ms
 from syncsvc.state.plans import Planned
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, MEMBER
@@ -223,6 +225,7 @@ class Outbox:
             if not members:
                 return None
             users = [self._user(row, brand_id, lane) for row in members]
+            self._silence(connection, members, users)
             points = sum(user["points"] for user in users) if lane is Lane.POINTS else 0
             witness = self._witness.row(brand_id, users[0]) if rides else None
             wire = users if witness is None else [*users, witness]
@@ -306,3 +309,41 @@ class Outbox:
             elif not row.introduced:
                 user[self._welcome_flag] = 1
         return user
+
+    def _silence(
+        self, connection: Connection, members: Sequence[Record], users: Sequence[dict[str, Any]]
+    ) -> None:
+        """Take the mails out of rows whose change may have sent them already.
+
+        So it is where an earlier row of the same content, and of no fewer points, was not proven by its
+        answer, and nothing else has landed since. A contact that is read again brings its mails anew.
+        """
+        flags = {*MAILS, self._welcome_flag}
+        asking = {row.id: user for row, user in zip(members, users, strict=True) if flags & user.keys()}
+        if not asking:
+            return
+        later = BATCH_ROW.alias("later")
+        landed = select(later.c.batch_id).where(
+            later.c.member_id == BATCH_ROW.c.member_id,
+            later.c.batch_id > BATCH_ROW.c.batch_id,
+            later.c.outcome == Outcome.LANDED,
+            or_(later.c.fingerprint != BATCH_ROW.c.fingerprint, later.c.points > 0),
+        )
+        unproven = or_(
+            BATCH_ROW.c.outcome.in_([Outcome.DOUBT, Outcome.HELD, Outcome.RELEASED, Outcome.SKIPPED]),
+            and_(BATCH_ROW.c.outcome == Outcome.REFUTED, BATCH_ROW.c.grade != Grade.ANSWER),
+        )
+        listed = (
+            select(BATCH_ROW.c.member_id, BATCH_ROW.c.points)
+            .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+            .where(
+                among(BATCH_ROW.c.member_id, asking),
+                BATCH_ROW.c.fingerprint == MEMBER.c.wanted,
+                unproven,
+                ~landed.exists(),
+            )
+        )
+        for member, points in connection.execute(listed):
+            if asking[member]["points"] <= points:
+                for flag in flags:
+                    asking[member].pop(flag, None)

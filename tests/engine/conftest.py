@@ -12,6 +12,8 @@ from enginelab import Lab, Socket
 from syncsvc.sandbox.server import Server
 
 OpenLab = Callable[..., Lab]
+TWICE_UNSETTLED = """SELECT r.member_id FROM batch_row r JOIN batch b ON b.id = r.batch_id
+    WHERE b.lane = 1 AND r.outcome < 3 AND r.points > 0 GROUP BY r.member_id HAVING count(*) > 1"""
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +37,10 @@ def open_lab(tmp_path: Path, socket: tuple[Socket, str]) -> Iterator[OpenLab]:
     yield open_one
     for lab in opened:
         differences = lab.differences()
+        twice = lab.rows(TWICE_UNSETTLED)
         lab.close()
         assert differences == []
+        assert twice == []
 
 
 @pytest.fixture

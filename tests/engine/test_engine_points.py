@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from enginelab import IMPORT, SETTLED, Lab
+from enginelab import IMPORT, SETTLED, Crash, Lab
 
 from syncsvc.sandbox.faults import Kind
 from syncsvc.sandbox.wallet_knobs import PageVersion, PointsMode
@@ -129,6 +129,93 @@ def test_every_change_asks_for_an_update_mail_once(open_lab: Open) -> None:
         lab.crm.put("a", name=name)
         lab.cycle()
     assert _sent(lab) == ("update", "update")
+
+
+REFUSALS = {
+    "401": {"kind": Kind.STATUS, "status": 401},
+    "413": {"kind": Kind.STATUS, "status": 413},
+    "429": {"kind": Kind.STATUS, "status": 429},
+}
+UNPROVEN = {
+    "arrived": {"kind": Kind.RESET_AFTER},
+    "did not arrive": {"kind": Kind.RESET_BEFORE},
+    "refused as a whole": {
+        "kind": Kind.STATUS,
+        "status": 422,
+        "body": {"message": "The given data was invalid."},
+    },
+}
+
+
+def _there_and_back(lab: Lab) -> None:
+    """Let the contact be read again, twice, and be in the end what it was."""
+    for name in ("Eve", "Ada"):
+        lab.crm.put("a", name=name)
+        lab.cycle(after=1)
+
+
+def _asked(lab: Lab) -> list[str]:
+    """Make members known, and let the log show later imports late; returns the mails sent so far."""
+    lab.crm.put("a", name="Ann", points=1)
+    lab.crm.put("b", points=1)
+    lab.cycle()
+    lab.cycle(after=SETTLED)
+    lab.wallet.knobs.log_lag_seconds = 30
+    return list(_sent(lab))
+
+
+@pytest.mark.parametrize("fault", UNPROVEN)
+@pytest.mark.parametrize("points", [1, 10])
+def test_a_contact_read_again_after_a_doubt_asks_for_no_mail_again(
+    open_lab: Open, fault: str, points: int
+) -> None:
+    lab = open_lab(connectors={"crm": {"member": _mails(welcome_email=True, update_mail=True)}})
+    before = _asked(lab)
+    lab.crm.put("a", name="Ada", points=points)
+    lab.crm.put("b", name="Bea", points=points)
+    lab.fault(**UNPROVEN[fault])  # type: ignore[arg-type]
+    lab.cycle()
+    if points > 1:
+        assert lab.value("SELECT count(*) FROM member WHERE open_batch IS NOT NULL") == 2
+        _there_and_back(lab)
+    lab.calm()
+    assert [*_sent(lab)] == [*before, "update"][: len(before) + (fault == "arrived")]
+    assert (lab.awarded(A), lab.profile(A)["name"]) == (points, "Ada")
+    lab.crm.put("a", name="Eve", points=points + 5)
+    lab.calm()
+    assert len(_sent(lab)) == len(before) + (fault == "arrived") + 1
+    lab.crm.put("a", points=points + 6)
+    lab.calm()
+    assert len(_sent(lab)) == len(before) + (fault == "arrived") + 2
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_contact_read_again_after_a_death_asks_for_no_mail_again(open_lab: Open, when: str) -> None:
+    lab = open_lab(connectors={"crm": {"member": _mails(welcome_email=True, update_mail=True)}})
+    before = _asked(lab)
+    lab.crm.put("a", name="Ada", points=10)
+    lab.crash_import(when)
+    with pytest.raises(Crash):
+        lab.cycle()
+    lab.restart()
+    _there_and_back(lab)
+    lab.calm()
+    assert len(_sent(lab)) == len(before) + (when == "after")
+    assert lab.awarded(A) == 10
+
+
+@pytest.mark.parametrize("fault", REFUSALS)
+def test_a_refusal_before_the_act_keeps_the_mails_of_a_contact_read_again(open_lab: Open, fault: str) -> None:
+    lab = open_lab(connectors={"crm": {"member": _mails(welcome_email=True, update_mail=True)}})
+    before = _asked(lab)
+    lab.crm.put("a", name="Ada", points=10)
+    lab.fault(**REFUSALS[fault])  # type: ignore[arg-type]
+    lab.cycle()
+    lab.crm.put("a", name="Eve")
+    lab.crm.put("a", name="Ada")
+    lab.calm()
+    assert list(_sent(lab)) == [*before, "update"]
+    assert lab.awarded(A) == 10
 
 
 def test_points_of_a_fresh_entry_wait_until_it_is_older(lab: Lab) -> None:
