@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from enginelab import IMPORT, SETTLED, Crash, Lab
+from enginelab import IMPORT, LOG, SETTLED, Crash, Lab
 
 from syncsvc.sandbox.faults import Kind
 from syncsvc.sandbox.wallet_knobs import PageVersion, PointsMode
+from syncsvc.state.doubts import Choice, Evidence
 
 Open = Callable[..., Lab]
 A = "a@example.org"
@@ -201,6 +202,32 @@ def test_a_contact_read_again_after_a_death_asks_for_no_mail_again(open_lab: Ope
     _there_and_back(lab)
     lab.calm()
     assert len(_sent(lab)) == len(before) + (when == "after")
+    assert lab.awarded(A) == 10
+
+
+@pytest.mark.parametrize("choice", [Choice.REFUTED, Choice.AWARD])
+def test_a_held_row_that_a_person_lets_go_again_asks_for_no_mail_again(
+    open_lab: Open, choice: Choice
+) -> None:
+    lab = open_lab(connectors={"crm": {"member": _mails(welcome_email=True, update_mail=True)}})
+    before = _asked(lab)
+    lab.crm.put("a", name="Ada", points=10)
+    lab.fault(Kind.RESET_BEFORE)
+    lab.cycle()
+    lab.fault(Kind.STATUS, LOG, times=3, status=503)
+    lab.wait(SETTLED + 60)
+    lab.wallet.touch("brand-1", A)
+    for after in (60, 3600, 60):
+        lab.cycle(after=after)
+    (held,) = lab.store.doubts.suspects()
+    assert held.held
+    lab.crm.put("a", name="Eve")
+    lab.cycle()
+    lab.crm.put("a", name="Ada")
+    evidence = {held.row: Evidence(None, None, "moved")}
+    assert lab.store.doubts.decide(held.batch, choice, evidence, by="ann", now=lab.clock.now())
+    lab.calm()
+    assert list(_sent(lab)) == [*before, "update", "update"]  # to Eve, and back to Ada
     assert lab.awarded(A) == 10
 
 
