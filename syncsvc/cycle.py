@@ -184,8 +184,7 @@ class Cycle:
                 stopping=self._stopping,
                 tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
             )
-            if self._sweep_due(connector):
-                self._sweep(connector, pulled)
+            whole = not self._sweep_due(connector) or self._sweep(connector, pulled)
         except OperatorError as error:
             if intake.set_trouble(connector.id, str(error)):
                 log.error("connector_paused", reason=str(error))
@@ -197,7 +196,8 @@ class Cycle:
             return
         finally:
             self._tell_of(pulled)
-        self._tally.read_until[connector.name] = began
+        if whole:
+            self._tally.read_until[connector.name] = began
         if intake.set_trouble(connector.id, None):
             log.info("connector_resumed")
 
@@ -220,7 +220,8 @@ class Cycle:
             return True
         return self._brakes.sweep_released(connector.name)
 
-    def _sweep(self, connector: OpenConnector, pulled: Pulled) -> None:
+    def _sweep(self, connector: OpenConnector, pulled: Pulled) -> bool:
+        """Read everything again; returns whether that came to its end."""
         complete = sweep(
             connector.connector,
             connector.id,
@@ -234,19 +235,16 @@ class Cycle:
             tell=lambda done, expected: self._progress("sweep", connector.name, done, expected),
         )
         if not complete:
-            return
+            return False
         progress = self._store.intake.progress(connector.id)
         missing, known = self._store.intake.missing(connector.id, progress.sweep)
-        buries = self._brakes.judge_sweep(connector.name, known=known, missing=missing)
+        bury = self._brakes.judge_sweep(connector.name, known=known, missing=missing)
         pulled.gone += self._store.intake.finish_sweep(
-            connector.id,
-            sweep=progress.sweep,
-            mapping=connector.mapping,
-            bury=buries,
-            now=self._network.now(),
+            connector.id, sweep=progress.sweep, mapping=connector.mapping, bury=bury, now=self._network.now()
         )
-        if buries:
+        if bury:
             self._brakes.sweep_done(connector.name)
+        return True
 
     @property
     def allowed(self) -> Allowed:

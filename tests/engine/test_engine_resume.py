@@ -193,3 +193,14 @@ def test_a_sweep_comes_when_it_is_due_and_finds_what_polling_missed(open_lab: Ca
     assert lab.awarded("r03@example.org") == 4
     lab.cycle(after=1801)
     assert lab.awarded("r03@example.org") == 400
+
+
+def test_a_sweep_that_lost_its_place_does_not_count_as_read(lab: Lab) -> None:
+    lab.crm.page_size = 1
+    for number in range(3):
+        lab.crm.put(f"r{number}")
+    lab.crm.fail(TransientError("the CRM is down"), after=1)
+    lab.cycle()
+    lab.crm.cursors_lost = True
+    assert lab.cycle().connectors["crm"].read_until is None
+    assert lab.cycle().connectors["crm"].read_until is not None
