@@ -132,8 +132,8 @@ MUTATIONS = (
     Mutation(
         "sudden emptiness is data",
         "syncsvc/cycle.py",
-        "            bury=buries,",
-        "            bury=True,",
+        "mapping=connector.mapping, bury=bury,",
+        "mapping=connector.mapping, bury=True,",
         _IDENTITY,
     ),
     Mutation(
