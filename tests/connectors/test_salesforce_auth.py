@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import TypeAdapter
 from starlette.types import Message, Receive, Scope, Send
 
-from connectors.salesforce_auth import Auth, Session
+from connectors.salesforce_api import Session
+from connectors.salesforce_auth import Auth
 from syncsvc.errors import (
     CredentialsError,
     LostAnswerError,
@@ -585,16 +586,16 @@ def test_neither_tokens_nor_user_names_show_in_reprs(
 ) -> None:
     speaking = session(**bearer)
     speaking.call("GET", "limits")
-    assert speaking._token is not None
-    assert speaking._token.session_id not in repr(speaking._token)
-    assert "sandbox.example" not in repr(speaking._auth)
+    token = speaking._login.token()
+    assert token.session_id not in repr(token)
+    assert "sandbox.example" not in repr(speaking._login._auth)
 
 
 def test_the_assertion_lives_three_minutes(
     session: Callable[..., Session], bearer: dict[str, Any], org: SalesforceSimulator
 ) -> None:
     speaking = session(**bearer)
-    assertion = speaking._assertion(speaking._auth)
+    assertion = speaking._login._assertion(speaking._login._auth)
     claims = jwt.decode(
         assertion, org.public_key, algorithms=["RS256"], audience="https://login.salesforce.com"
     )

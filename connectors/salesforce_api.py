@@ -1,0 +1,199 @@
+"""Calls to one Salesforce org: the session, its limits, and what a refusal means.
+
+Every refusal leaves as one of our errors, classed by what the engine does next. The vendor's texts can quote
+record values, so messages carry codes and names of fields alone, and the vendor's exception is not chained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from simple_salesforce.api import Salesforce as Client
+from simple_salesforce.exceptions import SalesforceError
+
+from connectors.salesforce_auth import CODE, PASSING_CODES, PASSING_STATUSES, Auth, Login, Token, heard
+from syncsvc.errors import (
+    CredentialsError,
+    LostAnswerError,
+    OperatorError,
+    SchemaError,
+    SyncError,
+    TransientError,
+)
+from syncsvc.remote.retry import repeat
+from syncsvc.remote.transport import Answer, Network, session_errors
+from syncsvc.settings import is_loopback
+
+RESERVE_SHARE = 0.95
+"""Beyond this share of the org's daily calls, the rest is left to its other applications."""
+
+PAUSE_SECONDS = 900.0
+"""The daily limit is a rolling window of 24 hours: no refill at once (Salesforce help 000386972, 2026-04)."""
+
+_USAGE = re.compile(r"(?:^|[;,\s])api-usage=(\d+)/(\d+)")
+_NO_FIELD = re.compile(r"No such column '([\w.]+)'|[Uu]nderstand relationship '([\w.]+)'")
+_NEVER_CURED = ("not valid for use with the REST API", "not attached to Agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer of the org: its JSON, and the org's clock when it was asked, to the second.
+
+    Where the org does not tell the time, it is ours.
+    """
+
+    body: Any
+    asked: datetime
+
+
+class _ExpiredError(Exception):
+    """The token is refused; another login may cure it."""
+
+
+class Session:
+    """Calls to one org, logged in at the first one; safe for several threads, which share one login."""
+
+    def __init__(self, url: str, *, auth: Auth, version: str, timeout: float, network: Network) -> None:
+        """Make no request yet; `version` is such as "67.0", `timeout` in seconds for each request."""
+        self._version = version
+        self._network = network
+        self._http = network.session(timeout=timeout)
+        self._http.trust_env = not is_loopback(url)
+        self._login = Login(url, auth=auth, version=version, http=self._http, network=network)
+        self._reserve_until = float("-inf")  # on the monotonic clock
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Return the answer to a call that may be made twice; `path` is relative to the API version.
+
+        A token that has expired is replaced once. Passing trouble is repeated within a small budget, then
+        raised as TransientError; a daily limit that is reached, or of which more than RESERVE_SHARE was used
+        at the last answer, is raised as TransientError at once. Raises CredentialsError where the org refuses
+        the login or the user, SchemaError where a field or object is missing, else OperatorError.
+        """
+
+        def once() -> Reply:
+            self._spare()
+            token = self._login.token()
+            try:
+                return self._send(token, method, path, params=params, json=json, headers=headers)
+            except _ExpiredError:
+                token = self._login.token(stale=token)
+            try:
+                return self._send(token, method, path, params=params, json=json, headers=headers)
+            except _ExpiredError:
+                raise CredentialsError(
+                    f"{method} {path}: refused with a token just issued: see that the user is still admitted"
+                ) from None
+
+        return repeat(once, network=self._network)
+
+    def now(self) -> datetime:
+        """Return the org's clock by what it told last; logs in where it told none yet, raises as `call`."""
+        if not self._login.done:
+            repeat(self._login.token, network=self._network)
+        return self._network.now() + self._login.ahead
+
+    def close(self) -> None:
+        """Give back the connections and forget the token; it is not revoked, as others may share it."""
+        self._login.forget()
+        self._http.close()
+
+    def _spare(self) -> None:
+        left = self._reserve_until - self._network.monotonic()
+        if left > 0:
+            raise TransientError(
+                f"more than {RESERVE_SHARE:.0%} of the org's daily API calls are used: "
+                "the rest is left to its other applications",
+                retry_after=left,
+            )
+
+    def _send(self, token: Token, method: str, path: str, **request: Any) -> Reply:
+        # A client per call: it holds the token, so it can never outlive one. Without a login of its own it
+        # neither logs in nor retries. Its answers hide the headers, hence the hook.
+        client = Client(
+            session_id=token.session_id,
+            instance_url=token.instance_url,
+            version=self._version,
+            session=self._http,
+            object_pairs_hook=dict,
+        )
+        answer = Answer(0, {}, b"")
+        begun = self._network.monotonic()
+
+        def hear(response: Any, *_: Any, **__: Any) -> None:
+            nonlocal answer
+            answer = heard(response)
+
+        request["headers"] = request["headers"] or {}
+        body, errors, garbled = None, None, False
+        with session_errors(f"{method} {path}"):
+            try:
+                body = client.restful(path, method=method, hooks={"response": hear}, **request)
+            except SalesforceError as error:
+                errors = _codes(error.content)
+            except ValueError:  # raised anew below, without the body that it carries along
+                garbled = True
+        self._note(answer)
+        if errors is not None:
+            if answer.status == 401 and not any(sign in text for sign in _NEVER_CURED for _, text in errors):
+                raise _ExpiredError
+            raise _classed(f"{method} {path}", answer, errors)
+        if garbled:
+            raise LostAnswerError(f"{method} {path}: HTTP {answer.status} without JSON")
+        took = timedelta(seconds=int(self._network.monotonic() - begun))
+        return Reply(body, (answer.date or self._network.now()) - took)
+
+    def _note(self, answer: Answer) -> None:
+        self._login.hear(answer)
+        usage = _USAGE.search(answer.headers.get("sforce-limit-info", ""))
+        if usage and int(usage[1]) > RESERVE_SHARE * int(usage[2]):
+            self._reserve_until = self._network.monotonic() + PAUSE_SECONDS
+
+
+def _codes(content: Any) -> list[tuple[str, str]]:
+    """Return the codes of an error body with their texts; a page of HTML has none."""
+    items = content if isinstance(content, list) else []
+    pairs = [(str(i.get("errorCode", "")), str(i.get("message", ""))) for i in items if isinstance(i, dict)]
+    return [(code, text) for code, text in pairs if CODE.fullmatch(code)]
+
+
+def _classed(call: str, answer: Answer, errors: Sequence[tuple[str, str]]) -> SyncError:
+    codes, texts = {code for code, _ in errors}, " ".join(text for _, text in errors)
+    said = " ".join([f"{call}: HTTP {answer.status}", *sorted(codes)])
+    if "REQUEST_LIMIT_EXCEEDED" in codes:
+        if "concurrent" in texts.lower():
+            return TransientError(f"{said}: too many calls at once")
+        return TransientError(f"{said}: the org's daily API limit is used up", retry_after=PAUSE_SECONDS)
+    if codes & PASSING_CODES:
+        return TransientError(said, retry_after=answer.retry_after)
+    if codes & {"INVALID_FIELD", "INVALID_TYPE"}:
+        fields = sorted({a or b for a, b in _NO_FIELD.findall(texts)})
+        named = ", ".join(fields) or ("the object" if "INVALID_TYPE" in codes else "a field")
+        return SchemaError(f"{said}: {named} does not exist, or the user may not see it", fields=fields)
+    return _by_status(said, answer, denied=any(code.startswith("INSUFFICIENT_ACCESS") for code in codes))
+
+
+def _by_status(said: str, answer: Answer, *, denied: bool) -> SyncError:
+    if answer.status in PASSING_STATUSES or answer.status >= 500:
+        return TransientError(said, retry_after=answer.retry_after)
+    if denied or answer.status in {401, 403}:
+        return CredentialsError(f"{said}: admit the user to the REST API, and grant the object's permissions")
+    if answer.status in {414, 431}:
+        return SchemaError(f"{said}: the query is too long, map fewer fields")
+    if answer.status in {404, 410}:
+        return OperatorError(f"{said}: does the org know this api_version and object?")
+    if answer.status < 400:
+        return OperatorError(f"{said}: a redirect: set url to the org's current My Domain")
+    return OperatorError(said)
