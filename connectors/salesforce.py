@@ -18,7 +18,7 @@ from syncsvc.errors import CredentialsError, LostAnswerError, OperatorError
 from syncsvc.model import Page, Problem, WriteBack, WriteOutcome
 from syncsvc.remote.connector import Needs
 from syncsvc.remote.transport import Network
-from syncsvc.settings import Duration, Settings, Url
+from syncsvc.settings import Duration, Reserve, Settings, Url
 
 SOAP_LOGIN_UNTIL = 64
 """The last API version that has a SOAP login (Salesforce help 005132110, 2026-04)."""
@@ -40,6 +40,10 @@ class SalesforceSettings(Settings):
     api_version: str = Field(default="67.0", pattern=r"^\d{2,3}\.0$")
     auth: Auth
     overlap: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(minutes=10)
+    reserve: Reserve = Field(
+        default="5%",
+        description="calls of 24 hours that are left to the org's other apps: a number or a share",
+    )
     timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=60)
     page_size: int = Field(default=2000, ge=1, le=2000, description="rows of one query")
 
@@ -64,6 +68,7 @@ class Salesforce:
             auth=settings.auth,
             version=settings.api_version,
             timeout=settings.timeout.total_seconds(),
+            reserve=settings.reserve,
             network=network,
         )
         self._records = Records(

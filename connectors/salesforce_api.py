@@ -24,18 +24,20 @@ from syncsvc.errors import (
     SyncError,
     TransientError,
 )
+from syncsvc.model import Allowance
 from syncsvc.remote.retry import repeat
 from syncsvc.remote.transport import Answer, Network, session_errors
-from syncsvc.settings import is_loopback
-
-RESERVE_SHARE = 0.95
-"""Beyond this share of the org's daily calls, the rest is left to its other applications."""
+from syncsvc.settings import Reserve, is_loopback, reserved_calls
 
 PAUSE_SECONDS = 900.0
-"""The daily limit is a rolling window of 24 hours: no refill at once (Salesforce help 000386972, 2026-04)."""
+"""How long no call is made once the day's are used up; then one looks again.
+
+The limit is on the last 24 hours, so there is no moment of refill (Salesforce help 000386972, 2026-04).
+"""
 
 _USAGE = re.compile(r"(?:^|[;,\s])api-usage=(\d+)/(\d+)")
 _NO_FIELD = re.compile(r"No such column '([\w.]+)'|[Uu]nderstand relationship '([\w.]+)'")
+_USED_UP = "the org's daily API limit is used up: work goes on as earlier calls leave the 24 hours"
 _NEVER_CURED = ("not valid for use with the REST API", "not attached to Agent")
 
 
@@ -57,14 +59,20 @@ class _ExpiredError(Exception):
 class Session:
     """Calls to one org, logged in at the first one; safe for several threads, which share one login."""
 
-    def __init__(self, url: str, *, auth: Auth, version: str, timeout: float, network: Network) -> None:
-        """Make no request yet; `version` is such as "67.0", `timeout` in seconds for each request."""
+    def __init__(
+        self, url: str, *, auth: Auth, version: str, timeout: float, reserve: Reserve, network: Network
+    ) -> None:
+        """Make no request yet; `version` is such as "67.0", `timeout` in seconds for each request.
+
+        `reserve` are the org's daily calls that are left to its other applications.
+        """
         self._version = version
+        self._reserve = reserve
         self._network = network
         self._http = network.session(timeout=timeout)
         self._http.trust_env = not is_loopback(url)
         self._login = Login(url, auth=auth, version=version, http=self._http, network=network)
-        self._reserve_until = float("-inf")  # on the monotonic clock
+        self._used_up: datetime | None = None  # when a call was last refused since the day's are used up
 
     def call(
         self,
@@ -78,7 +86,7 @@ class Session:
         """Return the answer to a call that may be made twice; `path` is relative to the API version.
 
         A token that has expired is replaced once. Passing trouble is repeated within a small budget, then
-        raised as TransientError; a daily limit that is reached, or of which more than RESERVE_SHARE was used
+        raised as TransientError; a daily limit that is used up, or of which no more than the reserve was left
         at the last answer, is raised as TransientError at once. Raises CredentialsError where the org refuses
         the login or the user, SchemaError where a field or object is missing, else OperatorError.
         """
@@ -111,13 +119,24 @@ class Session:
         self._http.close()
 
     def _spare(self) -> None:
-        left = self._reserve_until - self._network.monotonic()
-        if left > 0:
+        """Raise TransientError while no more calls are left than the reserve; now and then one call looks."""
+        if (fresh := self._fresh(self._used_up)) > 0:
+            raise TransientError(f"Salesforce: {_USED_UP}", retry_after=fresh)
+        told = self._network.allowance
+        if told is None:
+            return
+        kept, fresh = reserved_calls(self._reserve, told.allowed), self._fresh(told.told_at)
+        if told.left <= kept and fresh > 0:
             raise TransientError(
-                f"more than {RESERVE_SHARE:.0%} of the org's daily API calls are used: "
-                "the rest is left to its other applications",
-                retry_after=left,
+                f"{told.left} of the org's {told.allowed} Salesforce calls of 24 hours are left, and the "
+                f"last {kept} are kept for its other apps (reserve): work goes on as earlier calls leave "
+                "the 24 hours",
+                retry_after=fresh,
             )
+
+    def _fresh(self, told_at: datetime | None) -> float:
+        """Return for how many seconds what was told then is still believed."""
+        return PAUSE_SECONDS - (self._network.now() - told_at).total_seconds() if told_at else 0.0
 
     def _send(self, token: Token, method: str, path: str, **request: Any) -> Reply:
         # A client per call: it holds the token, so it can never outlive one. Without a login of its own it
@@ -149,6 +168,7 @@ class Session:
         if errors is not None:
             if answer.status == 401 and not any(sign in text for sign in _NEVER_CURED for _, text in errors):
                 raise _ExpiredError
+            self._used_up = self._network.now() if _day_is_used_up(errors) else self._used_up
             raise _classed(f"{method} {path}", answer, errors)
         if garbled:
             raise LostAnswerError(f"{method} {path}: HTTP {answer.status} without JSON")
@@ -158,8 +178,9 @@ class Session:
     def _note(self, answer: Answer) -> None:
         self._login.hear(answer)
         usage = _USAGE.search(answer.headers.get("sforce-limit-info", ""))
-        if usage and int(usage[1]) > RESERVE_SHARE * int(usage[2]):
-            self._reserve_until = self._network.monotonic() + PAUSE_SECONDS
+        if usage:
+            used, allowed = int(usage[1]), int(usage[2])
+            self._network.allowance = Allowance(allowed, max(0, allowed - used), self._network.now())
 
 
 def _codes(content: Any) -> list[tuple[str, str]]:
@@ -169,13 +190,18 @@ def _codes(content: Any) -> list[tuple[str, str]]:
     return [(code, text) for code, text in pairs if CODE.fullmatch(code)]
 
 
+def _day_is_used_up(errors: Sequence[tuple[str, str]]) -> bool:
+    """Whether the limit of a day refused a call; the limit of calls at once has the same code."""
+    return any(code == "REQUEST_LIMIT_EXCEEDED" and "concurrent" not in text.lower() for code, text in errors)
+
+
 def _classed(call: str, answer: Answer, errors: Sequence[tuple[str, str]]) -> SyncError:
     codes, texts = {code for code, _ in errors}, " ".join(text for _, text in errors)
     said = " ".join([f"{call}: HTTP {answer.status}", *sorted(codes)])
+    if _day_is_used_up(errors):
+        return TransientError(f"{said}: {_USED_UP}", retry_after=PAUSE_SECONDS)
     if "REQUEST_LIMIT_EXCEEDED" in codes:
-        if "concurrent" in texts.lower():
-            return TransientError(f"{said}: too many calls at once")
-        return TransientError(f"{said}: the org's daily API limit is used up", retry_after=PAUSE_SECONDS)
+        return TransientError(f"{said}: too many calls at once", retry_after=answer.retry_after)
     if codes & PASSING_CODES:
         return TransientError(said, retry_after=answer.retry_after)
     if codes & {"INVALID_FIELD", "INVALID_TYPE"}:

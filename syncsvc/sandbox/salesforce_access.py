@@ -6,7 +6,8 @@ Facts are from the REST API Developer Guide and Salesforce Help of 2026.
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from collections import deque
+from datetime import datetime, timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,7 +28,7 @@ class Access:
     def __init__(self, org: Org) -> None:
         """Guard `org`."""
         self._org = org
-        self._used = 0
+        self._calls: deque[datetime] = deque()
 
     def route(self, method: str, path: str, handler: Handler) -> Route:
         """Return the route of a resource below `DATA`, whose handler sees the requests that are admitted."""
@@ -43,8 +44,9 @@ class Access:
                     given = handler(request, body)
                 except ApiError as error:
                     given = refused([error])
-                usage = f"api-usage={self._used}/{org.knobs.daily_requests}"
-                given.headers["Sforce-Limit-Info"] = "; ".join(filter(None, (usage, org.knobs.app_usage)))
+                usage = f"api-usage={self._used()}/{org.knobs.daily_requests}"
+                if given.status_code < 400 or org.knobs.usage_on_refusals:
+                    given.headers["Sforce-Limit-Info"] = "; ".join(filter(None, (usage, org.knobs.app_usage)))
                 return given
 
         return Route(template, endpoint, methods=[method])
@@ -70,12 +72,19 @@ class Access:
             raise missing()
         if int(version[:-2]) < OLDEST:
             raise ApiError(410, "UNSUPPORTED_API_VERSION", "The requested API version is retired")
-        if self._used >= org.knobs.daily_requests:
+        if self._used() >= org.knobs.daily_requests:
             raise ApiError(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
-        self._used += 1
+        self._calls.append(now)
         if org.knobs.running_elsewhere >= org.knobs.concurrent_requests:
             told = "ConcurrentRequests (Concurrent API Requests) Limit exceeded."
             raise ApiError(403, "REQUEST_LIMIT_EXCEEDED", told)
+
+    def _used(self) -> int:
+        """Return how many calls of the last 24 hours count, those of other clients included."""
+        begin = self._org.clock.now() - timedelta(hours=24)
+        while self._calls and self._calls[0] <= begin:
+            self._calls.popleft()
+        return len(self._calls) + self._org.knobs.foreign_requests
 
     async def versions(self, _: Request) -> Response:
         """Answer with the versions that are served, to anyone."""
@@ -96,6 +105,5 @@ class Access:
             raise ApiError(403, "FORBIDDEN", "You don't have permission to view this resource.")
         most = self._org.knobs.daily_requests
         jobs = {"Max": 10_000, "Remaining": 10_000}
-        return answer(
-            {"DailyApiRequests": {"Max": most, "Remaining": most - self._used}, "DailyBulkV2QueryJobs": jobs}
-        )
+        left = max(0, most - self._used())
+        return answer({"DailyApiRequests": {"Max": most, "Remaining": left}, "DailyBulkV2QueryJobs": jobs})

@@ -28,7 +28,9 @@ class SalesforceKnobs:
     password_grant: bool = False  # blocked in orgs made since Summer '23
     soap_login: bool = True  # off in orgs made since Summer '25
     approved: bool = True  # an administrator has approved the client for the user
-    daily_requests: int = 100_000
+    daily_requests: int = 100_000  # in any 24 hours
+    foreign_requests: int = 0  # of these, what other clients have made
+    usage_on_refusals: bool = True  # Sforce-Limit-Info is on refusals too; undocumented
     running_elsewhere: int = 0  # long requests of other clients, now
     concurrent_requests: int = 25
     app_usage: str = ""  # follows api-usage in Sforce-Limit-Info, such as "per-app-api-usage=1/5(appName=x)"
