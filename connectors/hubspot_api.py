@@ -18,8 +18,9 @@ import orjson
 
 from syncsvc.errors import CredentialsError, OperatorError, SchemaError, TransientError
 from syncsvc.model import Allowance
+from syncsvc.remote.answer import Answer
 from syncsvc.remote.retry import repeat
-from syncsvc.remote.transport import Answer, HttpClient, Network
+from syncsvc.remote.transport import HttpClient, Network
 from syncsvc.settings import Reserve, Secret, reserved_calls
 
 SEARCH_SPACING = 0.25  # seconds; search guide 2026-03: 5 a second per account, which other apps use too

@@ -25,8 +25,9 @@ from syncsvc.errors import (
     TransientError,
 )
 from syncsvc.model import Allowance
+from syncsvc.remote.answer import Answer
 from syncsvc.remote.retry import repeat
-from syncsvc.remote.transport import Answer, Network, session_errors
+from syncsvc.remote.transport import Network, session_errors
 from syncsvc.settings import Reserve, is_loopback, reserved_calls
 
 PAUSE_SECONDS = 900.0

@@ -18,7 +18,8 @@ import jwt
 from pydantic import Field
 
 from syncsvc.errors import CredentialsError, OperatorError, SyncError, TransientError
-from syncsvc.remote.transport import Answer, Network, session_errors
+from syncsvc.remote.answer import Answer
+from syncsvc.remote.transport import Network, session_errors
 from syncsvc.settings import Secret, Settings, Url
 
 ASSERTION_LIFE = timedelta(minutes=3)

@@ -15,9 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -29,6 +27,7 @@ import requests.adapters
 
 from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, StoppedError
 from syncsvc.model import Allowance
+from syncsvc.remote.answer import Answer
 from syncsvc.settings import LOOPBACK
 
 CONNECT_SECONDS = 5.0
@@ -48,46 +47,6 @@ _NOT_SENT = (
 _OURS = {"accept-encoding", "connection"}  # what our client can decode, and how it keeps connections
 _TELLING = (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError)  # their texts repeat the value
 _DIRECT = {f"all://{f'[{host}]' if ':' in host else host}": None for host in sorted(LOOPBACK)}
-
-
-def _http_date(value: str | None) -> datetime | None:
-    if not value:
-        return None
-    try:
-        parsed = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):  # a day or a zone that no calendar has
-        return None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer: status, headers by lower-case name, and the decoded body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        """Return the body as JSON; raises ValueError where it is none."""
-        return orjson.loads(self.body)
-
-    @property
-    def date(self) -> datetime | None:
-        """The server's own clock (`Date` header), or None."""
-        return _http_date(self.headers.get("date"))
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds the server asks to wait (`Retry-After`, a number or a date), or None."""
-        value = self.headers.get("retry-after", "").strip()
-        try:
-            seconds = float(value)
-        except ValueError:
-            until = _http_date(value)
-        else:
-            return max(0.0, seconds) if math.isfinite(seconds) else None
-        return None if until is None else max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 class _Deadline(threading.local):

@@ -20,7 +20,8 @@ import orjson
 from syncsvc.config import LogBrandIn, Points, WalletConfig
 from syncsvc.errors import CredentialsError, LostAnswerError, OperatorError, TransientError
 from syncsvc.model import Problem
-from syncsvc.remote.transport import Answer, Body, Network
+from syncsvc.remote.answer import Answer
+from syncsvc.remote.transport import Body, Network
 from syncsvc.rules.values import Instant, UnreadableError, read_instant
 from syncsvc.settings import Secret
 

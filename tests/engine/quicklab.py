@@ -18,7 +18,7 @@ from sqlalchemy import event
 
 from syncsvc.errors import LostAnswerError
 from syncsvc.organization import Organization
-from syncsvc.remote.transport import Answer
+from syncsvc.remote.answer import Answer
 from syncsvc.state.database import Database
 
 

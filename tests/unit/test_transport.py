@@ -26,7 +26,8 @@ from starlette.routing import Route
 
 from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, StoppedError, TransientError
 from syncsvc.remote import transport
-from syncsvc.remote.transport import USER_AGENT, Answer, Network, session_errors
+from syncsvc.remote.answer import Answer
+from syncsvc.remote.transport import USER_AGENT, Network, session_errors
 from syncsvc.sandbox.server import Authority, Server
 
 TIMEOUT = 0.3
@@ -338,6 +339,18 @@ def test_a_redirect_is_an_answer_and_never_followed(
     for method in ("GET", "POST"):
         assert way.ask(wire.url, method, headers={"Authorization": "Bearer t"}).status == status
     assert (len(wire.requests), elsewhere.requests) == (2, [])
+
+
+def test_a_cookie_that_a_server_sets_is_not_kept(wires: Callable[[Play], Wire]) -> None:
+    wire = wires(says(reply(headers={"Set-Cookie": "sid=1; Path=/"})))
+    with contextlib.closing(Network().client(wire.url, timeout=TIMEOUT)) as client:
+        for _ in range(2):
+            client.send("GET", "/p")
+    with Network().session(timeout=TIMEOUT) as session:
+        for _ in range(2):
+            session.get(f"{wire.url}/p")
+    assert len(wire.requests) == 4
+    assert not any(b"cookie" in request.lower() for request in wire.requests)
 
 
 # Nothing of the machine gets in between.
