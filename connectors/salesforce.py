@@ -77,7 +77,7 @@ class Salesforce:
             needs=needs,
             overlap=settings.overlap,
             page_size=settings.page_size,
-            mirrors_persons=self._has_person_accounts,
+            has_persons=self._has_person_accounts,
         )
         self._writes = Writes(
             self._session, settings.object, fields=needs.write.values(), records=self._records
@@ -90,8 +90,7 @@ class Salesforce:
     def changes(self, cursor: str | None) -> Iterator[Page]:
         """Yield pages of changed contacts; see `Connector.changes`.
 
-        Contacts that only mirror a person account are left out: they can be written through the account
-        alone. Raises SchemaError where a field is missing or the fields make the query too long.
+        Raises SchemaError where a field is missing or the fields make the query too long.
         """
         return self._records.changes(cursor)
 
@@ -124,7 +123,7 @@ class Salesforce:
         return body
 
     def _has_person_accounts(self) -> bool:
-        # The field exists only where the feature is on; an Account's own row is the person itself.
-        return self._object == "Contact" and salesforce_schema.has(
-            "IsPersonAccount", self._describe("Contact")
+        # The field exists only where the feature is on.
+        return self._object in {"Account", "Contact"} and salesforce_schema.has(
+            "IsPersonAccount", self._describe(self._object)
         )

@@ -27,6 +27,9 @@ MAX_QUERY = 12_000
 MERGEABLE = frozenset({"Account", "Contact", "Lead"})
 """The objects that have MasterRecordId (Object Reference, v67.0)."""
 
+CONVERTIBLE = "Lead"
+"""The object whose records end by becoming contacts."""
+
 ID = r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?"
 """A record id, as a regular expression."""
 
@@ -53,19 +56,20 @@ class Records:
         needs: Needs,
         overlap: timedelta,
         page_size: int,
-        mirrors_persons: Callable[[], bool],
+        has_persons: Callable[[], bool],
     ) -> None:
         """Make no request yet; `name` is the object's, `page_size` the rows of one query.
 
-        `mirrors_persons` tells whether some records only mirror a person account.
+        `has_persons` tells whether the object has records of person accounts.
         """
         self._session = session
         self._object = name
         self._needs = needs
         self._overlap = overlap
         self._page_size = page_size
-        self._mirrors_persons = mirrors_persons
+        self._has_persons = has_persons
         keys = ["Id", "SystemModstamp", "IsDeleted"] + ["MasterRecordId"] * (self._object in MERGEABLE)
+        keys += ["IsConverted"] * (self._object == CONVERTIBLE)
         # SOQL refuses a column named twice, in whatever case.
         columns = {name.casefold(): name for name in [*needs.fields, *keys]}
         self._columns = ", ".join(columns.values())
@@ -73,11 +77,14 @@ class Records:
     def changes(self, cursor: str | None) -> Iterator[Page]:
         """Yield pages of changed contacts; see `Connector.changes`.
 
-        Contacts that only mirror a person account are left out: they can be written through the account
-        alone. Raises SchemaError where a field is missing or the fields make the query too long.
+        A person account is read as an Account and never as a Contact, which it is too: it can be written
+        through the account alone. Beside persons, other accounts are left out. A lead that was converted is
+        gone: it can neither be seen nor edited any more, and lives on as a contact.
+
+        Raises SchemaError where a field is missing or the fields make the query too long.
         """
         if cursor is None:
-            yield from self._sweep(None, "", persons=self._mirrors_persons())
+            yield from self._sweep(None, "", persons=self._has_persons())
             return
         try:
             data = json.loads(cursor)
@@ -92,8 +99,10 @@ class Records:
             yield from self._poll(PollCursor.parse(cursor), persons=persons)
 
     def _sweep(self, start: datetime | None, after: str, *, persons: bool) -> Iterator[Page]:
+        living = ["IsConverted = FALSE"] if self._object == CONVERTIBLE else []
         while True:
-            rows = self._query("query", [f"Id > '{after}'"] if after else [], "Id", persons=persons)
+            where = [*living, f"Id > '{after}'"] if after else living
+            rows = self._query("query", where, "Id", persons=persons)
             start = start or rows.asked
             if rows.last:
                 poll = PollCursor(start - self._overlap, read=start, recheck=start + self._overlap / 2)
@@ -134,7 +143,8 @@ class Records:
 
     def _query(self, resource: str, where: list[str], order: str, *, persons: bool) -> Rows:
         """Return the next rows that match all of `where`; `queryAll` shows deleted ones too."""
-        conditions = [*where, "IsPersonAccount = FALSE"] if persons else where
+        kind = "TRUE" if self._object == "Account" else "FALSE"
+        conditions = [*where, f"IsPersonAccount = {kind}"] if persons else where
         chosen = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         soql = f"SELECT {self._columns} FROM {self._object}{chosen} ORDER BY {order} LIMIT {self._page_size}"
         return self.ask(resource, soql)
@@ -170,7 +180,7 @@ class Records:
             fields={
                 name: _value(record, name) for name in self._needs.fields if name.split(".")[0] in record
             },
-            gone=record["IsDeleted"],
+            gone=record["IsDeleted"] or record.get("IsConverted", False),
             merged_into=record.get("MasterRecordId"),
         )
 

@@ -20,6 +20,8 @@ CHUNK = 200
 MAX_HALVINGS = 32
 """How often one write-back halves chunks that a trigger fails: enough to single out four records."""
 
+# A converted lead takes no value any more; the contact that it has become does (help 000384333, 2026-11).
+_CONVERTED = "CANNOT_UPDATE_CONVERTED_LEAD"
 _LOST = {"ENTITY_IS_DELETED", "NOT_FOUND", "INVALID_CROSS_REFERENCE_KEY"}
 _UNWRITABLE = {"INVALID_FIELD", "INVALID_FIELD_FOR_INSERT_UPDATE"}
 _TRIGGER_FAILED = "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY"
@@ -45,7 +47,7 @@ class _Result:
         detail = ", ".join(sorted(self.codes)) + named
         if not self.codes:
             return WriteOutcome(record_id, Written.WRITTEN)
-        if self.codes & {*_LOST, "MALFORMED_ID"}:
+        if self.codes & {*_LOST, "MALFORMED_ID", _CONVERTED}:
             return WriteOutcome(record_id, Written.GONE, detail)
         if self.codes == {"UNABLE_TO_LOCK_ROW"}:
             return WriteOutcome(record_id, Written.RETRY, detail)

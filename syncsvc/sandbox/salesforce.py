@@ -14,6 +14,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
+from syncsvc.sandbox import salesforce_persons as persons
 from syncsvc.sandbox.clock import Clock, RealClock
 from syncsvc.sandbox.faults import FaultPlan, FaultyApp
 from syncsvc.sandbox.salesforce_api import build_app
@@ -78,6 +79,14 @@ class SalesforceSimulator(Org):
             size = length or (255 if type in TEXT else 0)
             kind = Field(name, type, size, updateable=updateable and not calculated, calculated=calculated)
             self._tables[sobject.lower()].fields[name.lower()] = kind
+            if self.has_persons and sobject == "Contact" and (alias := persons.alias_of(kind)):
+                self._tables["account"].fields[alias.name.lower()] = alias
+
+    def enable_person_accounts(self) -> None:
+        """Let accounts be persons: those that are created with a LastName. Cannot be turned off again."""
+        with self.lock:
+            self.has_persons = True
+            persons.enable(self._tables["account"], self._tables["contact"])
 
     def create(
         self,
@@ -101,7 +110,11 @@ class SalesforceSimulator(Org):
         with self.lock:
             table, when = self._tables[sobject.lower()], stamp(at or self.clock.now())
             rows = [self.born(table, self.values(table, fields), when, self.human_id) for fields in records]
-            table.extend(rows)
+            if self.has_persons and table.name == "Account":
+                for row in rows:
+                    self.put(table, row, datetime.fromisoformat(when), 0)
+            else:
+                table.extend(rows)
             return [row["Id"] for row in rows]
 
     def update(
@@ -167,6 +180,8 @@ class SalesforceSimulator(Org):
             if not row["IsDeleted"] or self.awaits_commit(row["Id"]):
                 raise ValueError(f"{row['Id']} is not in the recycle bin")
             self.purged[table.name][row["Id"]] = table.remove(row["Id"])["SystemModstamp"]
+            if contact := row.get("PersonContactId"):
+                self.purge("Contact", contact)
 
     def recalculate(self, sobject: str, record_id: str, fields: Mapping[str, Any]) -> None:
         """Change formula fields: no stamp moves."""

@@ -19,6 +19,7 @@ from typing import Any
 from syncsvc.sandbox.clock import Clock
 from syncsvc.sandbox.salesforce_fields import STANDARD, stored
 from syncsvc.sandbox.salesforce_knobs import SalesforceKnobs
+from syncsvc.sandbox.salesforce_persons import mirrored
 from syncsvc.sandbox.salesforce_tables import Field, Row, Table, Value, long_id, stamp
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -69,6 +70,7 @@ class Org:
         self.security_token = security_token
         self.clock = clock
         self.knobs = knobs
+        self.has_persons = False
         self.public_key = ""  # PEM, of the certificate uploaded for the JWT flow
         self.instance_url = ""  # what a token's answer names; the address that was asked where empty
         self.requests: Counter[tuple[str, str]] = Counter()
@@ -122,13 +124,19 @@ class Org:
 
     def born(self, table: Table, values: Mapping[str, Value], when: str, user: str) -> dict[str, Any]:
         """Return a new row with an id of its own; it is stored nowhere yet."""
+        born: dict[str, Any] = {"Id": self._new_id(table), "CreatedDate": when, "CreatedById": user}
+        if "ownerid" in table.fields:
+            born |= {"IsDeleted": False, "OwnerId": user}
+        if self.has_persons and table.name == "Account" and values.get("LastName"):
+            born |= {"IsPersonAccount": True, "PersonContactId": self._new_id(self._tables["contact"])}
+        return modified(born, values, when, user)
+
+    def _new_id(self, table: Table) -> str | None:
         number, text = next(self._serial), ""
         for _ in range(7):
             number, digit = divmod(number, len(_DIGITS))
             text = _DIGITS[digit] + text
-        born = {"Id": long_id(f"{table.prefix}Sb000{text}"), "CreatedDate": when, "CreatedById": user}
-        owner = {"IsDeleted": False, "OwnerId": user} if "ownerid" in table.fields else {}
-        return modified({**born, **owner}, values, when, user)
+        return long_id(f"{table.prefix}Sb000{text}")
 
     def truth(self, sobject: str, record_id: str) -> tuple[Table, Row]:
         """Return a row as it truly is, uncommitted writes included; raises KeyError where it is not."""
@@ -159,8 +167,13 @@ class Org:
             self.put(table, {**old, **fields, "SystemModstamp": stamp(when)}, when, visible_after)
 
     def put(self, table: Table, row: Row, when: datetime, visible_after: float | None) -> None:
-        """Store a row `visible_after` seconds (None = the knob's) from `when`, behind its earlier writes."""
+        """Store a row `visible_after` seconds (None = the knob's) from `when`, behind its earlier writes.
+
+        A person account's contact is stored with it.
+        """
         self.settle()
+        if contact := self._person_contact(row):
+            self.put(self._tables["contact"], contact, when, visible_after)
         delay = self.knobs.commit_delay if visible_after is None else visible_after
         waiting = self._pending.get(row["Id"], [])
         due = max([when + timedelta(seconds=delay), *(due for due, _ in waiting)])
@@ -169,6 +182,16 @@ class Org:
         else:
             self._pending.setdefault(row["Id"], []).append((due, row))
             heapq.heappush(self._queue, (due, next(self._serial), table, row))
+
+    def _person_contact(self, account: Row) -> Row | None:
+        if not account.get("PersonContactId"):
+            return None
+        try:
+            contact = self.truth("Contact", account["PersonContactId"])[1]
+        except KeyError:
+            contact = {}
+        master = account.get("MasterRecordId")
+        return mirrored(account, contact, self.truth("Account", master)[1] if master else None)
 
     def settle(self) -> datetime | None:
         """Commit what is due; return the time of the oldest DML that is still uncommitted, or None."""
@@ -187,6 +210,6 @@ class Org:
 def modified(old: Row, values: Mapping[str, Value], when: str, user: str) -> dict[str, Any]:
     """Return a row as a user's write leaves it: all its stamps move, even where the values are the same."""
     row = {**old, **values, "LastModifiedDate": when, "LastModifiedById": user, "SystemModstamp": when}
-    if "LastName" in row:
+    if "LastName" in row and row.get("IsPersonAccount", True):
         row["Name"] = " ".join(filter(None, (row.get("FirstName"), row["LastName"]))) or None
     return row

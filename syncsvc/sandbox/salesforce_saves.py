@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from syncsvc.sandbox.salesforce_org import Org, modified
+from syncsvc.sandbox.salesforce_persons import refuse_contact, refuse_names
 from syncsvc.sandbox.salesforce_refusals import ApiError, CallError
 from syncsvc.sandbox.salesforce_tables import Row, Table, Value, long_id, stamp
 
@@ -55,7 +56,7 @@ class Saves:
                 results = [result if isinstance(result, list) else undone for result in results]
             for (table, _, _), result in zip(items, results, strict=True):
                 if not isinstance(result, list):
-                    table.put(result)
+                    self._org.put(table, result, self._org.clock.now(), 0)
             return [result if isinstance(result, list) else result["Id"] for result in results]
 
     def locate(self, table: Table, record_id: object) -> Row:
@@ -76,6 +77,8 @@ class Saves:
         ):
             told = f"unable to obtain exclusive access to this record or 1 records: {key}"
             raise ApiError(400, "UNABLE_TO_LOCK_ROW", told, fields=())
+        if table.name == "Contact":
+            refuse_contact(row)
         if row.get("IsConverted"):
             raise ApiError(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", fields=())
         return row
@@ -87,21 +90,29 @@ class Saves:
             if record_id is not None:
                 told = "cannot specify Id in an insert call"
                 raise ApiError(400, "INVALID_FIELD_FOR_INSERT_UPDATE", told, fields=("Id",))
-            return self._org.born(table, values, now, self._org.user_id)
+            born = self._org.born(table, values, now, self._org.user_id)
+            self._refuse_names(table, born, values)
+            return born
         if record_id is None:
             raise ApiError(400, "MISSING_ARGUMENT", "Id not specified in an update call", fields=("Id",))
         old = self.locate(table, record_id)
         if old["Id"] in taken:
             raise ApiError(400, "DUPLICATE_VALUE", f"duplicate id specified: {old['Id']}", fields=("Id",))
         taken.add(old["Id"])
+        self._refuse_names(table, old, values)
         return modified(old, values, now, self._org.user_id)
+
+    def _refuse_names(self, table: Table, row: Row, values: Mapping[str, Value]) -> None:
+        if self._org.has_persons and table.name == "Account":
+            refuse_names(row, values)
 
     def _ruled(
         self, table: Table, row: dict[str, Any], *, allow_duplicates: bool, assign: bool
     ) -> Row | list[ApiError]:
-        if missing := [
-            kind.name for kind in table.fields.values() if kind.required and not row.get(kind.name)
-        ]:
+        required = [kind.name for kind in table.fields.values() if kind.required]
+        if table.name == "Account" and row.get("IsPersonAccount"):
+            required = ["LastName"]
+        if missing := [name for name in required if not row.get(name)]:
             told = f"Required fields are missing: [{', '.join(missing)}]"
             raise ApiError(400, "REQUIRED_FIELD_MISSING", told, fields=tuple(missing))
         if rules := self._org.knobs.invalid.get(row["Id"]):

@@ -29,7 +29,6 @@ from syncsvc.sandbox.server import Authority, Server
 
 QUERY = ("GET", "/services/data/v{version}/query")
 QUERY_ALL = ("GET", "/services/data/v{version}/queryAll")
-DESCRIBE = ("GET", "/services/data/v{version}/sobjects/{sobject}/describe")
 COLLECTION = ("PATCH", "/services/data/v{version}/composite/sobjects")
 UPDATED, STATUS = "Wallet_Last_Updated__c", "Wallet_Status__c"
 NEEDS = Needs(frozenset({"Email", "FirstName", "LastName"}), {"last_updated": UPDATED, "status": STATUS})
@@ -423,35 +422,6 @@ def test_an_answer_that_is_none_of_a_query_is_no_end_of_data(
     answer_query(org, body)
     with pytest.raises(LostAnswerError):
         list(connect().changes(None))
-
-
-def test_contacts_that_mirror_person_accounts_are_left_out(
-    org: SalesforceSimulator, connect: Callable[..., Salesforce]
-) -> None:
-    org.define("Contact", "IsPersonAccount", "boolean")
-    person = org.create("Contact", {"LastName": "Person", "IsPersonAccount": True}, at=now() - MINUTE)
-    plain = [org.create("Contact", {"LastName": str(i)}, at=now() - MINUTE) for i in range(3)]
-    connector = connect(page_size=1)
-    pages = list(connector.changes(None))
-    assert ids(iter(pages)) == plain
-    assert ids(connector.changes(pages[0].cursor)) == plain[1:]
-    since = json.loads(pages[-1].cursor) | {"since": round((now() - 5 * MINUTE).timestamp() * 1000)}
-    del since["read"], since["recheck"]
-    polls = list(connector.changes(json.dumps(since)))
-    assert ids(iter(polls)) == plain
-    assert ids(connector.changes(polls[0].cursor)) == plain[1:]
-    assert org.requests[DESCRIBE] == 1
-    assert person not in polled(connector, polls[-1].cursor)
-
-
-def test_an_idle_poll_keeps_its_cursor_where_there_are_person_accounts(
-    org: SalesforceSimulator, connect: Callable[..., Salesforce]
-) -> None:
-    org.define("Contact", "IsPersonAccount", "boolean")
-    connector = connect()
-    cursor = swept(connector)
-    (page,) = connector.changes(cursor)
-    assert page.cursor == cursor
 
 
 @pytest.mark.parametrize("name", ["Lead", "Account", "User"])

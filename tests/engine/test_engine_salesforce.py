@@ -1,0 +1,111 @@
+"""The engine with a real CRM's connector: two objects of one Salesforce org, simulated, over HTTPS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from enginelab import IMPORT, NOON, Lab, Timeline
+
+from connectors.salesforce import Salesforce, SalesforceSettings
+from syncsvc.sandbox.clock import ManualClock
+from syncsvc.sandbox.salesforce import SalesforceSimulator
+from syncsvc.sandbox.server import Authority, Server
+from syncsvc.watch.report import Outcome
+
+ADA = "ada@example.org"
+NEVER = "2099-12-31"
+
+
+class Sales:
+    """An org with leads and contacts, read by two connectors of one lab."""
+
+    def __init__(self, org: SalesforceSimulator, lab: Lab) -> None:
+        self.org = org
+        self.lab = lab
+
+    def person(self, sobject: str, points: int, **fields: Any) -> str:
+        made = {"LastName": "L", "Email": ADA, "Points__c": points, **fields}
+        return self.org.create(sobject, made, at=NOON - timedelta(days=2))
+
+
+@pytest.fixture
+def open_sales(open_lab: Callable[..., Lab], tmp_path: Path) -> Iterator[Callable[..., Sales]]:
+    clock, authority = ManualClock(NOON), Authority(tmp_path)
+    org = SalesforceSimulator(clock=clock, seed=1)
+    for sobject in ("Lead", "Contact"):
+        org.define(sobject, "Points__c", "double")
+        org.define(sobject, "Wallet_At__c", "datetime")
+    for name, content in (("id", org.client_id), ("secret", org.client_secret)):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+
+    class Trusting(Timeline):
+        def __init__(self, clock: ManualClock) -> None:
+            super().__init__(clock)
+            self._tls.load_verify_locations(cafile=str(authority.ca_file))
+
+    with Server(org.app, authority=authority) as server:
+
+        def table(sobject: str) -> dict[str, Any]:
+            auth = {
+                "flow": "client_credentials",
+                "client_id": {"file": str(tmp_path / "id")},
+                "client_secret": {"file": str(tmp_path / "secret")},
+            }
+            keys = {"url": server.url, "auth": auth, "object": sobject}
+            return {
+                "type": "salesforce",
+                "member": {"email": "{Email}", "name": "{LastName}", "points": "{Points__c}"},
+                "write_back": {"last_updated": "Wallet_At__c"},
+                "settings": SalesforceSettings.model_validate(keys),
+            }
+
+        def opened(*objects: str, **tables: Any) -> Sales:
+            lab = open_lab(
+                clock=clock,
+                network=Trusting,
+                types={"salesforce": Salesforce},
+                connectors={name.lower(): table(name) for name in objects},
+                **tables,
+            )
+            return Sales(org, lab)
+
+        yield opened
+
+
+def test_points_of_a_converted_lead_are_not_awarded_again_to_its_contact(
+    open_sales: Callable[..., Sales],
+) -> None:
+    sales = open_sales("Lead", "Contact", policy={"on_gone": "expire"})
+    lead = sales.person("Lead", 10, Company="Acme")
+    sales.lab.cycle()
+    assert sales.lab.awarded(ADA) == 10
+    contact = sales.org.convert_lead(lead)
+    sales.org.update("Contact", contact, {"Points__c": 10})
+    for _ in range(4):
+        assert sales.lab.cycle(after=120).outcome is Outcome.OK
+    assert sales.lab.awarded(ADA) == 10
+    assert sales.lab.profile(ADA).get("expires_at") in {None, NEVER}, "the contact carries the member on"
+    sales.org.update("Contact", contact, {"Points__c": 25})
+    for _ in range(4):
+        sales.lab.cycle(after=120)
+    assert sales.lab.awarded(ADA) == 25
+    assert sales.org.record("Contact", contact)["Wallet_At__c"]
+    assert sales.lab.rows("SELECT count(*) FROM contact WHERE state = 3") == [(1,)]
+
+
+def test_lead_that_is_converted_where_no_contacts_are_read_leaves_its_member_as_it_was(
+    open_sales: Callable[..., Sales],
+) -> None:
+    sales = open_sales("Lead")
+    lead = sales.person("Lead", 10, Company="Acme")
+    sales.lab.cycle()
+    sales.org.convert_lead(lead)
+    imports = sales.lab.asks(IMPORT)
+    for _ in range(4):
+        assert sales.lab.cycle(after=120).outcome is Outcome.OK
+    assert sales.lab.asks(IMPORT) == imports
+    assert sales.lab.awarded(ADA) == 10
