@@ -171,7 +171,10 @@ class HttpClient:
             return Answer(head.status, head.headers, _whole(body, f"{method} {path}"))
 
     def relay(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None) -> Answer:
-        """Return the whole answer to a request that another library made; `url` is a whole one."""
+        """Return the whole answer to a request that another library made, or to a link that a server gave.
+
+        `url` is a whole one, and goes out as it is.
+        """
         describe = f"{method} {urlsplit(url).path}"
         until = time.monotonic() + self._timeout
         with self._exchange(describe, until, method, url, headers=headers, content=content) as (head, body):
@@ -299,23 +302,34 @@ _UNSENDABLE = (
 )
 
 
+def trusting(ca_file: str = "") -> ssl.SSLContext:
+    """Return a context that trusts the usual authorities and those in `ca_file`; networks can share it.
+
+    Raises ConfigurationError where `ca_file` cannot be read as certificates.
+    """
+    tls = httpx.create_ssl_context()
+    if ca_file:
+        try:
+            tls.load_verify_locations(cafile=ca_file)
+        except OSError as error:
+            problem = f"service.ca_file: {ca_file} holds no certificate that can be read"
+            raise ConfigurationError([f"{problem}; name a PEM file"]) from error
+    return tls
+
+
 class Network:
     """What connectors and the wallet client need of the world: connections, the clock, and waiting."""
 
     def __init__(
-        self, *, ca_file: str = "", stop: threading.Event | None = None, user_agent: str = USER_AGENT
+        self,
+        *,
+        ca_file: str = "",
+        tls: ssl.SSLContext | None = None,
+        stop: threading.Event | None = None,
+        user_agent: str = USER_AGENT,
     ) -> None:
-        """Trust the usual authorities and those in `ca_file`; a set `stop` interrupts every wait.
-
-        Raises ConfigurationError where `ca_file` cannot be read as certificates.
-        """
-        self._tls = httpx.create_ssl_context()
-        if ca_file:
-            try:
-                self._tls.load_verify_locations(cafile=ca_file)
-            except OSError as error:
-                problem = f"service.ca_file: {ca_file} holds no certificate that can be read"
-                raise ConfigurationError([f"{problem}; name a PEM file"]) from error
+        """Trust what `tls` trusts, else as `trusting(ca_file)` does; a set `stop` interrupts every wait."""
+        self._tls = tls or trusting(ca_file)
         self._stop = stop or threading.Event()
         self._user_agent = user_agent
         self.requests = 0

@@ -7,6 +7,7 @@ written back, `last_updated` and `status`; a maker says what the CRM calls them.
 from __future__ import annotations
 
 import itertools
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from syncsvc.plugins import InstalledTypes
 from syncsvc.remote.connector import Connector, ConnectorType, Needs
-from syncsvc.remote.transport import Network
+from syncsvc.remote.transport import Network, trusting
 from syncsvc.sandbox.clock import ManualClock
 from syncsvc.sandbox.faults import Fault, FaultPlan, Kind
 from syncsvc.sandbox.server import Authority, Server
@@ -77,7 +78,7 @@ class Ground:
     """Where the worlds of one test class stand: one server for all of them; no address without `WIRE`."""
 
     url: str = ""
-    ca_file: str = ""
+    tls: ssl.SSLContext = field(default_factory=trusting)
     stage: Stage = field(default_factory=Stage)
 
     @classmethod
@@ -90,15 +91,15 @@ class Ground:
         stage = Stage()
         authority = Authority(folder) if tls else None
         with Server(stage, authority=authority) as server:
-            yield cls(server.url, str(authority.ca_file) if authority else "", stage)
+            yield cls(server.url, trusting(str(authority.ca_file) if authority else ""), stage)
 
 
 class Timeline(Network):
     """A network whose time is the test's: a wait moves the clock, and each request takes a moment."""
 
-    def __init__(self, clock: ManualClock, *, ca_file: str = "") -> None:
+    def __init__(self, clock: ManualClock, *, tls: ssl.SSLContext | None = None) -> None:
         """Begin without waits; `skew` is by how much this machine's clock is ahead of the CRM's."""
-        super().__init__(ca_file=ca_file)
+        super().__init__(tls=tls)
         self.clock = clock
         self.skew = timedelta()
         self.waits: list[float] = []
@@ -157,7 +158,7 @@ class Maker(ABC):
         self.ground = ground
         self.folder = folder
         self.clock = ManualClock(NOON)
-        self.network = Timeline(self.clock, ca_file=ground.ca_file)
+        self.network = Timeline(self.clock, tls=ground.tls)
         self._opened: list[Connector] = []
         self._numbers = itertools.count()
 

@@ -1,0 +1,87 @@
+"""What a Dynamics environment's contact table must be like."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from syncsvc.model import Problem
+from syncsvc.remote.connector import Needs
+
+Definitions = Mapping[str, Mapping[str, Any]]
+"""The table's columns by the names that queries use, as the environment's metadata describes them."""
+
+ENTITY = "EntityDefinitions(LogicalName='contact')"
+DEFINITION = (
+    f"{ENTITY}?$select=ChangeTrackingEnabled&$expand=Attributes("
+    "$select=LogicalName,AttributeType,AttributeOf,IsValidForRead,IsValidForUpdate,SourceType)"
+)
+DATES = f"{ENTITY}/Attributes/Microsoft.Dynamics.CRM.DateTimeAttributeMetadata?$select=LogicalName,Format"
+UNTRACKED = Problem(
+    "table contact",
+    "Dynamics does not track changes of contacts",
+    "turn on Track changes under the table's advanced options in Power Apps; it cannot be turned off again",
+)
+
+_LOOKUPS = {"Lookup", "Customer", "Owner"}
+_TEXTS = {"String", "Memo"}
+_SOURCES = {1: "calculated", 2: "a rollup", 3: "a formula"}
+
+
+def by_name(attributes: Collection[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return columns by the names that queries use; those that belong to another column have none."""
+    return {_shown(it): it for it in attributes if it.get("AttributeOf") is None}
+
+
+def problems(needs: Needs, known: Definitions, date_only: Collection[str]) -> Iterator[Problem]:
+    """Yield what is wrong with the columns that are read and written."""
+    for name in sorted(needs.read):
+        yield from _of_read(name, known)
+    for fact, name in sorted(needs.write.items()):
+        yield from _of_fact(fact, name, known, date_only)
+
+
+def _shown(attribute: Mapping[str, Any]) -> str:
+    name = str(attribute.get("LogicalName"))
+    return f"_{name}_value" if attribute.get("AttributeType") in _LOOKUPS else name
+
+
+def _of_read(name: str, known: Definitions) -> Iterator[Problem]:
+    where = f"column {name}"
+    if name not in known:
+        remedy = "use the logical name shown in the column's advanced options; a lookup's is _NAME_value"
+        yield Problem(where, "Dynamics' contacts have no such column", _did_you_mean(name, known) + remedy)
+        return
+    if known[name].get("IsValidForRead") is False:
+        yield Problem(where, "the column cannot be read", "map another one")
+    source = _SOURCES.get(known[name].get("SourceType") or 0)
+    if source:
+        yield Problem(
+            where,
+            f"the column is {source}: its changes are none of the contact, so that sweeps alone see them",
+            "map the columns it is made of, or one that a flow copies it to",
+        )
+
+
+def _of_fact(fact: str, name: str, known: Definitions, date_only: Collection[str]) -> Iterator[Problem]:
+    where = f"write_back.{fact}"
+    kinds, made = _TEXTS, "single line of text, 100 characters or more"
+    if fact == "last_updated":
+        kinds, made = {"DateTime"}, "date and time"
+    if name not in known:
+        yield Problem(
+            where,
+            f"Dynamics' contacts have no column {name}",
+            f"{_did_you_mean(name, known)}create it in Power Apps: {made}, under a publisher's prefix",
+        )
+        return
+    if known[name].get("AttributeType") not in kinds or name in date_only:
+        yield Problem(where, f"the column {name} is of another type", f"name or create one of: {made}")
+    elif known[name].get("IsValidForUpdate") is False or known[name].get("SourceType"):
+        yield Problem(where, f"the column {name} cannot be written", "name one that can be edited")
+
+
+def _did_you_mean(name: str, known: Collection[str]) -> str:
+    close = get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"did you mean {close[0]}? " if close else ""
