@@ -174,7 +174,7 @@ class Cycle:
         pulled = self._tally.pulled.setdefault(connector.name, Pulled())
         intake, began = self._store.intake, self._network.now()
         try:
-            pull(
+            everything = pull(
                 connector.connector,
                 connector.id,
                 pulled,
@@ -184,7 +184,8 @@ class Cycle:
                 stopping=self._stopping,
                 tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
             )
-            whole = not self._sweep_due(connector) or self._sweep(connector, pulled)
+            due = everything or self._sweep_due(connector)
+            whole = not due or self._sweep(connector, pulled, polled=everything)
         except OperatorError as error:
             if intake.set_trouble(connector.id, str(error)):
                 log.error("connector_paused", reason=str(error))
@@ -220,8 +221,8 @@ class Cycle:
             return True
         return self._brakes.sweep_released(connector.name)
 
-    def _sweep(self, connector: OpenConnector, pulled: Pulled) -> bool:
-        """Read everything again; returns whether that came to its end."""
+    def _sweep(self, connector: OpenConnector, pulled: Pulled, *, polled: bool) -> bool:
+        """Read everything again, `polled` where a poll asks for it; returns whether that came to its end."""
         complete = sweep(
             connector.connector,
             connector.id,
@@ -236,11 +237,11 @@ class Cycle:
         )
         if not complete:
             return False
-        progress = self._store.intake.progress(connector.id)
-        missing, known = self._store.intake.missing(connector.id, progress.sweep)
-        bury = self._brakes.judge_sweep(connector.name, known=known, missing=missing)
+        sweep_number, now = self._store.intake.progress(connector.id).sweep, self._network.now()
+        missing, known = self._store.intake.missing(connector.id, sweep_number)
+        bury = not pulled.partial and self._brakes.judge_sweep(connector.name, known=known, missing=missing)
         pulled.gone += self._store.intake.finish_sweep(
-            connector.id, sweep=progress.sweep, mapping=connector.mapping, bury=bury, now=self._network.now()
+            connector.id, sweep=sweep_number, mapping=connector.mapping, bury=bury, polled=polled, now=now
         )
         if bury:
             self._brakes.sweep_done(connector.name)

@@ -18,10 +18,11 @@ FieldValue = str | int | float | bool | None
 class Contact(NamedTuple):
     """A CRM record as it was read.
 
-    `fields` holds every field that was asked for and that the CRM returned, by the CRM's own names.
-    `gone` says that the record was deleted, archived or merged away; its fields may then be missing.
-    `merged_into` is the surviving record's id where the CRM tells it; `merged_from` are the ids this
-    record has absorbed.
+    `fields` holds every field that was asked for and that the CRM returned, by the CRM's own names. `gone`
+    says that the record was deleted, archived or merged away; its fields may then be missing. `merged_into`
+    is the surviving record's id where the CRM tells it; `merged_from` are the ids this record has absorbed.
+    `refusal` says why the record cannot be read as a contact, without its values: it goes to quarantine
+    under its id, before anything of it is mapped.
     """
 
     record_id: str
@@ -29,6 +30,7 @@ class Contact(NamedTuple):
     gone: bool = False
     merged_into: str | None = None
     merged_from: tuple[str, ...] = ()
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,17 @@ class Page:
 
     A cursor is plain text that survives a restart. `expected` is how many contacts the whole read will
     bring where the CRM tells it, for progress only.
+
+    `whole` says of a poll that it brings every live contact, since what changed cannot be told apart: the
+    engine sweeps instead. `partial` says of a sweep that some records could not be told from each other, so
+    that what it does not bring may be among them: nothing is taken for gone.
     """
 
     contacts: Sequence[Contact]
     cursor: str
     expected: int | None = None
+    whole: bool = False
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

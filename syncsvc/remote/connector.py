@@ -75,6 +75,9 @@ class Connector(Protocol):
         goes on as a sweep, and the last cursor of a sweep starts polling from before the sweep began.
         A contact may come more than once. A poll of an unchanged CRM is one request, and its cursor
         equals the one given. Raises CursorError where the cursor is of no use any more.
+
+        Where a CRM cannot tell what changed, a poll that finds any change brings everything: its pages are
+        `whole`. The engine then sweeps, and polls on from the sweep's last cursor.
         """
 
     def write_back(self, values: Sequence[WriteBack]) -> Iterator[WriteOutcome]:

@@ -69,7 +69,7 @@ class Reader:
         written_at = self._written_at(contact) if self._time_field else None
         status = contact.fields.get(self._status_field) if self._status_field else None
         written_status = None if status is None else str(status)
-        result = self._mapper.map(contact)
+        result = Refused("record", contact.refusal) if contact.refusal else self._mapper.map(contact)
         state, mapped, field, reason = _ACTIVE, None, "", ""
         match result:
             case Mapped():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 
 from syncsvc.config import FirstRun
 from syncsvc.errors import CursorError, StoppedError, SyncError
@@ -25,7 +26,8 @@ _TOGETHER = 1000
 class Pulled:
     """What reading a connector came to; `fallen` are members whose points in the CRM went down.
 
-    `echoes` are records that came home with nothing new but what was written back to them.
+    `echoes` are records that came home with nothing new but what was written back to them. `partial` says
+    that a sweep could not tell every record from the others.
     """
 
     read: int = 0
@@ -35,6 +37,7 @@ class Pulled:
     gone: int = 0
     fallen: int = 0
     cursor_lost: bool = False
+    partial: bool = False
     refusals: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, intakes: list[Intake], stored: Stored) -> None:
@@ -84,22 +87,28 @@ def pull(
     now: Callable[[], datetime],
     stopping: Callable[[], bool],
     tell: Tell,
-) -> None:
+) -> bool:
     """Store everything that changed since the cursor, counted in `pulled`; pages and cursor go together.
 
-    A cursor that is of no use any more is forgotten: the sweep that then is due reads everything again.
-    Raises what the connector raises, with everything read before it stored, and StoppedError between pages.
+    Returns whether the poll would bring everything: nothing of it is stored, and a sweep is due. A cursor
+    that is of no use any more is forgotten: the sweep that then is due reads everything again. Raises what
+    the connector raises, with everything read before it stored, and StoppedError between pages.
     """
     cursor = intake.progress(connector_id).cursor
     if cursor is None:
-        return
+        return False
     try:
-        for intakes, page in _together(connector.changes(cursor), reader, stopping):
+        pages = connector.changes(cursor)
+        first = next(pages, None)
+        if first is None or first.whole:
+            return first is not None
+        for intakes, page in _together(chain([first], pages), reader, stopping):
             pulled.add(intakes, intake.store_page(connector_id, intakes, cursor=page.cursor, now=now()))
             tell(pulled.read, page.expected)
     except CursorError:
         intake.forget_cursor(connector_id)
         pulled.cursor_lost = True
+    return False
 
 
 def sweep(
@@ -141,6 +150,7 @@ def sweep(
                 adopting=adopting,
             )
             pulled.add(intakes, stored)
+            pulled.partial = page.partial
             tell(pulled.read, page.expected or known or None)
     except CursorError:
         intake.forget_cursor(connector_id)

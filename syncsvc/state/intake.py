@@ -138,10 +138,13 @@ class IntakeStore:
         with self._scope.database.reading() as connection:
             return self._count(connection, mine, CONTACT.c.seen < sweep), self._count(connection, mine)
 
-    def finish_sweep(self, connector_id: int, *, sweep: int, mapping: str, bury: bool, now: datetime) -> int:
+    def finish_sweep(
+        self, connector_id: int, *, sweep: int, mapping: str, bury: bool, polled: bool, now: datetime
+    ) -> int:
         """Close a complete sweep; with `bury`, contacts it did not find are gone. Returns how many.
 
-        `mapping` is the digest of the mapping that every contact has now been read with.
+        `mapping` is the digest of the mapping that every contact has now been read with. Polls go on where
+        they stood, or, where the sweep was read instead of a poll (`polled`), where the sweep ended.
         """
         gone = 0
         while bury:
@@ -161,7 +164,9 @@ class IntakeStore:
                 update(CONNECTOR)
                 .where(CONNECTOR.c.id == connector_id)
                 .values(
-                    cursor=func.coalesce(CONNECTOR.c.cursor, CONNECTOR.c.sweep_cursor),
+                    cursor=CONNECTOR.c.sweep_cursor
+                    if polled
+                    else func.coalesce(CONNECTOR.c.cursor, CONNECTOR.c.sweep_cursor),
                     sweep_cursor=None,
                     swept_at=to_ms(now),
                     mapping=mapping,

@@ -38,6 +38,8 @@ class Feature(StrEnum):
 
     WIRE = "wire"  # the connector speaks HTTP, so faults can strike it
     SCHEMA = "schema"  # the CRM says which fields it has
+    PREPARED = "prepared"  # fields that are written back must have been made before
+    ECHOES = "echoes"  # what was written back comes home with the next poll
     LATE = "late"  # a change can become visible late, with an old stamp
     TOMBSTONES = "tombstones"  # a poll tells that a contact was deleted
     RESTORE = "restore"  # a deleted contact can come back under its id

@@ -41,7 +41,8 @@ class WritingTests:
         cursor = calm(crm, swept(crm))
         write(crm, [written(crm, made, status="held: é 😀")])
         crm.wait(MINUTE)
-        for found in (read(crm, cursor), read(crm, None)):
+        polled = [read(crm, cursor)] if Feature.ECHOES in crm.features else []
+        for found in (*polled, read(crm, None)):
             assert read_instant(found.value(made, "last_updated")).at == AT
             assert found.value(made, "status") == "held: é 😀"
 

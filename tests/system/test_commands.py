@@ -303,7 +303,7 @@ def test_usage_errors_exit_with_2(config: Path, tmp_path: Path) -> None:
 def test_schema_is_one_json_document_with_every_connector() -> None:
     schema = command("schema").json()
     assert schema["title"] == "syncsvc configuration"
-    assert {"connector.hubspot", "connector.salesforce"} <= schema["$defs"].keys()
+    assert {"connector.csv", "connector.hubspot", "connector.salesforce"} <= schema["$defs"].keys()
 
 
 def test_json_is_all_that_stands_on_standard_output(world: World, config: Path) -> None:

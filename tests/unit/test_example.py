@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from connectors.csv import Csv
 from connectors.hubspot import HubSpot
 from connectors.salesforce import Salesforce
 from syncsvc.config import OrganizationConfig
@@ -14,7 +15,7 @@ from syncsvc.rules.mapping import Mapper, failed_tests
 from syncsvc.tomllines import lines_of
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
-TYPES = {"salesforce": Salesforce.Settings, "hubspot": HubSpot.Settings}
+TYPES = {"salesforce": Salesforce.Settings, "hubspot": HubSpot.Settings, "csv": Csv.Settings}
 # A key that is shown behind a comment sign, with its value and perhaps a remark.
 SHOWN = re.compile(r"^# (\w+ = (?:\"[^\"]*\"|\{[^}]*\}|\w+))", re.MULTILINE)
 
@@ -53,6 +54,22 @@ def test_what_the_example_shows_as_a_default_is_the_default(tmp_path: Path) -> N
         load(everything, TYPES, read_secrets=False).service
         == load(EXAMPLE, TYPES, read_secrets=False).service
     )
+
+
+def test_the_csv_export_of_the_example_loads_and_shows_every_key_and_default(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    head, rest = text.split("#[connectors.members]\n")
+    used = tmp_path / EXAMPLE.name
+    used.write_text(
+        head + "[connectors.members]\n" + re.sub("^#", "", rest, flags=re.MULTILINE), encoding="utf-8"
+    )
+    members = organization(used).connectors["members"]
+    assert members.settings == Csv.Settings(path="/exports/members.csv", key="Customer")  # type: ignore[call-arg]
+    shown = dict(re.findall(r"^##?(\w+) = \"([^\"]*)\"", rest, re.MULTILINE))
+    assert Csv.Settings.model_fields.keys() <= shown.keys()
+    everything = {name: shown[name] for name in Csv.Settings.model_fields}
+    loaded = Csv.Settings.model_validate(everything).model_dump(exclude={"files", "results"})
+    assert loaded == members.settings.model_dump(exclude={"files", "results"})
 
 
 def test_the_example_names_every_key_there_is() -> None:

@@ -1,0 +1,201 @@
+"""The engine with a CSV export: no CRM at all."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from enginelab import IMPORT, Lab
+
+from connectors.csv import Csv
+from syncsvc.watch.report import Outcome
+
+HEADER = "Customer;E-mail;Name;Points;Tier\n"
+
+
+class Shop:
+    """An export that a till writes, and a lab that reads it."""
+
+    def __init__(self, folder: Path, open_lab: Callable[..., Lab], **tables: Any) -> None:
+        self.path = folder / "members.csv"
+        self.rows = {f"C{n:03}": f"m{n}@example.org;Ada;{n};gold" for n in range(120)}
+        self.export()
+        connector = {
+            "type": "csv",
+            "member": {"email": "{E-mail}", "name": "{Name}", "points": "{Points}"},
+            "where": "Tier == 'gold'",
+            "write_back": {"last_updated": "Wallet time", "status": "Wallet status"},
+            "settings": Csv.Settings.model_validate({"path": self.path, "key": "Customer"}),
+        }
+        self.lab = open_lab(types={"csv": Csv}, connectors={"members": connector}, **tables)
+
+    def export(self, *more: str) -> None:
+        lines = [f"{key};{row}\n" for key, row in self.rows.items()]
+        new = self.path.with_suffix(".part")
+        new.write_text("".join([HEADER, *lines, *more]), encoding="utf-8")
+        new.replace(self.path)
+
+    def cut(self, more: int) -> None:
+        """Add rows, and stop the reading in their midst."""
+        self.rows |= {f"D{n:04}": f"d{n}@example.org;Ada;1;gold" for n in range(more)}
+        self.export()
+        pages = iter([False, True])
+        assert self.lab.cycle(stopping=lambda: next(pages)).outcome is Outcome.STOPPED
+        assert self.lab.value("SELECT count(*) FROM contact") == 1000
+
+    def results(self) -> dict[str, dict[str, str]]:
+        with self.path.with_name("members.results.csv").open(encoding="utf-8", newline="") as file:
+            return {row["Customer"]: row for row in csv.DictReader(file, delimiter=";")}
+
+    def gone(self) -> set[str]:
+        return {row[0] for row in self.lab.rows("SELECT record_id FROM contact WHERE state = 3")}
+
+    def quiet(self) -> None:
+        assert [it["event"] for it in self.lab.lines if it["log_level"] in {"warning", "error"}] == []
+
+
+@pytest.fixture
+def open_shop(tmp_path: Path, open_lab: Callable[..., Lab]) -> Callable[..., Shop]:
+    return lambda **tables: Shop(tmp_path, open_lab, **tables)
+
+
+@pytest.fixture
+def shop(open_shop: Callable[..., Shop]) -> Shop:
+    shop = open_shop()
+    report = shop.lab.cycle()
+    assert (report.outcome, report.written_back) == (Outcome.OK, 120)
+    return shop
+
+
+def test_an_export_is_imported_its_results_written_and_then_left_in_peace(shop: Shop) -> None:
+    lab = shop.lab
+    lab.balanced()
+    assert lab.wallet.total_awarded() == sum(range(120))
+    results = shop.results()
+    assert {it["Wallet status"] for it in results.values()} == {"imported"}
+    assert {it["Wallet time"] for it in results.values()} == {"2026-11-02T12:01:03Z"}
+    before, written = lab.contents(), shop.path.with_name("members.results.csv").stat()
+    report = lab.cycle()
+    assert (report.outcome, report.read, lab.asks(IMPORT)) == (Outcome.OK, 0, 2)
+    assert lab.contents() == before
+    assert shop.path.with_name("members.results.csv").stat() == written
+    shop.export()
+    report = lab.cycle()
+    assert (report.read, report.changed, report.written_back, lab.asks(IMPORT)) == (120, 0, 0, 2)
+    shop.quiet()
+
+
+def test_edits_and_new_rows_of_the_next_export_arrive_once(shop: Shop) -> None:
+    shop.rows["C000"] = "m0@example.org;Eve;50;gold"
+    shop.rows["C900"] = "m900@example.org;New;7;gold"
+    shop.rows["C901"] = "m901@example.org;Not yet;7;basic"
+    shop.export()
+    report = shop.lab.cycle()
+    assert (report.read, report.changed, report.excluded) == (122, 3, 1)
+    assert shop.lab.profile("m0@example.org")["name"] == "Eve"
+    assert shop.lab.wallet.total_awarded() == sum(range(120)) + 50 + 7
+    shop.quiet()
+    shop.lab.cycle()
+    assert shop.results()["C900"]["Wallet status"] == "imported"
+    assert "C901" not in shop.results()
+
+
+def test_row_that_is_no_longer_there_is_gone_with_the_next_cycle(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(policy={"on_gone": "expire"})
+    shop.lab.cycle()
+    del shop.rows["C005"]
+    shop.export()
+    assert shop.lab.cycle().gone == 1
+    assert shop.gone() == {"C005"}
+    assert shop.lab.profile("m5@example.org")["expires_at"] == "2026-11-02"
+    shop.quiet()
+    shop.rows["C005"] = "m5@example.org;Ada;5;gold"
+    shop.export()
+    shop.lab.cycle()
+    assert shop.lab.profile("m5@example.org")["expires_at"] == "2099-12-31"
+    assert shop.lab.wallet.total_awarded() == sum(range(120))
+
+
+@pytest.mark.parametrize("left", [0, 60], ids=["emptied", "cut-in-half"])
+def test_export_that_suddenly_holds_far_less_is_held_and_nobody_is_gone(shop: Shop, left: int) -> None:
+    whole = dict(shop.rows)
+    shop.rows = dict(list(whole.items())[:left])
+    shop.export()
+    report = shop.lab.cycle()
+    assert (report.outcome, report.gone, shop.gone()) == (Outcome.DEGRADED, 0, set())
+    assert [line["brake"] for line in shop.lab.said("brake_tripped")] == ["max_gone_share:members"]
+    shop.rows = whole
+    shop.export()
+    report = shop.lab.cycle()
+    assert (report.read, report.changed, report.gone) == (120, 0, 0)
+    shop.rows = dict(list(whole.items())[:left])
+    shop.export()
+    shop.lab.cycle()
+    shop.lab.release()
+    shop.lab.cycle()
+    assert len(shop.gone()) == 120 - left
+    assert shop.lab.wallet.total_awarded() == sum(range(120))
+
+
+def test_export_without_content_pauses_and_goes_on_by_itself(shop: Shop) -> None:
+    shop.path.write_bytes(b"")
+    assert shop.lab.cycle().outcome is Outcome.DEGRADED
+    assert len(shop.lab.said("connector_paused")) == 1
+    shop.lab.cycle()
+    assert shop.lab.said("connector_paused") == []
+    shop.export()
+    report = shop.lab.cycle()
+    assert (report.outcome, report.gone, report.changed) == (Outcome.OK, 0, 0)
+    assert len(shop.lab.said("connector_resumed")) == 1
+
+
+def test_row_that_cannot_be_read_is_quarantined_and_nobody_is_taken_for_gone(shop: Shop) -> None:
+    del shop.rows["C005"]
+    shop.export("C005;m5@example.org;Ada\n", "C006;twice@example.org;Ada;6;basic\n")
+    report = shop.lab.cycle()
+    ((broken, told), (twice, both)) = sorted(shop.lab.quarantine().items(), reverse=True)
+    assert broken.startswith("row-")
+    assert told[1:] == (
+        "record",
+        "line 121 of members.csv has 3 cells, and the header has 5; correct the line in the export",
+    )
+    assert (twice, both[2].partition(";")[0]) == (
+        "C006",
+        "its key stands on line 7 of members.csv and again on line 122 of members.csv",
+    ), "before `where`, which leaves the second of them out"
+    assert (report.gone, shop.gone()) == (0, set())
+    assert shop.results()[broken]["Wallet status"].startswith("quarantined: line 121 of members.csv")
+    shop.export()
+    assert shop.lab.cycle().gone == 2  # the row that could not be read, and C005
+    assert shop.gone() == {broken, "C005"}
+    assert shop.lab.quarantine() == {}
+
+
+def test_reading_that_was_cut_goes_on_where_it_was(open_shop: Callable[..., Shop]) -> None:
+    shop = open_shop(first_run="adopt")
+    shop.cut(1100)
+    report = shop.lab.cycle()
+    assert (report.read, report.changed) == (220, 220)
+    assert shop.lab.value("SELECT count(*) FROM contact WHERE state = 0") == 1220
+    assert shop.lab.cycle().read == 0
+    shop.quiet()
+
+
+def test_export_replaced_while_a_reading_was_cut_loses_nobody_and_keeps_nobody(
+    open_shop: Callable[..., Shop],
+) -> None:
+    shop = open_shop(first_run="adopt")
+    shop.cut(1100)
+    del shop.rows["C005"]
+    shop.rows["C000"] = "m0@example.org;Eve;0;gold"
+    shop.export()
+    for _ in range(2):
+        shop.lab.cycle()
+    assert shop.gone() == {"C005"}
+    assert shop.lab.value("SELECT count(*) FROM contact WHERE state = 0") == 1219
+    assert shop.lab.profile("m0@example.org")["name"] == "Eve"
+    assert shop.lab.cycle().read == 0
+    shop.quiet()
