@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from starlette.requests import Request
@@ -25,9 +26,10 @@ _NEWEST = 68  # 68.0 is Winter '27
 class Access:
     """Admits requests, and counts them."""
 
-    def __init__(self, org: Org) -> None:
-        """Guard `org`."""
+    def __init__(self, org: Org, *, jobs_left: Callable[[], int]) -> None:
+        """Guard `org`; `jobs_left` is the number of query jobs that may still be made."""
         self._org = org
+        self._jobs_left = jobs_left
         self._calls: deque[datetime] = deque()
 
     def route(self, method: str, path: str, handler: Handler) -> Route:
@@ -104,6 +106,6 @@ class Access:
         if not self._org.knobs.may_view_setup:
             raise ApiError(403, "FORBIDDEN", "You don't have permission to view this resource.")
         most = self._org.knobs.daily_requests
-        jobs = {"Max": 10_000, "Remaining": 10_000}
+        jobs = {"Max": self._org.knobs.daily_query_jobs, "Remaining": max(0, self._jobs_left())}
         left = max(0, most - self._used())
         return answer({"DailyApiRequests": {"Max": most, "Remaining": left}, "DailyBulkV2QueryJobs": jobs})

@@ -21,6 +21,7 @@ from syncsvc.sandbox.salesforce_access import Access
 from syncsvc.sandbox.salesforce_changes import Changes
 from syncsvc.sandbox.salesforce_describe import Describe
 from syncsvc.sandbox.salesforce_http import refused
+from syncsvc.sandbox.salesforce_jobs import Jobs
 from syncsvc.sandbox.salesforce_login import Login
 from syncsvc.sandbox.salesforce_org import Org
 from syncsvc.sandbox.salesforce_queries import Queries
@@ -32,9 +33,10 @@ _MAX_HEAD = 16_384  # bytes of URI and headers together
 
 def build_app(org: Org) -> ASGIApp:
     """Return the application that serves the org."""
-    access, login = Access(org), Login(org)
+    jobs, login = Jobs(org), Login(org)
+    access = Access(org, jobs_left=jobs.left)
     changes, describe, queries, records = Changes(org), Describe(org), Queries(org), Records(org)
-    row = "/sobjects/{sobject}/{record_id}"
+    row, job = "/sobjects/{sobject}/{record_id}", "/jobs/query/{job_id}"
     routes = [
         login.route("/services/oauth2/token", login.token),
         login.route("/services/Soap/u/{version}", login.soap),
@@ -46,6 +48,11 @@ def build_app(org: Org) -> ASGIApp:
         access.route("GET", "/queryAll/{locator}", queries.more),
         access.route("PATCH", "/composite/sobjects", partial(records.collection, create=False)),
         access.route("POST", "/composite/sobjects", partial(records.collection, create=True)),
+        access.route("POST", "/jobs/query", jobs.create),
+        access.route("GET", job, jobs.show),
+        access.route("PATCH", job, jobs.change),
+        access.route("DELETE", job, jobs.delete),
+        access.route("GET", f"{job}/results", jobs.results),
         access.route("GET", "/sobjects", describe.everything),
         access.route("POST", "/sobjects/{sobject}", records.create),
         access.route("GET", "/sobjects/{sobject}", describe.basic),

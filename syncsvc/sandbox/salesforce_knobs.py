@@ -34,6 +34,13 @@ class SalesforceKnobs:
     running_elsewhere: int = 0  # long requests of other clients, now
     concurrent_requests: int = 25
     app_usage: str = ""  # follows api-usage in Sforce-Limit-Info, such as "per-app-api-usage=1/5(appName=x)"
+    bulk_api: bool = True  # the org and its user have the Bulk API
+    job_seconds: float = 5.0  # until a query job is complete
+    job_page: int = 100_000  # rows that a page of a job's results has at most, whatever a request asks for
+    job_results_seconds: float = 604_800.0
+    job_failure: str = ""  # where not empty, jobs fail with this message
+    daily_query_jobs: int = 10_000  # in any 24 hours
+    foreign_query_jobs: int = 0  # of these, what other clients have made
     may_view_setup: bool = True  # /limits needs it
     hidden: set[str] = field(default_factory=set)  # fields without read access
     read_only: set[str] = field(default_factory=set)  # fields without edit access

@@ -76,6 +76,7 @@ class Org:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.writes: list[Write] = []
         self.sessions: dict[str, Session] = {}
+        self.jobs: dict[str, Any] = {}  # query jobs by id
         self.revoked = ""  # what every session is told from now on, where not empty
         self.purged: dict[str, dict[str, str]] = {name: {} for name in STANDARD}
         self.lock = threading.RLock()

@@ -63,6 +63,11 @@ class Path:
     hops: tuple[tuple[Field, Table], ...]
     field: Field
 
+    @property
+    def name(self) -> str:
+        """The field's name as a query writes it, through its parents."""
+        return ".".join([*(via.name.removesuffix("Id") for via, _ in self.hops), self.field.name])
+
     def read(self, row: Row | None) -> Any:
         """Return the value for a row; None where a reference on the way is empty."""
         for via, table in self.hops:

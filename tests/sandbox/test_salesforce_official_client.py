@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,10 +15,12 @@ import requests.adapters
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from simple_salesforce.api import Salesforce
+from simple_salesforce.bulk2 import Operation
 from simple_salesforce.exceptions import (
     SalesforceAuthenticationFailed,
     SalesforceExpiredSession,
     SalesforceMalformedRequest,
+    SalesforceOperationError,
     SalesforceRefusedRequest,
     SalesforceResourceNotFound,
 )
@@ -325,3 +329,25 @@ def test_a_write_whose_answer_is_lost_has_still_happened(org: SalesforceSimulato
     with pytest.raises(requests.exceptions.ConnectionError):
         sf.restful("composite/sobjects", method="PATCH", json={"records": [record]})
     assert org.record("Contact", key)["LastName"] == "Roe"
+
+
+def test_bulk_queries_come_in_pages_of_csv(org: SalesforceSimulator, sf: Salesforce) -> None:
+    org.knobs.job_seconds = 0.0
+    everyone = org.create_many("Contact", [{"LastName": f"a,\n{n}"} for n in range(5)])
+    pages = list(sf.bulk2.Contact.query("SELECT Id, LastName FROM Contact", max_records=2, wait=0))
+    read = [list(csv.DictReader(io.StringIO(page, newline=""))) for page in pages]
+    assert [len(page) for page in read] == [2, 2, 1]
+    assert {row["Id"]: row["LastName"] for page in read for row in page} == {
+        one: f"a,\n{n}" for n, one in enumerate(everyone)
+    }
+
+
+def test_bulk_jobs_that_fail_or_are_aborted_are_told(org: SalesforceSimulator, sf: Salesforce) -> None:
+    org.knobs.job_failure = "too much"
+    org.knobs.job_seconds = 0.0
+    with pytest.raises(SalesforceOperationError, match="too much"):
+        list(sf.bulk2.Contact.query("SELECT Id FROM Contact", wait=0))
+    org.knobs.job_seconds = 60.0
+    client = sf.bulk2.Contact._client
+    job = client.create_job(Operation.query, "SELECT Id FROM Contact")["id"]
+    assert client.abort_job(job, is_query=True)["state"] == "Aborted"
