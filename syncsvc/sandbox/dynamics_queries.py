@@ -18,6 +18,7 @@ from syncsvc.sandbox.clock import Clock
 from syncsvc.sandbox.dynamics_columns import Column
 from syncsvc.sandbox.dynamics_knobs import DynamicsKnobs
 from syncsvc.sandbox.dynamics_refusals import (
+    Refusal,
     bad_query,
     expired,
     not_tracked,
@@ -116,7 +117,7 @@ class Queries:
 
     def _plain(self, asked: Asked, columns: Sequence[Column], place: _Place) -> dict[str, Any]:
         options = asked.options
-        found = [row for row in self._ordered(options) if self._matches(row, options.get("$filter", ""))]
+        found = list(filter(self._filter(options.get("$filter", "")), self._ordered(options)))
         total = len(found)
         if "$orderby" in options:  # simple paging: by the number of rows that came before
             passed = int(place.after or 0)
@@ -149,25 +150,23 @@ class Queries:
                 )
         return rows
 
-    def _matches(self, row: Row, text: str) -> bool:
+    def _filter(self, text: str) -> Callable[[Row], bool]:
+        """Return the test of a conjunction of comparisons; raises the 400 for any other filter."""
+        tests: list[tuple[str, Callable[[Any, Any], bool], Any]] = []
         for clause in filter(None, text.split(" and ")):
             parsed = _CLAUSE.fullmatch(clause.strip())
             if parsed is None:
                 raise bad_query(f"Syntax error in the filter '{clause}'.")
             name, operator, literal = parsed.groups()
             (column,) = self._table.selected([name])
-            value = row.values[name]
-            if value is None or not _TESTS[operator](value, self._literal(column, literal)):
-                return False
-        return True
+            tests.append((name, _TESTS[operator], _literal(column, literal)))
 
-    @staticmethod
-    def _literal(column: Column, literal: str) -> Any:
-        words: dict[str, Any] = {"true": True, "false": False}
-        plain: Any = words.get(literal, literal.strip("'"))
-        if re.fullmatch(r"-?\d+", literal):
-            plain = int(literal)
-        return column.checked(plain, empty_is_null=False)
+        def matches(row: Row) -> bool:
+            return all(
+                row.values[name] is not None and test(row.values[name], it) for name, test, it in tests
+            )
+
+        return matches
 
     def _tracked(self, asked: Asked, columns: Sequence[Column], place: _Place) -> dict[str, Any]:
         if not self._knobs.tracking:
@@ -256,3 +255,14 @@ def selected(table: Table, select: str | None) -> list[Column]:
     if not select:
         raise unknown_column("")
     return table.selected(select.split(","))
+
+
+def _literal(column: Column, literal: str) -> Any:
+    words: dict[str, Any] = {"true": True, "false": False}
+    plain: Any = words.get(literal, literal.strip("'"))
+    if re.fullmatch(r"-?\d+", literal):
+        plain = int(literal)
+    try:
+        return column.checked(plain, empty_is_null=False)
+    except Refusal as refusal:
+        raise bad_query(refusal.message) from None
