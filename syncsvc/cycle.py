@@ -30,6 +30,7 @@ from syncsvc.stages.settle import settle_abandoned, settle_doubts
 from syncsvc.stages.write_back import write_back
 from syncsvc.state.codes import Lane
 from syncsvc.state.database import to_ms
+from syncsvc.state.late import LandedLate
 from syncsvc.state.outbox import Batch
 from syncsvc.tally import Tally, Waiting
 from syncsvc.watch.log import bound, logger
@@ -348,6 +349,7 @@ class Cycle:
                     stopping=self._stopping,
                     strayed=self._tell_of_stray,
                     completeness=self._tell_of_log,
+                    late=self._tell_of_late,
                 ),
                 network=self._network,
                 attempts=_LOG_ATTEMPTS,
@@ -357,6 +359,15 @@ class Cycle:
     def _tell_of_log(brand_id: str, found: Completeness) -> None:
         tell, event = (log.error, "import_log_short") if found.short else (log.info, "import_log_whole")
         tell(event, brand=brand_id, shown=found.shown, known=found.known)
+
+    @staticmethod
+    def _tell_of_late(brand_id: str, late: LandedLate) -> None:
+        facts = {"brand": brand_id, "rows": late.rows, "profiles": late.profiles, "points": late.points}
+        if late.points:
+            remedy = "they may be awarded twice: `syncsvc books` names the rows, the wallet what it has"
+            log.error("rows_landed_late", **facts, remedy=remedy)
+        else:
+            log.warning("rows_landed_late", **facts, remedy="none: the newer profiles are sent again")
 
     def _tell_of_stray(self, brand_id: str) -> None:
         remedy = "the witness must be moved by nobody else: name another email in wallet.witness"

@@ -10,6 +10,7 @@ from syncsvc.remote.wallet import WalletClient
 from syncsvc.rules.completeness import Completeness, Seen
 from syncsvc.rules.values import Instant
 from syncsvc.state.confirmations import Confirmations
+from syncsvc.state.late import LandedLate
 
 _PIECE = 2000
 
@@ -23,18 +24,23 @@ def read_log(
     stopping: Callable[[], bool],
     strayed: Callable[[str], None],
     completeness: Callable[[str, Completeness], None],
+    late: Callable[[str, LandedLate], None],
 ) -> int:
     """Make the members' times what a brand's log says; returns how many have moved.
 
     An email that stands in the log twice has its latest time. `strayed` is told a brand whose witness
-    somebody else has moved, `completeness` one whose log has become short, or whole again. Raises what the
-    wallet client raises; what was read until then is stored.
+    somebody else has moved, `completeness` one whose log has become short, or whole again, and `late` one
+    with rows that may have landed late. Raises what the wallet client raises; what was read until then is
+    stored.
     """
     began = now()  # what is decided by this reading was true then, however long it takes
     moved, seen = 0, Seen()
     resolution: timedelta | None = None
     for entries, coarsest in _pieces(wallet.log(brand_id)):
-        moved += confirmations.record(brand_id, entries, seen)
+        news, landed_late = confirmations.record(brand_id, entries, seen)
+        moved += news
+        if landed_late.rows:
+            late(brand_id, landed_late)
         if confirmations.record_witness(brand_id, entries):
             strayed(brand_id)
         resolution = max(filter(None, (resolution, coarsest)), default=None)

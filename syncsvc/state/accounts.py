@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -39,11 +39,25 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
+class PaidTwice:
+    """A row whose points were taken as not awarded, and that may have landed late; whose it is, and when."""
+
+    batch: int
+    row: int
+    member: int
+    connector: str | None
+    record: str | None
+    points: int
+    landed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """An organization's points: `earned = credited + in_flight + in_doubt + held + owed - fallen_behind`.
 
     `fallen_behind` are points by which totals in the CRM fell below what was credited: later growth makes
-    them good first. `mode` is the configured `wallet.points`.
+    them good first. `mode` is the configured `wallet.points`. `paid_twice` are rows of which the wallet may
+    have awarded more than the books hold.
     """
 
     mode: str
@@ -58,6 +72,7 @@ class Summary:
     members_fallen: int
     ledger_rows: int
     rests_on: tuple[Rest, ...]
+    paid_twice: tuple[PaidTwice, ...]
 
 
 class Accounts:
@@ -96,6 +111,7 @@ class Accounts:
                 Rest(Entry(entry).name.lower(), grade, rows, points)
                 for entry, grade, rows, points in connection.execute(rests)
             ]
+            paid_twice = tuple(self._paid_twice(connection))
         return Summary(
             mode=self._scope.rules.points,
             members=count,
@@ -109,7 +125,34 @@ class Accounts:
             members_fallen=behind,
             ledger_rows=sum(it.rows for it in found),
             rests_on=tuple(found),
+            paid_twice=paid_twice,
         )
+
+    def _paid_twice(self, connection: Connection) -> Iterator[PaidTwice]:
+        listed = (
+            select(BATCH_ROW, MEMBER.c.owner_record, CONNECTOR.c.name)
+            .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+            .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+            .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
+            .where(
+                BATCH_ROW.c.late_at.is_not(None),
+                BATCH_ROW.c.outcome == Outcome.REFUTED,
+                BATCH_ROW.c.points > 0,
+                BATCH.c.lane == Lane.POINTS,
+                BATCH.c.brand.in_(self._brands()),
+            )
+            .order_by(BATCH_ROW.c.batch_id, BATCH_ROW.c.position)
+        )
+        for row in connection.execute(listed):
+            yield PaidTwice(
+                batch=row.batch_id,
+                row=row.position,
+                member=row.member_id,
+                connector=row.name,
+                record=row.owner_record,
+                points=row.points,
+                landed_at=from_ms(row.late_at),
+            )
 
     def adopted(self) -> int:
         """Return the points that count as credited since they were in the wallet already."""

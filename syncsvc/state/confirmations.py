@@ -9,9 +9,11 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select,
 
 from syncsvc.config import WalletConfig
 from syncsvc.rules.completeness import Completeness, Seen, judge_reading
+from syncsvc.rules.lateness import Move
 from syncsvc.rules.values import Instant
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import among, from_ms, to_ms
+from syncsvc.state.late import LandedLate, forget_past, notice
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER
 from syncsvc.state.witness import note_witness
@@ -86,17 +88,27 @@ class Confirmations:
             known = connection.scalar(select(BRAND.c.resolution_ms).where(self._is(brand_id)))
         return timedelta(milliseconds=known or 1000)
 
-    def record(self, brand_id: str, entries: Mapping[str, tuple[str, Instant | None]], seen: Seen) -> int:
-        """Make the members' times what the log says; returns how many have moved.
+    def record(
+        self, brand_id: str, entries: Mapping[str, tuple[str, Instant | None]], seen: Seen
+    ) -> tuple[int, LandedLate]:
+        """Make the members' times what the log says; returns how many moved, and which old rows may have.
 
         `entries` are (the wallet's text, the time it means or None) by case-folded email; emails that are
         no member are ignored. A member that `seen` holds already, from earlier in the same log, keeps the
         later time. Nothing is written where nothing moved.
         """
         with self._scope.database.reading() as connection:
-            columns = (MEMBER.c.id, MEMBER.c.email_key, MEMBER.c.log_value, MEMBER.c.log_at)
+            columns = (
+                MEMBER.c.id,
+                MEMBER.c.email_key,
+                MEMBER.c.log_value,
+                MEMBER.c.log_at,
+                MEMBER.c.late_until,
+                MEMBER.c.open_batch,
+            )
             listed = select(*columns).join(BRAND, and_(BRAND.c.id == MEMBER.c.brand, self._is(brand_id)))
-            moved, new = [], 0
+            moved, new, late = [], 0, LandedLate()
+            suspicious: dict[int, Move] = {}
             for row in connection.execute(listed.where(among(MEMBER.c.email_key, entries))):
                 text, instant = entries[row.email_key]
                 at = None if instant is None else to_ms(instant.at)
@@ -106,6 +118,10 @@ class Confirmations:
                 if row.log_value != text:
                     moved.append({"b_id": row.id, "b_value": text, "b_at": at})
                     new += row.log_value is None
+                    if row.late_until is not None and row.open_batch is None and instant is not None:
+                        suspicious[row.id] = Move(
+                            row.log_value, None if row.log_at is None else from_ms(row.log_at), instant.at
+                        )
         if moved:
             with self._scope.database.writing() as connection:
                 connection.execute(
@@ -118,7 +134,8 @@ class Confirmations:
                     known = {"log_known": BRAND.c.log_known + new}
                     connection.execute(update(BRAND).where(self._is(brand_id)).values(known))
                 self._scope.mark_for_write_back(connection, [row["b_id"] for row in moved])
-        return len(moved)
+                late = notice(connection, self._scope, brand_id, suspicious, settle_after=self._settle_after)
+        return len(moved), late
 
     def record_witness(self, brand_id: str, entries: Mapping[str, tuple[str, Instant | None]]) -> bool:
         """Remember the witness's entry where it is among these; returns whether others have moved it."""
@@ -156,6 +173,7 @@ class Confirmations:
             if seen.count < brand.log_known and not found.short:
                 values["log_known"] = seen.count
                 self._forget_unseen(connection, brand.id, seen)
+            forget_past(connection, self._scope, brand.id, now=now)
             connection.execute(update(BRAND).where(BRAND.c.id == brand.id).values(values))
             if shown:
                 visible_now = update(BATCH).where(among(BATCH.c.id, [batch for batch, _ in shown]))

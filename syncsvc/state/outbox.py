@@ -14,11 +14,11 @@ from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, cast,
 from syncsvc.config import Points, WalletConfig
 from syncsvc.rules.brakes import Allowed, Totals
 from syncsvc.rules.mapping import MAILS
-from syncsvc.rules.settling import Grade
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import Record, among, to_ms
+from syncsvc.state.late import unsure
 from syncsvc.state.plans import Planned
-from syncsvc.state.scope import Scope
+from syncsvc.state.scope import Scope, unproven
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, MEMBER
 from syncsvc.state.witness import Witness
 
@@ -54,6 +54,7 @@ _CLAIMED = (
     MEMBER.c.email_key,
     MEMBER.c.email,
     MEMBER.c.wanted,
+    MEMBER.c.delivered,
     MEMBER.c.payload,
     MEMBER.c.earned,
     MEMBER.c.credited,
@@ -225,7 +226,7 @@ class Outbox:
             if not members:
                 return None
             users = [self._user(row, brand_id, lane) for row in members]
-            self._silence(connection, members, users)
+            self._silence(connection, lane, members, users)
             points = sum(user["points"] for user in users) if lane is Lane.POINTS else 0
             witness = self._witness.row(brand_id, users[0]) if rides else None
             wire = users if witness is None else [*users, witness]
@@ -311,12 +312,13 @@ class Outbox:
         return user
 
     def _silence(
-        self, connection: Connection, members: Sequence[Record], users: Sequence[dict[str, Any]]
+        self, connection: Connection, lane: Lane, members: Sequence[Record], users: Sequence[dict[str, Any]]
     ) -> None:
         """Take the mails out of rows whose change may have sent them already.
 
         So it is where an earlier row of the same content, and of no fewer points, was not proven by its
-        answer, and nothing else has landed since. A contact that is read again brings its mails anew.
+        answer, and nothing else has landed since; and where an older row may have overwritten the content
+        after it had landed. A contact that is read again brings its mails anew.
         """
         flags = {*MAILS, self._welcome_flag}
         asking = {row.id: user for row, user in zip(members, users, strict=True) if flags & user.keys()}
@@ -329,21 +331,22 @@ class Outbox:
             later.c.outcome == Outcome.LANDED,
             or_(later.c.fingerprint != BATCH_ROW.c.fingerprint, later.c.points > 0),
         )
-        unproven = or_(
-            BATCH_ROW.c.outcome.in_([Outcome.DOUBT, Outcome.HELD, Outcome.RELEASED, Outcome.SKIPPED]),
-            and_(BATCH_ROW.c.outcome == Outcome.REFUTED, BATCH_ROW.c.grade != Grade.ANSWER),
-        )
         listed = (
             select(BATCH_ROW.c.member_id, BATCH_ROW.c.points)
             .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
             .where(
                 among(BATCH_ROW.c.member_id, asking),
                 BATCH_ROW.c.fingerprint == MEMBER.c.wanted,
-                unproven,
+                unproven(),
                 ~landed.exists(),
             )
         )
-        for member, points in connection.execute(listed):
-            if asking[member]["points"] <= points:
-                for flag in flags:
-                    asking[member].pop(flag, None)
+        silenced = {it for it, points in connection.execute(listed) if asking[it]["points"] <= points}
+        silenced |= {
+            row.id
+            for row, user in zip(members, users, strict=True)
+            if row.delivered == unsure(row.wanted) and (lane is Lane.PROFILE or not user["points"])
+        }
+        for member in silenced & asking.keys():
+            for flag in flags:
+                asking[member].pop(flag, None)

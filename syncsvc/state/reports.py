@@ -275,6 +275,7 @@ class Reports:
                     "answer": row.detail,
                     "log_before": row.log_before,
                     "import_id": row.import_id,
+                    "landed_late": _at(row.late_at),
                 },
             )
             for row in connection.execute(listed)

@@ -13,6 +13,7 @@ from syncsvc.config import FirstRun, OnEmailChange, Points
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.rules.intake import ContactState
+from syncsvc.rules.settling import Grade
 from syncsvc.state.codes import Outcome
 from syncsvc.state.database import Database, among
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONTACT, MEMBER
@@ -75,11 +76,19 @@ class Scope:
         return owes and self.rules.points is not Points.OFF
 
     def refresh(self, connection: Connection, member_ids: Collection[int]) -> None:
-        """Keep `due` true to its meaning, and drop the payloads that nothing needs any more."""
+        """Keep `due` true to its meaning, and drop the payloads that nothing needs any more.
+
+        A payload is needed until it is delivered, and as long as an older row may land late and overwrite it.
+        """
         differs = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), self.payable() > 0)
         refused = and_(MEMBER.c.refused.is_not(None), MEMBER.c.refused == MEMBER.c.wanted)
         due = and_(MEMBER.c.payload.is_not(None), differs, ~refused)
-        keeps = or_(differs, MEMBER.c.unsettled != 0, MEMBER.c.open_batch.is_not(None))
+        keeps = or_(
+            differs,
+            MEMBER.c.unsettled != 0,
+            MEMBER.c.open_batch.is_not(None),
+            MEMBER.c.late_until.is_not(None),
+        )
         values: dict[str, Any] = {"due": case((due, 1), else_=0)}
         if not self.rules.expire_gone:
             values["payload"] = case((keeps, MEMBER.c.payload), else_=None)
@@ -123,3 +132,14 @@ def on_account_of(member: ColumnElement[int]) -> ColumnElement[bool]:
     """Return the condition for the batch rows whose points are a member's, as columns of `BATCH_ROW`."""
     own = and_(BATCH_ROW.c.account_id.is_(None), BATCH_ROW.c.member_id == member)
     return or_(own, BATCH_ROW.c.account_id == member)
+
+
+def unproven() -> ColumnElement[bool]:
+    """Return the condition for batch rows that may have been applied, or may still be, without proof.
+
+    No answer of the wallet says what became of them.
+    """
+    return or_(
+        BATCH_ROW.c.outcome.in_([Outcome.DOUBT, Outcome.HELD, Outcome.RELEASED, Outcome.SKIPPED]),
+        and_(BATCH_ROW.c.outcome == Outcome.REFUTED, BATCH_ROW.c.grade != Grade.ANSWER),
+    )

@@ -21,8 +21,12 @@ from syncsvc.state.books import Credit, append
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.confirmations import unshown
 from syncsvc.state.database import Record, among, from_ms, to_ms
+from syncsvc.state.late import latest
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, QUARANTINE
+
+_LATE = {Outcome.HELD, Outcome.RELEASED, Outcome.SKIPPED}
+"""With these nobody knows whether a row was applied, and other rows of its member may be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,14 @@ class Settlements:
         """Do what `settle` does, inside the caller's transaction."""
         batch = connection.execute(select(BATCH).where(BATCH.c.id == batch_id)).one()
         listed = (
-            select(BATCH_ROW, MEMBER.c.credited, MEMBER.c.owner_connector, MEMBER.c.owner_record)
+            select(
+                BATCH_ROW,
+                MEMBER.c.credited,
+                MEMBER.c.wanted,
+                MEMBER.c.late_until,
+                MEMBER.c.owner_connector,
+                MEMBER.c.owner_record,
+            )
             .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
             .where(self._scope.rows_of(batch_id))
         )
@@ -256,12 +267,18 @@ class Settlements:
             values["open_batch"] = case((MEMBER.c.open_batch == batch.id, None), else_=MEMBER.c.open_batch)
         if outcome is Outcome.LANDED:
             values["delivered"] = bindparam("b_fingerprint")
+            # The payload stays, in case that an older row lands late; its mails are sent.
+            kept = [it for it in rows if it.late_until is not None and it.wanted == it.fingerprint]
+            self._forget_mails(connection, [row.member_id for row in kept])
         if outcome in {Outcome.LANDED, Outcome.SKIPPED}:
             self._credit(connection, batch, outcome, rows, rulings, now=now)
         if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
             values["introduced"] = 1
         if outcome is Outcome.RELEASED and self._scope.rules.points is Points.ADD:
             values["quiet_until"] = to_ms(now + quiet_for)
+        answered = all(rulings[row.position].grade is Grade.ANSWER for row in rows)
+        if outcome in _LATE or (outcome is Outcome.REFUTED and not answered):
+            values["late_until"] = latest(batch.sent_at)
         if outcome is Outcome.REFUSED:
             values["refused"] = bindparam("b_fingerprint")
             self._quarantine(connection, rows, rulings, now)
@@ -328,6 +345,8 @@ class Settlements:
     @staticmethod
     def _forget_mails(connection: Connection, member_ids: Sequence[int]) -> None:
         # A mail is a one-time effect like points: a row that may have been applied is sent again without it.
+        if not member_ids:
+            return
         listed = select(MEMBER.c.id, MEMBER.c.payload).where(
             among(MEMBER.c.id, member_ids), MEMBER.c.payload.is_not(None)
         )

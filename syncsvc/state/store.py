@@ -168,7 +168,9 @@ def _take_effect(
         brands = select(BRAND.c.id).where(BRAND.c.organization_id == organization_id)
         settled = and_(MEMBER.c.due == 0, MEMBER.c.unsettled == 0, MEMBER.c.open_batch.is_(None))
         same = MEMBER.c.wanted.is_not_distinct_from(MEMBER.c.delivered)
-        unused = update(MEMBER).where(MEMBER.c.brand.in_(brands), settled, same)
+        unused = update(MEMBER).where(
+            MEMBER.c.brand.in_(brands), settled, same, MEMBER.c.late_until.is_(None)
+        )
         connection.execute(unused.values(payload=None))
     if (before.points, before.expires) != (now["points"], now["expires"]):
         connection.execute(update(ORGANIZATION).where(mine).values(now))

@@ -120,6 +120,12 @@ class MemberRow(SQLModel, table=True):
     __table_args__ = (
         Index("uq_member_email", "brand", "email_key", unique=True),
         Index("ix_member_due", "brand", "id", sqlite_where=text("due = 1"), postgresql_where=text("due = 1")),
+        Index(
+            "ix_member_late",
+            "brand",
+            sqlite_where=text("late_until IS NOT NULL"),
+            postgresql_where=text("late_until IS NOT NULL"),
+        ),
     )
     id: int = Field(primary_key=True)
     brand: int = Field(foreign_key="brand.id")
@@ -136,6 +142,9 @@ class MemberRow(SQLModel, table=True):
     unsettled: int = _count()
     open_batch: int | None = Field(default=None, foreign_key="batch.id")
     quiet_until: int | None = _time()
+    late_until: int | None = (
+        _time()
+    )  # until when an older row may still be applied, and overwrite what is delivered
     log_value: str | None = None
     log_at: int | None = _time()
     due: int = _small()
@@ -214,6 +223,12 @@ class BatchMemberRow(SQLModel, table=True):
             sqlite_where=text("account_id IS NOT NULL"),
             postgresql_where=text("account_id IS NOT NULL"),
         ),
+        Index(
+            "ix_batch_row_late",
+            "late_at",
+            sqlite_where=text("late_at IS NOT NULL"),
+            postgresql_where=text("late_at IS NOT NULL"),
+        ),
         {"sqlite_with_rowid": False},
     )
     batch_id: int = Field(primary_key=True, foreign_key="batch.id")
@@ -227,6 +242,7 @@ class BatchMemberRow(SQLModel, table=True):
     account_id: int | None = Field(
         default=None, foreign_key="member.id"
     )  # whose points they are, if another's
+    late_at: int | None = _time()  # the log's time of a move that says it may have landed after all
 
 
 class LedgerRow(SQLModel, table=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from syncsvc.state.accounts import By, Summary
+from syncsvc.state.accounts import By, PaidTwice, Summary
 from syncsvc.state.audit import Difference
 from syncsvc.views.paper import SHOWN, Paper, empty_table, print_json, stamp, stream_json
 
@@ -47,6 +47,23 @@ def show_summaries(books: Mapping[str, Summary], *, as_json: bool) -> None:
             table.add_row(rest.entry, rest.grade, f"{rest.rows:,}", f"{rest.points:,}")
         if it.rests_on:
             paper.table(table)
+        _show_paid_twice(paper, it.paid_twice)
+
+
+def _show_paid_twice(paper: Paper, rows: Sequence[PaidTwice]) -> None:
+    if not rows:
+        return
+    points = sum(it.points for it in rows)
+    paper.line(
+        f"[red]{points:,} points may be awarded twice[/]: no entry had moved, so they were sent again, then "
+        'their entries moved once more; see docs/operations.md, "Rows that landed late"'
+    )
+    for it in rows[:SHOWN]:
+        owner = f"member {it.member}" if it.record is None else f"{it.connector} {it.record}"
+        what = f"  batch {it.batch} row {it.row} ({owner}): {it.points:,} points, moved {stamp(it.landed_at)}"
+        paper.line(escape(what))
+    if len(rows) > SHOWN:
+        paper.line(f"  … and {len(rows) - SHOWN:,} more (--json gives all)")
 
 
 def show_books(

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from enginelab import Lab, Socket
+from quicklab import QuickLab
 
 from syncsvc.sandbox.server import Server
 
 OpenLab = Callable[..., Lab]
+OpenQuick = Callable[..., QuickLab]
 TWICE_UNSETTLED = """SELECT r.member_id FROM batch_row r JOIN batch b ON b.id = r.batch_id
     WHERE b.lane = 1 AND r.outcome < 3 AND r.points > 0 GROUP BY r.member_id HAVING count(*) > 1"""
 
@@ -46,3 +48,27 @@ def open_lab(tmp_path: Path, socket: tuple[Socket, str]) -> Iterator[OpenLab]:
 @pytest.fixture
 def lab(open_lab: OpenLab) -> Lab:
     return open_lab()
+
+
+@pytest.fixture
+def open_quick(tmp_path: Path) -> Iterator[OpenQuick]:
+    opened: list[QuickLab] = []
+
+    def open_one(**tables: Any) -> QuickLab:
+        folder = tmp_path / f"quick{len(opened)}"
+        folder.mkdir()
+        opened.append(QuickLab(folder, **tables).__enter__())
+        return opened[-1]
+
+    yield open_one
+    for lab in opened:
+        differences = lab.differences()
+        twice = lab.rows(TWICE_UNSETTLED)
+        lab.__exit__()
+        assert differences == []
+        assert twice == []
+
+
+@pytest.fixture
+def quick(open_quick: OpenQuick) -> QuickLab:
+    return open_quick()

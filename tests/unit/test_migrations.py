@@ -24,7 +24,7 @@ OURS = {
     for row in vars(tables).values()
     if isinstance(row, type) and issubclass(row, SQLModel) and row is not SQLModel
 }
-HEAD = "0006"
+HEAD = "0007"
 OLD = [
     "INSERT INTO organization (id, name, organization_id, points) VALUES (1, 'acme', '01JC', 'add')",
     "INSERT INTO connector (id, organization_id, name, cursor) VALUES (1, 1, 'crm', 'c')",
@@ -88,6 +88,7 @@ def test_an_empty_file_comes_to_hold_every_table(path: Path) -> None:
             "ix_contact_member",
         ),
         ("SELECT 1 FROM batch WHERE brand IN (SELECT id FROM brand) AND outcome < 3", "ix_batch_open"),
+        ("SELECT id FROM member WHERE brand = 1 AND late_until < 5", "ix_member_late"),
     ],
 )
 def test_what_every_cycle_asks_is_answered_by_a_small_index(path: Path, query: str, index: str) -> None:
@@ -127,7 +128,14 @@ def test_every_index_is_made_with_its_condition(path: Path) -> None:
         name: squeezed(sql) for name, sql in wanted.items()
     }
     partial = {name for name, sql in made.items() if "INDEX" in sql and "WHERE" in sql}
-    assert partial == {"ix_member_due", "ix_contact_write_due", "ix_batch_open", "ix_batch_row_account"}
+    assert partial == {
+        "ix_member_due",
+        "ix_member_late",
+        "ix_contact_write_due",
+        "ix_batch_open",
+        "ix_batch_row_account",
+        "ix_batch_row_late",
+    }
 
 
 def test_the_tables_hold_the_same_constraints_as_the_code(path: Path) -> None:
@@ -219,9 +227,11 @@ def test_a_file_of_the_first_form_keeps_what_it_holds(path: Path, tmp_path: Path
     with plain(path) as connection:
         assert connection.execute("SELECT cursor, calls_left FROM connector").fetchall() == [("c", None)]
         assert connection.execute("SELECT record_id, write_due FROM contact").fetchall() == [("r1", 1)]
-        assert connection.execute("SELECT email_key, credited, expired FROM member").fetchall() == [
-            ("a@b.c", 7, 0)
+        assert connection.execute(
+            "SELECT email_key, credited, expired, late_until FROM member"
+        ).fetchall() == [("a@b.c", 7, 0, None)]
+        assert connection.execute("SELECT points, account_id, late_at FROM batch_row").fetchall() == [
+            (7, None, None)
         ]
-        assert connection.execute("SELECT points, account_id FROM batch_row").fetchall() == [(7, None)]
         assert connection.execute("SELECT name, retired FROM connector").fetchall() == [("crm", 0)]
         assert connection.execute("SELECT name, expires FROM organization").fetchall() == [("acme", 0)]
