@@ -26,6 +26,7 @@ from rich.status import Status
 from rich.table import Table
 
 from syncsvc.sandbox.faults import Fault, Kind
+from syncsvc.sandbox.shop import write_shop
 from syncsvc.sandbox.world import BRAND, World
 
 _EVERY = "500ms"
@@ -216,9 +217,9 @@ class Demo:
         self._teller.say("demo_finished", sentence, passed=passed)
 
     def _hand_over(self, world: World, config: Path) -> None:
-        *_, record = (
-            world.hubspot_people()
-        )  # the last one seeded stands in HubSpot alone, so it owns its member
+        *_, record = world.hubspot_people()  # the last one stands in HubSpot alone, so it owns its member
+        place = {"organization_id": world.wallet.organization_id, "wallet_url": world.wallet_url}
+        shop = write_shop(world.folder, brand_id=BRAND, **place)
         variables = {**world.environment, "SYNCSVC_CONFIG": str(config), "MEMBER": record.email}
         environment = world.folder / "env.sh"
         environment.touch(mode=0o600)
@@ -237,6 +238,7 @@ class Demo:
             f'-d \'{{"properties": {{"loyalty_points": "{record.points + 100}"}}}}\'\n'
             "  syncsvc once\n"
             '  syncsvc explain "$MEMBER"\n'
+            f"with no CRM at all: syncsvc -c {shop} once, change {world.folder}/customers.csv, once again;\n"
             f"or point an organization file of your own at wallet {world.wallet_url}, HubSpot "
             f"{world.hubspot_url} and Salesforce {world.salesforce_url} (ca_file {world.ca_file}).",
             folder=str(world.folder),
