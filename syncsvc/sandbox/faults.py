@@ -155,12 +155,13 @@ def _encode(body: Any) -> bytes:
 
 
 async def _answer(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-    merged = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+    own = {"content-type": "application/json", "content-length": str(len(body))}
+    merged = own | {name.lower(): value for name, value in headers.items()}
     await send(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [(name.lower().encode(), value.encode()) for name, value in merged.items()],
+            "headers": [(name.encode(), value.encode()) for name, value in merged.items()],
         }
     )
     await send({"type": "http.response.body", "body": body})

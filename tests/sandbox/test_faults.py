@@ -147,6 +147,11 @@ def test_a_status_is_answered_and_nothing_is_carried_out(shop: Shop, client: htt
     assert client.post("/buy", json={}).status_code == 200
 
 
+def test_a_fault_can_answer_another_kind_of_content(shop: Shop, client: httpx.Client) -> None:
+    shop.plan.add(Fault(Kind.STATUS, status=200, body=b"--r--", headers={"Content-Type": "multipart/mixed"}))
+    assert client.post("/buy", json={}).headers.get_list("content-type") == ["multipart/mixed"]
+
+
 @pytest.mark.parametrize(("body", "sent"), [(None, b""), (b"raw", b"raw"), ([1], b"[1]"), ("t", b'"t"')])
 def test_a_status_may_bring_any_body(shop: Shop, client: httpx.Client, body: Any, sent: bytes) -> None:
     shop.plan.add(Fault(Kind.STATUS, body=body))
