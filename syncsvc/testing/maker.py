@@ -77,11 +77,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Where the worlds of one test class stand: one server for all of them; no address without `WIRE`."""
+    """Where the worlds of one test class stand: one server for all of them; no address without `WIRE`.
+
+    Worlds that are to share one time are given a `clock`; else each has its own.
+    """
 
     url: str = ""
     tls: ssl.SSLContext = field(default_factory=trusting)
     stage: Stage = field(default_factory=Stage)
+    clock: ManualClock | None = None
 
     @classmethod
     @contextmanager
@@ -159,7 +163,7 @@ class Maker(ABC):
         """Make an empty account; `folder` is for files of the test."""
         self.ground = ground
         self.folder = folder
-        self.clock = ManualClock(NOON)
+        self.clock = ground.clock or ManualClock(NOON)
         self.network = Timeline(self.clock, tls=ground.tls)
         self._opened: list[Connector] = []
         self._numbers = itertools.count()

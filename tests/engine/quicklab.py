@@ -43,7 +43,7 @@ class Wire:
         headers: Mapping[str, str] | None = None,
         **_: Any,
     ) -> Iterator[tuple[Answer, Content]]:
-        call = _Call(content or b"")
+        call = Call(content or b"")
         query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
         sent = {"content-type": "application/json", "accept": "application/json", **(headers or {})}
         scope = {
@@ -67,7 +67,7 @@ class Wire:
 class Content:
     """The body of an answer; one that broke off is told at its end."""
 
-    def __init__(self, call: _Call) -> None:
+    def __init__(self, call: Call) -> None:
         self._chunks = iter(call.chunks)
         self._broken = call.broken
 
@@ -79,7 +79,7 @@ class Content:
         return chunk
 
 
-class _Call:
+class Call:
     """One request as the server's own request cycle would hold it, so that faults can break it."""
 
     def __init__(self, content: bytes) -> None:
@@ -124,10 +124,10 @@ class WiredTimeline(Timeline):
 class QuickLab(Lab):
     """A `Lab` without sockets; a context manager. `begin_anew` gives a new organization in the same state."""
 
-    def __init__(self, folder: Path, **tables: Any) -> None:
+    def __init__(self, folder: Path, *, network: type[WiredTimeline] | None = None, **tables: Any) -> None:
         self._hastened: Database | None = None
         self._loop = asyncio.Runner()
-        super().__init__(folder, "http://127.0.0.1:1", network=WiredTimeline, **tables)
+        super().__init__(folder, "http://127.0.0.1:1", network=network or WiredTimeline, **tables)
         assert isinstance(self.network, WiredTimeline)
         self.network.lab, self.network.loop = self, self._loop
 

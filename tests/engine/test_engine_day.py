@@ -1,0 +1,35 @@
+"""Two simulated hours of random work and trouble in several CRMs at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from daylab import Day, open_lab
+from dynamics_maker import DynamicsMaker
+from hubspot_maker import HubSpotMaker
+from salesforce_maker import SalesforceMaker
+from soak import SOAK
+
+SEEDS = 300 if SOAK else 4
+GROUPS = 2
+CRMS = (SalesforceMaker, HubSpotMaker, DynamicsMaker)
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_a_day_of_edits_merges_deletes_lags_and_faults_ends_in_order(tmp_path: Path, group: int) -> None:
+    spent: dict[str, list[int]] = {}
+    with open_lab(tmp_path) as lab:
+        for seed in range(group, SEEDS, GROUPS):
+            print("seed", seed)  # noqa: T201 - what a failing day is lived again with
+            day = Day(lab, seed, CRMS)
+            day.live()
+            day.evening()
+            day.in_order()
+            day.silent()
+            day.close()
+            for crm, counts in day.spent().items():
+                spent[crm] = [sum(pair) for pair in zip(spent.get(crm, (0, 0, 0)), counts, strict=True)]
+    for crm, (calls, fewest, changed) in spent.items():
+        told = f"{crm}: {calls / changed:.2f} calls for a changed contact; the fewest: {fewest / changed:.2f}"
+        print(told)  # noqa: T201 - what the days are measured by
