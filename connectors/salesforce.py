@@ -12,7 +12,9 @@ from pydantic import AfterValidator, Field, model_validator
 from connectors import salesforce_schema
 from connectors.salesforce_api import Session
 from connectors.salesforce_auth import Auth, Password
+from connectors.salesforce_jobs import Jobs
 from connectors.salesforce_records import Records
+from connectors.salesforce_sweep import Position, Sweep
 from connectors.salesforce_writes import Writes
 from syncsvc.errors import CredentialsError, LostAnswerError, OperatorError
 from syncsvc.model import Page, Problem, WriteBack, WriteOutcome
@@ -45,6 +47,11 @@ class SalesforceSettings(Settings):
         description="calls of 24 hours that are left to the org's other apps: a number or a share",
     )
     timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=60)
+    bulk_above: int = Field(
+        default=50_000,
+        ge=0,
+        description="records that a sweep reads by queries; one bulk query brings all that are left",
+    )
     page_size: int = Field(default=2000, ge=1, le=2000, description="rows of one query")
 
     @model_validator(mode="after")
@@ -77,7 +84,13 @@ class Salesforce:
             needs=needs,
             overlap=settings.overlap,
             page_size=settings.page_size,
-            has_persons=self._has_person_accounts,
+        )
+        self._sweep = Sweep(
+            self._records,
+            Jobs(self._session, network),
+            overlap=settings.overlap,
+            bulk_above=settings.bulk_above,
+            describe=self._describe,
         )
         self._writes = Writes(
             self._session, settings.object, fields=needs.write.values(), records=self._records
@@ -90,9 +103,18 @@ class Salesforce:
     def changes(self, cursor: str | None) -> Iterator[Page]:
         """Yield pages of changed contacts; see `Connector.changes`.
 
+        A person account is read as an Account and never as a Contact, which it is too: it can be written
+        through the account alone. Beside persons, other accounts are left out. A lead that was converted is
+        gone: it can neither be seen nor edited any more, and lives on as a contact.
+
         Raises SchemaError where a field is missing or the fields make the query too long.
         """
-        return self._records.changes(cursor)
+        if cursor is None:
+            yield from self._sweep.pages(Position(persons=self._has_person_accounts()))
+        elif position := Position.parse(cursor):
+            yield from self._sweep.pages(position)
+        else:
+            yield from self._records.polled(cursor)
 
     def write_back(self, values: Sequence[WriteBack]) -> Iterator[WriteOutcome]:
         """Yield one outcome per value, in order; see `Connector.write_back`.

@@ -7,8 +7,8 @@ record values, so messages carry codes and names of fields alone, and the vendor
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -44,12 +44,13 @@ _NEVER_CURED = ("not valid for use with the REST API", "not attached to Agent")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer of the org: its JSON, and the org's clock when it was asked, to the second.
+    """A whole answer of the org: its JSON, or the text of a table, and its headers by lower-case name.
 
-    Where the org does not tell the time, it is ours.
+    `asked` is the org's clock when it was asked, to the second; where the org does not tell the time, ours.
     """
 
     body: Any
+    headers: Mapping[str, str]
     asked: datetime
 
 
@@ -92,21 +93,14 @@ class Session:
         the login or the user, SchemaError where a field or object is missing, else OperatorError.
         """
 
-        def once() -> Reply:
-            self._spare()
-            token = self._login.token()
-            try:
-                return self._send(token, method, path, params=params, json=json, headers=headers)
-            except _ExpiredError:
-                token = self._login.token(stale=token)
-            try:
-                return self._send(token, method, path, params=params, json=json, headers=headers)
-            except _ExpiredError:
-                raise CredentialsError(
-                    f"{method} {path}: refused with a token just issued: see that the user is still admitted"
-                ) from None
+        def send(token: Token) -> Reply:
+            return self._send(token, method, path, params=params, json=json, headers=headers)
 
-        return repeat(once, network=self._network)
+        return self._admitted(f"{method} {path}", send)
+
+    def table(self, path: str, *, params: Mapping[str, str]) -> Reply:
+        """Return the answer to a GET whose answer is a table in CSV, as text; raises as `call`."""
+        return self._admitted(f"GET {path}", lambda token: self._download(token, path, params))
 
     def now(self) -> datetime:
         """Return the org's clock by what it told last; logs in where it told none yet, raises as `call`."""
@@ -118,6 +112,25 @@ class Session:
         """Give back the connections and forget the token; it is not revoked, as others may share it."""
         self._login.forget()
         self._http.close()
+
+    def _admitted(self, call: str, send: Callable[[Token], Reply]) -> Reply:
+        """Return what `send` returns with a token that is good."""
+
+        def once() -> Reply:
+            self._spare()
+            token = self._login.token()
+            try:
+                return send(token)
+            except _ExpiredError:
+                token = self._login.token(stale=token)
+            try:
+                return send(token)
+            except _ExpiredError:
+                raise CredentialsError(
+                    f"{call}: refused with a token just issued: see that the user is still admitted"
+                ) from None
+
+        return repeat(once, network=self._network)
 
     def _spare(self) -> None:
         """Raise TransientError while no more calls are left than the reserve; now and then one call looks."""
@@ -167,14 +180,39 @@ class Session:
                 garbled = True
         self._note(answer)
         if errors is not None:
-            if answer.status == 401 and not any(sign in text for sign in _NEVER_CURED for _, text in errors):
-                raise _ExpiredError
-            self._used_up = self._network.now() if _day_is_used_up(errors) else self._used_up
-            raise _classed(f"{method} {path}", answer, errors)
+            raise self._refusal(f"{method} {path}", answer, errors)
         if garbled:
             raise LostAnswerError(f"{method} {path}: HTTP {answer.status} without JSON")
+        return self._reply(body, answer, begun)
+
+    def _download(self, token: Token, path: str, params: Mapping[str, str]) -> Reply:
+        # The client library has no call for a table whose token is read anew for each request.
+        url = f"{token.instance_url}/services/data/v{self._version}/{path}"
+        headers = {"Authorization": f"Bearer {token.session_id}", "Accept": "text/csv"}
+        begun = self._network.monotonic()
+        with session_errors(f"GET {path}"):
+            response = self._http.get(url, params=dict(params), headers=headers)
+        answer = replace(heard(response), body=response.content)
+        self._note(answer)
+        if answer.status != 200:
+            try:
+                content = answer.json()
+            except ValueError:  # a gateway's page
+                content = None
+            raise self._refusal(f"GET {path}", answer, _codes(content))
+        if not answer.headers.get("content-type", "").startswith("text/csv"):
+            raise LostAnswerError(f"GET {path}: HTTP {answer.status} without CSV")
+        return self._reply(answer.body.decode("utf-8", "replace"), answer, begun)
+
+    def _reply(self, body: Any, answer: Answer, begun: float) -> Reply:
         took = timedelta(seconds=int(self._network.monotonic() - begun))
-        return Reply(body, (answer.date or self._network.now()) - took)
+        return Reply(body, answer.headers, (answer.date or self._network.now()) - took)
+
+    def _refusal(self, call: str, answer: Answer, errors: Sequence[tuple[str, str]]) -> Exception:
+        if answer.status == 401 and not any(sign in text for sign in _NEVER_CURED for _, text in errors):
+            return _ExpiredError()
+        self._used_up = self._network.now() if _day_is_used_up(errors) else self._used_up
+        return _classed(call, answer, errors)
 
     def _note(self, answer: Answer) -> None:
         self._login.hear(answer)

@@ -1,4 +1,4 @@
-"""Reading one object of a Salesforce org: sweeps by Id, polls by SystemModstamp.
+"""Reading one object of a Salesforce org: queries, and polls by SystemModstamp.
 
 Reading never relies on the server's query locators, which live two days and are evicted at will: every page
 is a query of its own that goes on by keyset from the last row. So INVALID_QUERY_LOCATOR cannot happen, and a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -56,61 +56,26 @@ class Records:
         needs: Needs,
         overlap: timedelta,
         page_size: int,
-        has_persons: Callable[[], bool],
     ) -> None:
-        """Make no request yet; `name` is the object's, `page_size` the rows of one query.
-
-        `has_persons` tells whether the object has records of person accounts.
-        """
+        """Make no request yet; `name` is the object's, `page_size` the rows of one query."""
+        self.name = name
+        self.fields = needs.fields
         self._session = session
-        self._object = name
-        self._needs = needs
         self._overlap = overlap
         self._page_size = page_size
-        self._has_persons = has_persons
-        keys = ["Id", "SystemModstamp", "IsDeleted"] + ["MasterRecordId"] * (self._object in MERGEABLE)
-        keys += ["IsConverted"] * (self._object == CONVERTIBLE)
+        keys = ["Id", "SystemModstamp", "IsDeleted"] + ["MasterRecordId"] * (name in MERGEABLE)
+        keys += ["IsConverted"] * (name == CONVERTIBLE)
         # SOQL refuses a column named twice, in whatever case.
-        columns = {name.casefold(): name for name in [*needs.fields, *keys]}
+        columns = {column.casefold(): column for column in [*needs.fields, *keys]}
         self._columns = ", ".join(columns.values())
 
-    def changes(self, cursor: str | None) -> Iterator[Page]:
-        """Yield pages of changed contacts; see `Connector.changes`.
+    def polled(self, cursor: str) -> Iterator[Page]:
+        """Yield what changed since a poll's cursor, deleted records included.
 
-        A person account is read as an Account and never as a Contact, which it is too: it can be written
-        through the account alone. Beside persons, other accounts are left out. A lead that was converted is
-        gone: it can neither be seen nor edited any more, and lives on as a contact.
-
-        Raises SchemaError where a field is missing or the fields make the query too long.
+        Raises CursorError for a cursor of anything else, and SchemaError where a field is missing.
         """
-        if cursor is None:
-            yield from self._sweep(None, "", persons=self._has_persons())
-            return
-        try:
-            data = json.loads(cursor)
-            persons = "persons" in data
-            start = datetime.fromtimestamp(data["sweep"] / 1000, UTC) if "sweep" in data else None
-            after = re.fullmatch(ID, data["after"])[0] if start else ""  # type: ignore[index] # TypeError below
-        except (ValueError, KeyError, TypeError, OverflowError, OSError) as error:
-            raise CursorError("the stored cursor is not one of this connector's") from error
-        if start:
-            yield from self._sweep(start, after, persons=persons)
-        else:
-            yield from self._poll(PollCursor.parse(cursor), persons=persons)
-
-    def _sweep(self, start: datetime | None, after: str, *, persons: bool) -> Iterator[Page]:
-        living = ["IsConverted = FALSE"] if self._object == CONVERTIBLE else []
-        while True:
-            where = [*living, f"Id > '{after}'"] if after else living
-            rows = self._query("query", where, "Id", persons=persons)
-            start = start or rows.asked
-            if rows.last:
-                poll = PollCursor(start - self._overlap, read=start, recheck=start + self._overlap / 2)
-                yield self._page(rows, poll.encode(), persons=persons)
-                return
-            after = rows.records[-1]["Id"]
-            position = {"sweep": round(start.timestamp() * 1000), "after": after}
-            yield self._page(rows, json.dumps(position), persons=persons)
+        poll = PollCursor.parse(cursor)
+        yield from self._poll(poll, persons="persons" in json.loads(cursor))
 
     def _poll(self, cursor: PollCursor, *, persons: bool) -> Iterator[Page]:
         window, rows = self._first(cursor, persons=persons)
@@ -120,16 +85,17 @@ class Records:
                 window = window.advanced(f"{literal(stamp)} {rows.records[-1]['Id']}", stamp)
             if rows.last:
                 closed = cursor.closed(window, seen_until=window.until, lag=self._overlap)
-                yield self._page(rows, closed.encode(), persons=persons)
+                yield Page(self.contacts(rows), self.cursor(closed, persons=persons))
                 return
-            yield self._page(rows, cursor.within(window).encode(), persons=persons)
-            rows = self._query("queryAll", _stretch(window), "SystemModstamp, Id", persons=persons)
+            within = cursor.within(window)
+            yield Page(self.contacts(rows), self.cursor(within, persons=persons))
+            rows = self.query("queryAll", _stretch(window), "SystemModstamp, Id", persons=persons)
 
     def _first(self, cursor: PollCursor, *, persons: bool) -> tuple[Window, Rows]:
         """Return the window to read and its next rows; the window's end is by the server's clock."""
 
         def read(where: list[str]) -> Rows:
-            return self._query("queryAll", where, "SystemModstamp, Id", persons=persons)
+            return self.query("queryAll", where, "SystemModstamp, Id", persons=persons)
 
         if cursor.window is not None:
             return cursor.window, read(_stretch(cursor.window))
@@ -141,13 +107,21 @@ class Records:
             window, rows = due, read(_stretch(due)[:1])
         return replace(window, until=max(rows.asked, window.start)), rows
 
-    def _query(self, resource: str, where: list[str], order: str, *, persons: bool) -> Rows:
+    def query(self, resource: str, where: list[str], order: str, *, persons: bool) -> Rows:
         """Return the next rows that match all of `where`; `queryAll` shows deleted ones too."""
-        kind = "TRUE" if self._object == "Account" else "FALSE"
+        soql = f"{self.select(where, persons=persons)} ORDER BY {order} LIMIT {self._page_size}"
+        return self.ask(resource, soql)
+
+    def select(self, where: list[str], *, persons: bool) -> str:
+        """Return a query, without an order, for all that match all of `where`.
+
+        Where `persons` are told apart, an Account is a person, and a Contact is none: as a contact a person
+        could not be written, and would come twice.
+        """
+        kind = "TRUE" if self.name == "Account" else "FALSE"
         conditions = [*where, f"IsPersonAccount = {kind}"] if persons else where
         chosen = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        soql = f"SELECT {self._columns} FROM {self._object}{chosen} ORDER BY {order} LIMIT {self._page_size}"
-        return self.ask(resource, soql)
+        return f"SELECT {self._columns} FROM {self.name}{chosen}"
 
     def ask(self, resource: str, soql: str) -> Rows:
         """Return the rows of any query, `resource` being query or queryAll.
@@ -156,9 +130,7 @@ class Records:
         """
         params = {"q": soql}
         if len(urlencode(params)) > MAX_QUERY:
-            raise SchemaError(
-                f"{len(self._needs.fields)} fields of {self._object} make too long a query: map fewer"
-            )
+            raise SchemaError(f"{len(self.fields)} fields of {self.name} make too long a query: map fewer")
         reply = self._session.call("GET", resource, params=params)
         try:
             records, done = reply.body["records"], reply.body["done"]
@@ -169,17 +141,19 @@ class Records:
         # The server may send fewer rows than asked for: the rest is fetched by keyset too.
         return Rows(records, done and len(records) < self._page_size, reply.asked)
 
-    def _page(self, rows: Rows, cursor: str, *, persons: bool) -> Page:
-        if persons:
-            cursor = json.dumps({**json.loads(cursor), "persons": True})
-        return Page([self._contact(record) for record in rows.records], cursor)
+    def cursor(self, poll: PollCursor, *, persons: bool) -> str:
+        """Return a poll's position as a cursor."""
+        text = poll.encode()
+        return json.dumps({**json.loads(text), "persons": True}) if persons else text
+
+    def contacts(self, rows: Rows) -> list[Contact]:
+        """Return rows as contacts."""
+        return [self._contact(record) for record in rows.records]
 
     def _contact(self, record: Mapping[str, Any]) -> Contact:
         return Contact(
             record_id=record["Id"],
-            fields={
-                name: _value(record, name) for name in self._needs.fields if name.split(".")[0] in record
-            },
+            fields={name: _value(record, name) for name in self.fields if name.split(".")[0] in record},
             gone=record["IsDeleted"] or record.get("IsConverted", False),
             merged_into=record.get("MasterRecordId"),
         )

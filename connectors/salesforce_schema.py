@@ -42,23 +42,20 @@ def has(field: str, described: Description) -> bool:
     return _find(field, described) is not None
 
 
+def kind(name: str, path: str, describe: Callable[[str], Description]) -> str | None:
+    """Return the type of the field that a path leads to from the object, None where it cannot be known."""
+    field = _reached(name, path, describe)
+    return str(field["type"]) if isinstance(field, Mapping) else None
+
+
 def _find(field: str, described: Description) -> Mapping[str, Any] | None:
     return next((each for each in described["fields"] if each["name"] == field), None)
 
 
 def _reading(name: str, path: str, describe: Callable[[str], Description]) -> Problem | None:
-    where, described = f"{name}.{path}", describe(name)
-    *links, last = path.split(".")
-    for link in links:
-        by = next((each for each in described["fields"] if each.get("relationshipName") == link), None)
-        if by is None:
-            return _missing(where, link, described)
-        if len(by["referenceTo"]) != 1:
-            return None  # what a polymorphic relationship leads to differs from row to row
-        described = describe(by["referenceTo"][0])
-    field = _find(last, described)
-    if field is None:
-        return _missing(where, last, described)
+    where, field = f"{name}.{path}", _reached(name, path, describe)
+    if field is None or isinstance(field, Problem):
+        return field
     if field["type"] in _COMPOUND_TYPES:
         return Problem(where, "is a compound field", "map its parts, such as MailingCity")
     # A roll-up summary is calculated too, but has no formula, and its changes move the record's stamp.
@@ -69,6 +66,25 @@ def _reading(name: str, path: str, describe: Callable[[str], Description]) -> Pr
             "map the fields it is made of, or accept that only sweeps bring its changes",
         )
     return None
+
+
+def _reached(
+    name: str, path: str, describe: Callable[[str], Description]
+) -> Mapping[str, Any] | Problem | None:
+    """Return the field that a path leads to, or what is wrong with the path.
+
+    None where it leads through a polymorphic relationship: where to differs from row to row.
+    """
+    where, described = f"{name}.{path}", describe(name)
+    *links, last = path.split(".")
+    for link in links:
+        by = next((each for each in described["fields"] if each.get("relationshipName") == link), None)
+        if by is None:
+            return _missing(where, link, described)
+        if len(by["referenceTo"]) != 1:
+            return None
+        described = describe(by["referenceTo"][0])
+    return _find(last, described) or _missing(where, last, described)
 
 
 def _missing(where: str, field: str, described: Description) -> Problem:

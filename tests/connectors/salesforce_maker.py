@@ -124,3 +124,14 @@ class SalesforceMaker(Maker):
 
     def _named(self, values: Values) -> dict[str, str | None]:
         return {self.names[name]: value or None for name, value in values.items()}
+
+
+class SalesforceBulkMaker(SalesforceMaker):
+    """The same, swept by bulk queries alone."""
+
+    def __init__(self, ground: Ground, folder: Path) -> None:
+        super().__init__(ground, folder)
+        self.org.knobs.job_page = self.page
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"bulk_above": 0}
