@@ -267,7 +267,7 @@ class Settlements:
             values["open_batch"] = case((MEMBER.c.open_batch == batch.id, None), else_=MEMBER.c.open_batch)
         if outcome is Outcome.LANDED:
             values["delivered"] = bindparam("b_fingerprint")
-            # The payload stays, in case that an older row lands late; its mails are sent.
+            # Where the payload stays, in case that an older row lands late, its mails have been sent.
             kept = [it for it in rows if it.late_until is not None and it.wanted == it.fingerprint]
             self._forget_mails(connection, [row.member_id for row in kept])
         if outcome in {Outcome.LANDED, Outcome.SKIPPED}:
@@ -282,8 +282,6 @@ class Settlements:
         if outcome is Outcome.REFUSED:
             values["refused"] = bindparam("b_fingerprint")
             self._quarantine(connection, rows, rulings, now)
-        if outcome in {Outcome.DOUBT, Outcome.RELEASED}:
-            self._forget_mails(connection, [row.member_id for row in rows])
         frees = batch.lane == Lane.POINTS and outcome not in {Outcome.DOUBT, Outcome.HELD}
         self._update_members(connection, rows, values, frees=frees)
 
@@ -344,7 +342,6 @@ class Settlements:
 
     @staticmethod
     def _forget_mails(connection: Connection, member_ids: Sequence[int]) -> None:
-        # A mail is a one-time effect like points: a row that may have been applied is sent again without it.
         if not member_ids:
             return
         listed = select(MEMBER.c.id, MEMBER.c.payload).where(

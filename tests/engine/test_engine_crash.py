@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import pytest
 from enginelab import SETTLED, Crash, Lab
+from quicklab import QuickLab
 from sqlalchemy import Connection
 
 from syncsvc.errors import StateError
@@ -86,6 +87,43 @@ def test_a_death_at_any_write_of_the_state_loses_and_doubles_nothing(
         died = play(lab, lambda lab=lab, step=step: die_at(lab, step, committed=committed))  # type: ignore[misc]
         whole(lab)
     assert step > 10
+
+
+def poll(lab: Lab, step: int) -> bool:
+    """Let the process die at a write of a cycle that polls, and go on with polls; returns whether it died."""
+    lab.crm.page_size = 2
+    for record, points in POINTS.items():
+        lab.crm.put(record, points=points)
+    lab.cycle()
+    for record in "abce":
+        lab.crm.put(record, points=50, name="Eve")
+    lab.crm.put("d", email="moved@example.org")
+    writing = lab.database.writing
+    die_at(lab, step, committed=True)
+    died = False
+    try:
+        lab.cycle()
+    except Crash:
+        died = True
+    lab.database.writing = writing  # type: ignore[method-assign]
+    lab.reopen()
+    for after in (60, SETTLED, 60):
+        lab.cycle(after)
+    return died
+
+
+def test_a_death_at_any_write_is_made_good_by_polls_alone(open_quick: Callable[..., QuickLab]) -> None:
+    lab = open_quick(policy={"on_email_change": "move"}, schedule={"sweep_every": "30d"})
+    step, died = 0, True
+    while died:
+        step += 1
+        lab.begin_anew(f"polls{step}")
+        died = poll(lab, step)
+        assert lab.truth() == {f"{it}@example.org": 40 if it == "d" else 50 for it in "abced"}, step
+        assert {lab.profile(f"{it}@example.org")["name"] for it in "abce"} == {"Eve"}, step
+        assert lab.profile("moved@example.org")["name"] == "Ada", step
+        lab.silent()
+    assert step > 8
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

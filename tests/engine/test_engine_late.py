@@ -11,6 +11,7 @@ from quicklab import QuickLab
 
 from syncsvc.sandbox.faults import Kind
 from syncsvc.sandbox.wallet_knobs import PointsMode
+from syncsvc.state.doubts import Choice, Evidence
 from syncsvc.state.late import unsure
 
 Open = Callable[..., QuickLab]
@@ -204,6 +205,32 @@ def test_what_is_sent_again_asks_for_no_mail_again(open_quick: Open) -> None:
     member = lab.wallet.member("brand-1", A)
     assert member is not None
     assert member.mails == (*mails_before, "update")
+
+
+def test_points_that_a_person_lets_go_ask_for_no_mail_of_a_profile_that_landed_meanwhile(
+    open_quick: Open,
+) -> None:
+    mapped = {"email": "{email}", "name": "{name}", "points": "{points}", "update_mail": {"value": True}}
+    lab = open_quick(connectors={"crm": {"member": mapped}}, wallet={"give_up_after": "10m"})
+    lab.crm.put("a", points=10)
+    lab.cycle()
+    lab.crm.put("a", points=50)
+    lab.fault(Kind.RESET_BEFORE)
+    lab.cycle()
+    lab.fault(Kind.STATUS, LOG, times=3, status=503)
+    lab.wait(SETTLED + 60)
+    lab.wallet.touch("brand-1", A)
+    for after in (60, 700, 60):
+        lab.cycle(after)
+    (held,) = lab.store.doubts.suspects()
+    lab.crm.put("a", name="Zoe")
+    lab.cycle()
+    evidence = {held.row: Evidence(None, None, "moved")}
+    assert lab.store.doubts.decide(held.batch, Choice.REFUTED, evidence, by="ann", now=lab.clock.now())
+    lab.calm()
+    member = lab.wallet.member("brand-1", A)
+    assert member is not None
+    assert (member.mails, member.awarded) == (("update", "update"), 50)  # for Ada, and for Zoe
 
 
 def test_a_profile_that_is_not_at_hand_is_sent_again_once_its_contact_is_read(open_quick: Open) -> None:

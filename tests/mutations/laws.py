@@ -33,8 +33,11 @@ class Mutation:
 _DOUBT = ("tests/engine/test_engine_doubt.py",)
 _POINTS = ("tests/engine/test_engine_points.py",)
 _IDENTITY = ("tests/engine/test_engine_identity.py",)
-_CRASH = ("tests/engine/test_engine_crash.py",)
-_WALK = ("tests/engine/test_engine_walk.py::test_no_walk_awards_a_point_too_many_or_too_few[0]",)
+_POLLS = "tests/engine/test_engine_crash.py::test_a_death_at_any_write_is_made_good_by_polls_alone"
+_LATE = ("tests/engine/test_engine_late.py",)
+_FRESH = ("tests/engine/test_engine_fresh.py",)
+_BRAKES = ("tests/engine/test_engine_brakes.py",)
+_HISTORY = ("tests/engine/test_engine_history.py",)
 
 MUTATIONS = (
     Mutation(
@@ -69,14 +72,14 @@ MUTATIONS = (
                 connection.execute(first.values(cursor=cursor))
         with self._scope.database.writing() as connection:
             stored = self._apply(""",
-        _CRASH,
+        (_POLLS,),
     ),
     Mutation(
         "log read after a delivery instead of before it too",
         "syncsvc/cycle.py",
         "                self._read_logs()\n                lanes.insert(0, Lane.POINTS)",
         "                lanes.insert(0, Lane.POINTS)",
-        (*_DOUBT, *_WALK),
+        _FRESH,
     ),
     Mutation(
         "refuted before settle_after",
@@ -117,10 +120,85 @@ MUTATIONS = (
     ),
     Mutation(
         "a mail is asked for again on a resend",
-        "syncsvc/state/settlements.py",
-        "if outcome in {Outcome.DOUBT, Outcome.RELEASED}:\n            self._forget_mails",
-        "if outcome is Outcome.OPEN:\n            self._forget_mails",
+        "syncsvc/state/outbox.py",
+        "        if not asking:\n            return\n",
+        "        if asking:\n            return\n",
         _POINTS,
+    ),
+    Mutation(
+        "a profile that landed asks for its mails again with points that a person lets go",
+        "syncsvc/state/settlements.py",
+        "self._forget_mails(connection, [row.member_id for row in kept])",
+        "self._forget_mails(connection, [])",
+        _LATE,
+    ),
+    Mutation(
+        "a profile that is sent again after a late row asks for its mails again",
+        "syncsvc/state/outbox.py",
+        "if row.delivered == unsure(row.wanted) and",
+        "if row.delivered == row.wanted and",
+        _LATE,
+    ),
+    Mutation(
+        "a late row is noticed for ever",
+        "syncsvc/state/late.py",
+        "    _mark(connection, found, moves)\n",
+        "",
+        _LATE,
+    ),
+    Mutation(
+        "a profile that a late row overwrote stays overwritten",
+        "syncsvc/state/late.py",
+        "    _send_again(connection, scope, again)\n",
+        "",
+        _LATE,
+    ),
+    Mutation(
+        "success with an error inside is success",
+        "syncsvc/rules/settling.py",
+        """        body.get("success") is False
+        or body.get("status") == "failed"
+        or body.get("error")
+        or body.get("errors")
+""",
+        "        not body\n",
+        _DOUBT,
+    ),
+    Mutation(
+        "points of a held row are let go, and once more when a person decides",
+        "syncsvc/state/settlements.py",
+        "frees = batch.lane == Lane.POINTS and outcome not in {Outcome.DOUBT, Outcome.HELD}",
+        "frees = batch.lane == Lane.POINTS and outcome is not Outcome.DOUBT",
+        _DOUBT,
+    ),
+    Mutation(
+        "brakes judged after the first request",
+        "syncsvc/cycle.py",
+        """            self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
+        if not self._send:
+            return
+""",
+        """            if not self._send:
+                self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
+                return
+            self._deliver()
+            self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
+""",
+        _BRAKES,
+    ),
+    Mutation(
+        "a merge forgets the history of what was merged",
+        "syncsvc/state/membership.py",
+        "self._inheritances.take(member, it.heir)",
+        "pass",
+        _HISTORY,
+    ),
+    Mutation(
+        "neither before a delivery nor within it is the log read",
+        "syncsvc/cycle.py",
+        "            read_log=self._read_logs,\n",
+        "            read_log=lambda: None,\n",
+        _FRESH,
     ),
     Mutation(
         "the owner flips with edits",
