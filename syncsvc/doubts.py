@@ -17,7 +17,8 @@ class Case:
     """A row in doubt or held.
 
     `sent_at` is by the wallet's clock. `grade` is that of the evidence for it having landed, None where there
-    is none, and `asked` the least that settles by itself. It is refuted at `settles_at` where its entry stays
+    is none, and `asked` the least that settles by itself. `witness` is what the log shows of the batch's
+    witness, None where none rode. It is refuted at `settles_at` where its entry stays
     unmoved (None where it has moved), and `on_doubt` becomes of it at `gives_up_at`; both are None once it is
     held.
     """
@@ -27,6 +28,7 @@ class Case:
     sent_at: datetime
     grade: str | None
     asked: str
+    witness: Evidence | None
     settles_at: datetime | None
     gives_up_at: datetime | None
     on_doubt: str
@@ -52,6 +54,10 @@ def cases(store: Store, wallet: WalletConfig) -> list[Case]:
             position: find(sighting, doubt, terms.settle_after) for position, sighting in batch.rows.items()
         }
         grade = grade_of(list(findings.values()), doubt.witness)
+        witness = None
+        if doubt.witness is not None:
+            seen = batch.witness_seen
+            witness = Evidence(seen.before, seen.now, doubt.witness.name.lower())
         for position, finding in findings.items():
             suspect = suspects.get((batch.id, position))
             if suspect is None:
@@ -68,6 +74,7 @@ def cases(store: Store, wallet: WalletConfig) -> list[Case]:
                     sent_at=batch.sent_at,
                     grade=str(grade) if proven else None,
                     asked=str(terms.evidence),
+                    witness=witness,
                     settles_at=max(batch.claimed_at, batch.moved_at) + terms.settle_after
                     if settles
                     else None,

@@ -16,6 +16,7 @@ from syncsvc.state.store import Store
 from syncsvc.views import decisions as views
 from syncsvc.views import doubts as doubts_views
 from syncsvc.views.standing import Standing
+from syncsvc.watch.log import logger
 
 
 @click.command()
@@ -36,6 +37,7 @@ def release(context: Context, hold: int | None, *, by: str, yes: bool, as_json: 
                 if not yes:
                     click.confirm(f"{name}: {chosen.detail}. Let it go once?", abort=True, err=True)
                 if stores[name].holds.release(chosen.id, by=by, now=datetime.now(UTC)):
+                    logger().info("hold_released", organization=name, hold=hold, brake=chosen.brake)
                     views.show_release(chosen, by=by, as_json=as_json)
                     return
     click.echo(f"nothing is held under {hold}: `syncsvc release` lists what is", err=True)
@@ -117,6 +119,14 @@ def _settle(
     settled = store.doubts.decide(batch, choice, evidence, by=by, now=datetime.now(UTC))
     done = [it for it in chosen if it.suspect.row in settled]
     if done:
+        logger().info(
+            "doubt_settled_by_hand",
+            organization=name,
+            batch=batch,
+            rows=len(done),
+            points=sum(it.suspect.points for it in done),
+            choice=str(choice),
+        )
         doubts_views.show_settled(name, done, choice, by=by, as_json=as_json)
     left = [it.suspect.row for it in chosen if it.suspect.row not in settled]
     for row in left:

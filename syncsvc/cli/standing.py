@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
@@ -10,7 +11,11 @@ import click
 from syncsvc.check import check_installation
 from syncsvc.cli.context import Context, Stores, as_json_option
 from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN
+from syncsvc.config import OrganizationConfig
+from syncsvc.errors import StateError
+from syncsvc.state.witness import WitnessStanding
 from syncsvc.views import standing as views
+from syncsvc.views.witness import show_witnesses, witness_problems
 
 
 @click.command()
@@ -21,10 +26,30 @@ def check(context: Context, *, offline: bool, as_json: bool) -> None:
     """Verify configuration, credentials and every mapped and written field; names each fix."""
     installation = context.installation(read_secrets=not offline)
     found = check_installation(installation, types=context.types, offline=offline)
+    standings = {} if offline else _witnesses(context, installation.organizations)
+    now = datetime.now(UTC)
+    for name, them in standings.items():
+        found[name].problems += [it for witness in them or () for it in witness_problems(witness, now)]
     views.show_problems({name: it.all for name, it in found.items()}, as_json=as_json)
+    if not as_json:
+        show_witnesses(standings)
     if any(it.problems for it in found.values()):
         sys.exit(ATTENTION)
     sys.exit(TRY_AGAIN if any(it.passing for it in found.values()) else OK)
+
+
+def _witnesses(
+    context: Context, organizations: Sequence[OrganizationConfig]
+) -> dict[str, list[WitnessStanding] | None]:
+    """Return what is known of each configured witness, None where there is no state to know it from."""
+    names = [it.name for it in organizations if it.wallet.witness is not None]
+    if not names:
+        return {}
+    try:
+        with Stores(context) as stores:
+            return {name: stores[name].accounts.witnesses() for name in names}
+    except StateError:
+        return dict.fromkeys(names)
 
 
 @click.command()

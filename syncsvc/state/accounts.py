@@ -14,6 +14,7 @@ from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, from_ms
 from syncsvc.state.scope import Scope, on_account_of
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, LEDGER, MEMBER
+from syncsvc.state.witness import WitnessStanding, witness_standings
 
 _DAY_MS = timedelta(days=1) // timedelta(milliseconds=1)
 _PAGE = 1000
@@ -57,7 +58,7 @@ class Summary:
 
     `fallen_behind` are points by which totals in the CRM fell below what was credited: later growth makes
     them good first. `mode` is the configured `wallet.points`. `paid_twice` are rows of which the wallet may
-    have awarded more than the books hold.
+    have awarded more than the books hold; points of `witnesses` are nobody's, and stand beside these books.
     """
 
     mode: str
@@ -73,6 +74,7 @@ class Summary:
     ledger_rows: int
     rests_on: tuple[Rest, ...]
     paid_twice: tuple[PaidTwice, ...]
+    witnesses: tuple[WitnessStanding, ...]
 
 
 class Accounts:
@@ -112,6 +114,7 @@ class Accounts:
                 for entry, grade, rows, points in connection.execute(rests)
             ]
             paid_twice = tuple(self._paid_twice(connection))
+            witnesses = tuple(witness_standings(connection, self._scope))
         return Summary(
             mode=self._scope.rules.points,
             members=count,
@@ -126,7 +129,13 @@ class Accounts:
             ledger_rows=sum(it.rows for it in found),
             rests_on=tuple(found),
             paid_twice=paid_twice,
+            witnesses=witnesses,
         )
+
+    def witnesses(self) -> list[WitnessStanding]:
+        """Return how the witness stands in each brand."""
+        with self._scope.database.reading() as connection:
+            return witness_standings(connection, self._scope)
 
     def _paid_twice(self, connection: Connection) -> Iterator[PaidTwice]:
         listed = (

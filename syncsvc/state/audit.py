@@ -4,6 +4,7 @@
     member.unsettled = its unsettled rows                member.open_batch = the batch its open row is in
     batch.points, row_count, outcome = its rows          landed and skipped rows = ledger rows, one to one
     each ledger row's digest follows from the one before  rows settled by a person = their decisions
+    a balance that was set = its ledger rows until then
 
 A ledger row that is removed or changed breaks the chain behind it; removed from the end, it is missed by the
 member it credited and by the batch row it stands for. What was sent is kept as a digest only, since it
@@ -70,6 +71,7 @@ class Audit:
             self._unproven_rows,
             self._unsent_entries,
             self._unrecorded,
+            self._balances,
         )
         with self._scope.database.reading() as connection:
             for check in checks:
@@ -234,6 +236,31 @@ class Audit:
                 what = (
                     f"{row.points:,} points that no import awarded, yet batch {row.batch_id} stands by them"
                 )
+            yield Difference(_entry(row.id), what, _COMPARE)
+
+    def _balances(self, connection: Connection) -> Iterator[Difference]:
+        """Find rows that set a balance (points = "set") to which the ledger of their member does not add up.
+
+        Rows of profiles that stand in the ledger have set one; those that changed none stand in no ledger.
+        """
+        before = LEDGER.alias("before")
+        until = and_(before.c.member_id == LEDGER.c.member_id, before.c.id <= LEDGER.c.id)
+        reached = select(_sum(before.c.points)).where(until).scalar_subquery()
+        listed = (
+            select(LEDGER.c.id, BATCH_ROW.c.member_id, BATCH_ROW.c.points, reached.label("reached"))
+            .join(BATCH, BATCH.c.id == LEDGER.c.batch_id)
+            .join(
+                BATCH_ROW,
+                and_(BATCH_ROW.c.batch_id == BATCH.c.id, BATCH_ROW.c.member_id == LEDGER.c.member_id),
+            )
+            .where(self._ledger, BATCH.c.lane == Lane.PROFILE, BATCH_ROW.c.points != reached)
+            .order_by(LEDGER.c.id)
+        )
+        for row in _stream(connection, listed):
+            what = (
+                f"member {row.member_id} was set to {row.points:,} points, but its ledger rows add up to "
+                f"{row.reached:,} there"
+            )
             yield Difference(_entry(row.id), what, _COMPARE)
 
     def _unrecorded(self, connection: Connection) -> Iterator[Difference]:

@@ -7,6 +7,7 @@ bears witness for one batch at a time, so it rides only when its entry can be to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -108,8 +109,57 @@ def note_witness(
     return stray
 
 
-def witness_points(connection: Connection, scope: Scope) -> int:
-    """Return the points that the witness has been awarded, as far as that is proven: one a batch."""
-    mine = select(BRAND.c.id).where(BRAND.c.organization_id == scope.organization_id)
-    proven = and_(BATCH.c.brand.in_(mine), BATCH.c.witness == Outcome.LANDED)
-    return connection.scalar(select(func.count()).select_from(BATCH).where(proven)) or 0
+@dataclass(frozen=True, slots=True)
+class WitnessStanding:
+    """The witness of one brand: its entry in the log, how many batches it proved or refuted, and its points.
+
+    `points` are those it is proven to have: one a landed batch, beside the members' books. `undecided` are
+    batches that still wait for its word, `moved_by_others_at` is the log's time of the last move that no
+    batch of ours explains.
+    """
+
+    brand_id: str
+    entry: str | None
+    landed: int
+    refuted: int
+    undecided: int
+    points: int
+    moved_by_others_at: datetime | None
+
+    @property
+    def unseen(self) -> bool:
+        """Whether batches have landed with it, and the log has never shown it: it proves nothing."""
+        return self.landed > 0 and self.entry is None
+
+
+def witness_standings(connection: Connection, scope: Scope) -> list[WitnessStanding]:
+    """Return how the witness stands in each brand that it rode in, or where the log shows it."""
+
+    def batches(*outcomes: Outcome) -> Any:
+        rode = and_(BATCH.c.brand == BRAND.c.id, BATCH.c.witness.in_(outcomes))
+        return select(func.count()).select_from(BATCH).where(rode).scalar_subquery()
+
+    listed = (
+        select(
+            BRAND,
+            batches(Outcome.LANDED).label("landed"),
+            batches(Outcome.REFUTED).label("refuted"),
+            batches(Outcome.OPEN, Outcome.DOUBT).label("undecided"),
+            batches(*Outcome).label("rode"),
+        )
+        .where(BRAND.c.organization_id == scope.organization_id)
+        .order_by(BRAND.c.id)
+    )
+    return [
+        WitnessStanding(
+            brand_id=row.brand_id,
+            entry=row.witness_value,
+            landed=row.landed,
+            refuted=row.refuted,
+            undecided=row.undecided,
+            points=row.landed,
+            moved_by_others_at=None if row.witness_stray_at is None else from_ms(row.witness_stray_at),
+        )
+        for row in connection.execute(listed)
+        if row.rode or row.witness_value is not None
+    ]

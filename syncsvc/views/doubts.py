@@ -26,6 +26,12 @@ _FOUND = {
     Finding.ELSEWHERE: "its log entry moved, but not while the request was under way: something else did it",
     Finding.MUTE: "its log entry can show nothing: as fresh as the request, unreadable, or gone",
 }
+_WITNESS = {
+    Finding.UNMOVED: "what moved is not proven to be ours",
+    Finding.IN_WINDOW: "the batch was applied",
+    Finding.ELSEWHERE: "somebody else moved it: it says nothing of this batch",
+    Finding.MUTE: "it can show nothing of this batch",
+}
 _AT_GIVING_UP = {
     "hold": "it is held for a person to decide",
     "award": "it is sent again",
@@ -64,6 +70,10 @@ def show_doubts(found: Mapping[str, Sequence[Case]], *, now: datetime, as_json: 
                 f"    log: {escape(before)} before, {escape(seen)} now "
                 f"({evidence.finding.replace('_', ' ')}{graded})"
             )
+            if (witness := case.witness) is not None:
+                before, seen = (value or "nothing" for value in (witness.before, witness.now))
+                told = f"witness: {before} before, {seen} now ({witness.finding.replace('_', ' ')})"
+                paper.line(f"    {escape(told)}: {_WITNESS[Finding[witness.finding.upper()]]}")
             paper.line(f"    → {escape(outlook(case, now))}", style="cyan")
     if any(found.values()):
         paper.line("settle one with: syncsvc doubt BATCH[:ROW] landed|refuted|award|skip")
@@ -159,6 +169,7 @@ def _facts(case: Case, now: datetime) -> dict[str, object]:
         "age_seconds": round((now - case.sent_at).total_seconds()),
         "grade": case.grade,
         "asked": case.asked,
+        "witness": case.witness,
         "settles_at": case.settles_at,
         "gives_up_at": case.gives_up_at,
         "on_doubt": case.on_doubt,

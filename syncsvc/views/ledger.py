@@ -13,6 +13,7 @@ from rich.markup import escape
 from syncsvc.state.accounts import By, PaidTwice, Summary
 from syncsvc.state.audit import Difference
 from syncsvc.views.paper import SHOWN, Paper, empty_table, print_json, stamp, stream_json
+from syncsvc.views.witness import told_of_witness
 
 _WORDS = {By.MEMBER: 4, By.CYCLE: 2, By.DAY: 1, By.BATCH: 4}
 """How many of the first columns hold words; the others are numbers."""
@@ -48,6 +49,8 @@ def show_summaries(books: Mapping[str, Summary], *, as_json: bool) -> None:
         if it.rests_on:
             paper.table(table)
         _show_paid_twice(paper, it.paid_twice)
+        for witness in it.witnesses:
+            paper.line(escape(f"beside these books: {told_of_witness(witness)}"))
 
 
 def _show_paid_twice(paper: Paper, rows: Sequence[PaidTwice]) -> None:

@@ -11,6 +11,7 @@ from enginelab import Lab
 
 from syncsvc.rules.settling import Grade
 from syncsvc.sandbox.faults import Kind
+from syncsvc.sandbox.wallet_knobs import PointsMode
 from syncsvc.state.accounts import By
 from syncsvc.state.books import Credit, link
 from syncsvc.state.codes import Entry
@@ -150,3 +151,17 @@ def test_books_of_one_organization_are_not_disturbed_by_another(lab: Lab) -> Non
     assert lab.store.accounts.summary().credited == 7
     found = tamper(lab, "UPDATE ledger SET member_id = 1 WHERE id = 4")
     assert {where for where, _ in found} >= {"ledger row 4", "member 4 (crm z)"}
+
+
+def test_a_balance_that_was_set_is_verified_by_its_ledger_rows(open_lab: Open) -> None:
+    lab = open_lab(wallet={"points": "set"})
+    lab.wallet.knobs.points = PointsMode.SET
+    for points in (10, 40, 25):
+        lab.crm.put("a", points=points)
+        lab.cycle()
+    lab.crm.put("a", name="Eve")
+    lab.cycle()  # a profile that changes no balance stands in no ledger
+    assert lab.differences() == []
+    changed = "UPDATE batch_row SET points = 41 WHERE points = 40"
+    (found,) = tamper(lab, changed)
+    assert found == ("ledger row 2", "member 1 was set to 41 points, but its ledger rows add up to 40 there")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from enginelab import IMPORT, LOG, SETTLED, Crash, Lab
 
+from syncsvc.doubts import cases
 from syncsvc.sandbox.faults import Kind
 from syncsvc.sandbox.wallet_knobs import LogTime
-from syncsvc.state.witness import witness_points
+from syncsvc.state.doubts import Evidence
+from syncsvc.state.witness import witness_standings
+from syncsvc.views.witness import told_of_witness, witness_problems
 
 Open = Callable[..., Lab]
 A, WITNESS = "a@example.org", "sync-witness@acme.example"
@@ -36,7 +40,8 @@ def balanced(lab: Lab) -> None:
     """Assert conservation: members in the books, and the witness's points beside them."""
     lab.balanced()
     with lab.database.reading() as connection:
-        witness = witness_points(connection, lab.store.reports._scope)
+        standings = witness_standings(connection, lab.store.reports._scope)
+    witness = sum(it.points for it in standings)
     assert witness == lab.awarded(WITNESS)
     members = lab.value("SELECT coalesce(sum(credited), 0) FROM member")
     assert members + witness == lab.wallet.total_awarded()
@@ -213,6 +218,44 @@ def test_a_witness_that_somebody_else_moves_is_told_once(watched: Lab) -> None:
     assert WITNESS not in repr(watched.lines)
     watched.cycle(after=3600)
     assert watched.said("witness_moved_by_others") == []
+
+
+def test_how_the_witness_stands_is_told(watched: Lab) -> None:
+    assert watched.store.accounts.witnesses() == []
+    watched.crm.put("a", points=10)
+    watched.cycle()
+    (it,) = watched.store.accounts.witnesses()
+    assert (it.brand_id, it.points, it.landed, it.refuted, it.undecided) == ("brand-1", 1, 1, 0, 0)
+    assert (it.entry, it.moved_by_others_at) == (watched.wallet.log_time("brand-1", WITNESS), None)
+    watched.crm.put("a", points=25)
+    watched.fault(Kind.RESET_BEFORE)
+    watched.cycle()
+    (case,) = cases(watched.store, watched.organization.config.wallet)
+    assert case.witness == Evidence(it.entry, it.entry, "unmoved")
+    assert watched.store.accounts.witnesses()[0].undecided == 1
+    watched.cycle(SETTLED)
+    (it,) = watched.store.accounts.summary().witnesses
+    assert (it.points, it.landed, it.refuted, it.undecided) == (2, 2, 1, 0)
+    watched.wait(3600)
+    watched.wallet.touch("brand-1", WITNESS)
+    watched.cycle()
+    (it,) = watched.store.accounts.witnesses()
+    assert it.moved_by_others_at == watched.clock.now() - timedelta(minutes=1)
+    problems = witness_problems(it, watched.clock.now())
+    assert ["somebody else moved" in problem.message for problem in problems] == [True]
+    assert witness_problems(it, watched.clock.now() + timedelta(days=8)) == []
+
+
+def test_a_witness_that_the_log_never_shows_is_a_problem(watched: Lab) -> None:
+    watched.crm.put("a", points=10)
+    listed = [{"email": A, "last_updated": "2026-11-02T11:00:00Z"}]
+    body = {"success": True, "data": listed}
+    watched.fault(Kind.STATUS, LOG, times=None, status=200, body=body)
+    watched.cycle()
+    (it,) = watched.store.accounts.witnesses()
+    assert (it.unseen, it.landed) == (True, 1)
+    assert "never shows the witness" in witness_problems(it, watched.clock.now())[0].message
+    assert "the log never shows it" in told_of_witness(it)
 
 
 def test_a_person_is_not_the_witness(watched: Lab) -> None:

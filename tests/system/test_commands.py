@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from town import command, settled, until
+from town import command, said, settled, until
 
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.world import BRAND, World
@@ -202,6 +202,7 @@ def test_what_a_brake_holds_goes_once_it_is_released(world: World, config: Path)
 
     released = command("-c", config, "release", hold["id"], "--by", "Ann", "--yes")
     assert (released.code, "released by Ann" in released.out) == (0, True)
+    assert said(released, "hold_released")["brake"] == "max_points_per_cycle"
     while not settled(world):  # points wait until the entry of the profile's import is older
         assert command("-c", config, "once").code == 0
     world.edit(20)

@@ -54,6 +54,13 @@ def command(*arguments: object, stdin: str = "") -> Answer:
     return Answer(code, out.getvalue(), err.getvalue())
 
 
+def said(answer: Answer, event: str) -> dict[str, Any]:
+    """Return the one log line of a command with this event."""
+    (line,) = [it for it in map(json.loads, answer.err.splitlines()) if it["event"] == event]
+    assert isinstance(line, dict)
+    return line
+
+
 def until(what: str, done: Callable[[], Any], seconds: float = DEADLINE) -> Any:
     """Wait until something is true and return it."""
     end = time.monotonic() + seconds
