@@ -124,10 +124,11 @@ class DynamicsApi:
         # If-Match keeps an update of what was deleted from creating it (Conditional operations, 2022-04).
         head = (
             f"--{boundary}\r\nContent-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n"
-            f"PATCH {self.root}{{}}?$select={select} HTTP/1.1\r\n"
-            "Content-Type: application/json\r\nIf-Match: *\r\nPrefer: return=representation\r\n\r\n"
+            f"PATCH {self.root}{{}}?$select={select} HTTP/1.1\r\nContent-Type: application/json\r\n"
+            "Content-Length: {}\r\nIf-Match: *\r\nPrefer: return=representation\r\n\r\n"
         )
-        parts = [head.format(path).encode() + orjson.dumps(content) + b"\r\n" for path, content in contents]
+        bodies = [(path, orjson.dumps(content)) for path, content in contents]
+        parts = [head.format(path, len(body)).encode() + body + b"\r\n" for path, body in bodies]
         content = b"".join([*parts, f"--{boundary}--\r\n".encode()])
         kind = f'multipart/mixed; boundary="{boundary}"'
         headers = {"Content-Type": kind, "Prefer": "odata.continue-on-error"}

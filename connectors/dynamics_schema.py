@@ -70,10 +70,11 @@ def _of_fact(fact: str, name: str, known: Definitions, date_only: Collection[str
     if fact == "last_updated":
         kinds, made = {"DateTime"}, "date and time"
     if name not in known:
+        fitting = [it for it, attribute in known.items() if attribute.get("AttributeType") in kinds]
         yield Problem(
             where,
             f"Dynamics' contacts have no column {name}",
-            f"{_did_you_mean(name, known)}create it in Power Apps: {made}, under a publisher's prefix",
+            f"{_did_you_mean(name, fitting)}create it in Power Apps: {made}, under a publisher's prefix",
         )
         return
     if known[name].get("AttributeType") not in kinds or name in date_only:

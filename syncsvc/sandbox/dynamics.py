@@ -191,12 +191,13 @@ class DynamicsSimulator:
         try:
             self.requests[call.method, call.resource.partition("(")[0]] += 1
             self.access.admit(call.headers.get("authorization", ""))
-            batch = call.method == "POST" and call.resource == "$batch"
-            told = self.access.count(len(operations(call)) if batch else 1)
-            if batch:
+            if call.method == "POST" and call.resource == "$batch":
+                found = operations(call, length_needed=self.knobs.length_needed)
+                told = self.access.count(len(found))
                 unique = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-                status, kind, content = carried_out(call, self._calls.answer, unique)
+                status, kind, content = carried_out(call, found, self._calls.answer, unique=unique)
                 return Response(content, status, headers={**told, "OData-Version": "4.0"}, media_type=kind)
+            told = self.access.count(1)
             reply = self._calls.answer(call)
         except Refusal as refusal:
             return self._response(refusal.status, refusal.body, {**told, **refusal.headers})

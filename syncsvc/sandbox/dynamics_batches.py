@@ -12,7 +12,7 @@ from http import HTTPStatus
 import orjson
 
 from syncsvc.sandbox.dynamics_calls import Call, Reply
-from syncsvc.sandbox.dynamics_refusals import Refusal, bad_query
+from syncsvc.sandbox.dynamics_refusals import Refusal, bad_payload, bad_query
 
 MOST = 1000  # operations of a batch
 
@@ -20,7 +20,7 @@ _BOUNDARY = re.compile(r'multipart/mixed;\s*boundary="?([\w\'()+,./:=?-]{1,70})"
 _LINE = re.compile(r"(GET|POST|PATCH|PUT|DELETE) (\S+) HTTP/1\.1")
 
 
-def operations(batch: Call) -> list[Call]:
+def operations(batch: Call, *, length_needed: bool) -> list[Call]:
     """Return the operations of a batch; raises the 400 for one that is not put together as it must be."""
     boundary = _BOUNDARY.fullmatch(batch.headers.get("content-type", "").strip())
     if boundary is None:
@@ -30,13 +30,13 @@ def operations(batch: Call) -> list[Call]:
     parts = (b"\r\n" + batch.body).split(f"\r\n--{boundary[1]}".encode())
     if len(parts) < 3 or parts[0].strip() or not parts[-1].startswith(b"--"):
         raise bad_query("The batch has no parts, or does not end.")
-    found = [_operation(part, batch.origin) for part in parts[1:-1]]
+    found = [_operation(part, batch.origin, length_needed=length_needed) for part in parts[1:-1]]
     if len(found) > MOST:
         raise bad_query(f"The batch has more than the {MOST} operations that are allowed.")
     return found
 
 
-def _operation(part: bytes, origin: str) -> Call:
+def _operation(part: bytes, origin: str, *, length_needed: bool) -> Call:
     outer, _, inner = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
     about = _headers(outer.decode("latin-1").split("\r\n"))
     if about.get("content-type", "").lower().startswith("multipart/"):
@@ -52,7 +52,11 @@ def _operation(part: bytes, origin: str) -> Call:
         raise bad_query("A part of the batch is no request.")
     if line[2].endswith("/$batch"):
         raise bad_query("A batch cannot hold other batches.")
-    return Call(line[1], line[2], _headers(rest), body, origin)
+    headers = _headers(rest)
+    told = headers.get("content-length")
+    if (told is None and length_needed and body) or told not in {None, str(len(body))}:
+        raise bad_payload("The stream is not readable.")
+    return Call(line[1], line[2], headers, body, origin)
 
 
 def _headers(lines: Sequence[str]) -> dict[str, str]:
@@ -60,8 +64,10 @@ def _headers(lines: Sequence[str]) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, _, value in named}
 
 
-def carried_out(batch: Call, carry_out: Callable[[Call], Reply], unique: str) -> tuple[int, str, bytes]:
-    """Return the status, content type and body of a batch's answer.
+def carried_out(
+    batch: Call, found: Sequence[Call], carry_out: Callable[[Call], Reply], *, unique: str
+) -> tuple[int, str, bytes]:
+    """Return the status, content type and body of a batch's answer; `found` are its operations.
 
     The first failure ends it, unless it asks to continue on errors. `unique` tells the answer's boundary from
     all others.
@@ -69,7 +75,7 @@ def carried_out(batch: Call, carry_out: Callable[[Call], Reply], unique: str) ->
     going_on = "odata.continue-on-error" in batch.preferences
     replies: list[Reply] = []
     status = 200
-    for one in operations(batch):
+    for one in found:
         try:
             replies.append(carry_out(one))
         except Refusal as refusal:

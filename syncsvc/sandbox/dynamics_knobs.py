@@ -32,6 +32,7 @@ class DynamicsKnobs:
     forbidden: set[str] = field(default_factory=set)  # records that the application user may not write
     merged_writable: bool = True  # a record that was merged away takes writes; unverified
     read_only_refused: bool = False  # a column that cannot be updated is an error, else ignored; unverified
+    length_needed: bool = True  # a batch's part says how long its body is; recorded by one project
     empty_is_null: bool = True  # an empty text is read back as null; unverified
 
     # Who may call, and how often; the limits are per application user and web server.

@@ -417,8 +417,9 @@ def batch(*parts: str, boundary: str = "batch_1", end: str = "\r\n", **headers: 
 
 def patch(record_id: str, values: dict[str, Any], *, about: str = "", match: str = "If-Match: *\r\n") -> str:
     outer = about or "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n\r\n"
-    line = f"PATCH {ROOT}/contacts({record_id}) HTTP/1.1\r\nContent-Type: application/json\r\n{match}\r\n"
-    return f"{outer}{line}{json.dumps(values)}"
+    body = json.dumps(values)
+    line = f"PATCH {ROOT}/contacts({record_id}) HTTP/1.1\r\nContent-Type: application/json\r\n"
+    return f"{outer}{line}Content-Length: {len(body)}\r\n{match}\r\n{body}"
 
 
 def statuses(answer: httpx.Response) -> list[int]:
@@ -467,6 +468,16 @@ def test_batch_that_is_not_put_together_as_it_must_be_is_refused(
     env: Environment, asked: dict[str, Any]
 ) -> None:
     assert env.refusal("POST", "$batch", **asked) == (400, "0x80060888")
+
+
+def test_part_whose_length_is_untold_or_wrong_is_refused(env: Environment) -> None:
+    (made,) = env.people(1)
+    part = patch(made, {"lastname": "new"})
+    untold = part.replace("Content-Length: 19\r\n", "")
+    for bad in (untold, part.replace("Content-Length: 19", "Content-Length: 7")):
+        assert env.refusal("POST", "$batch", **batch(bad)) == (400, "0x80048d19")
+    env.crm.knobs.length_needed = False
+    assert statuses(env.ask("POST", "$batch", **batch(untold))) == [204]
 
 
 def test_batch_of_more_than_a_thousand_is_refused(env: Environment) -> None:
