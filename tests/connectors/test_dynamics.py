@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dynamics_maker import CALLS, DynamicsMaker
+from dynamics_maker import DynamicsMaker
 
 from connectors.dynamics import RENEWAL
 from syncsvc.errors import CredentialsError, CursorError, OperatorError, SchemaError, TransientError
 from syncsvc.model import Contact, WriteBack, WriteOutcome, Written
 from syncsvc.remote.connector import Needs
 from syncsvc.remote.links import LinkCursor
+from syncsvc.sandbox.dynamics import DynamicsKnobs
 from syncsvc.sandbox.faults import Kind
 from syncsvc.testing import Ground
 from syncsvc.testing.reading import calm, read, swept
@@ -25,6 +28,7 @@ MINUTE = timedelta(minutes=1)
 TABLE = "/api/data/v9.2/contacts$"
 BATCH = ("POST", "$batch")
 TOKEN = ("POST", "token")
+PAGE = Path(__file__).parents[2] / "docs" / "connectors" / "dynamics.md"
 
 
 @pytest.fixture(scope="module")
@@ -405,6 +409,23 @@ def test_size_of_batches_and_pages_is_set(crm: DynamicsMaker) -> None:
     assert crm.crm.requests[BATCH] == 3
 
 
-def test_constants_hold_together() -> None:
-    assert timedelta(hours=1) < RENEWAL < timedelta(days=7)
-    assert CALLS in TABLE
+# What the page says.
+
+
+def test_every_fact_of_the_page_has_its_source_and_every_open_question_its_knob() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    facts, questions = text.split("## Facts, and where they are from")[1].split("### What no source settles")
+    rows = re.findall(r"^\| .+ \| (.+) \|$", facts, re.MULTILINE)
+    assert len(rows) > 15
+    known = set(re.findall(r"^\[(\w+)\]: https://", text, re.MULTILINE))
+    for source in rows[1:]:
+        named = set(re.findall(r"\]\[(\w+)\]", source))
+        assert named <= known, source
+        assert named or "public" in source, source
+    knobs = re.findall(r"^\| .+\? \| `(\w+)` \|", questions, re.MULTILINE)
+    assert len(knobs) >= 8
+    assert set(knobs) <= {it.name for it in fields(DynamicsKnobs)}
+
+
+def test_links_are_renewed_well_before_they_expire() -> None:
+    assert timedelta(hours=1) < RENEWAL < timedelta(days=DynamicsKnobs().expire_days / 3)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from connectors.csv import Csv
+from connectors.dynamics import Dynamics
 from connectors.hubspot import HubSpot
 from connectors.salesforce import Salesforce
 from syncsvc.config import OrganizationConfig
@@ -15,7 +16,12 @@ from syncsvc.rules.mapping import Mapper, failed_tests
 from syncsvc.tomllines import lines_of
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
-TYPES = {"salesforce": Salesforce.Settings, "hubspot": HubSpot.Settings, "csv": Csv.Settings}
+TYPES = {
+    "salesforce": Salesforce.Settings,
+    "hubspot": HubSpot.Settings,
+    "csv": Csv.Settings,
+    "dynamics": Dynamics.Settings,
+}
 # A key that is shown behind a comment sign, with its value and perhaps a remark.
 SHOWN = re.compile(r"^# (\w+ = (?:\"[^\"]*\"|\{[^}]*\}|\w+))", re.MULTILINE)
 
@@ -70,6 +76,21 @@ def test_the_csv_export_of_the_example_loads_and_shows_every_key_and_default(tmp
     everything = {name: shown[name] for name in Csv.Settings.model_fields}
     loaded = Csv.Settings.model_validate(everything).model_dump(exclude={"files", "results"})
     assert loaded == members.settings.model_dump(exclude={"files", "results"})
+
+
+def test_the_dynamics_section_of_the_example_loads_and_shows_every_key_and_default(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    section = re.split(r"^# --- ", text.split("#[connectors.dynamics]\n")[1], flags=re.MULTILINE)[0]
+    used, everything = tmp_path / "used.toml", tmp_path / "everything.toml"
+    bare = "[connectors.dynamics]\n" + re.sub("^#", "", section, flags=re.MULTILINE)
+    used.write_text(f"{text}\n{bare}", encoding="utf-8")
+    everything.write_text(
+        f"{text}\n{re.sub('^#(?=[a-z_]+ = )', '', bare, flags=re.MULTILINE)}", encoding="utf-8"
+    )
+    one, other = (organization(path).connectors["dynamics"].settings for path in (used, everything))
+    assert one == other, "what is shown as a default is the default"
+    for key in Dynamics.Settings.model_fields:
+        assert re.search(rf"^##?{key} = ", section, re.MULTILINE), key
 
 
 def test_the_example_names_every_key_there_is() -> None:
