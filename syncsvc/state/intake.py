@@ -20,6 +20,7 @@ from syncsvc.state.codes import WriteDue
 from syncsvc.state.contacts import ACTIVE, EXCLUDED, GONE, INSERT, KNOWN, QUARANTINED, UPDATE, Known, differs
 from syncsvc.state.database import among, to_ms
 from syncsvc.state.membership import Membership
+from syncsvc.state.newcomers import admit
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import CONNECTOR, CONTACT, INHERITANCE
 
@@ -89,21 +90,23 @@ class IntakeStore:
         """Make a page and its cursor true together; a page without news, outside a sweep, writes nothing.
 
         `sweep` is the number of the sweep the page belongs to, None for a poll, and `mapping` the digest of
-        what it is read with; `adopting` is set while the
-        connector's first read decides whether its points are in the wallet already.
+        what it is read with; `adopting` is set while the connector's first read decides whether its points
+        are in the wallet already.
         """
         by_id = {row.record_id: row for row in rows}
-        merged = {old: row.record_id for row in by_id.values() for old in row.merged_from if old not in by_id}
-        survivors = {row.merged_into for row in by_id.values() if row.merged_into}
+        merging = [row for row in by_id.values() if row.merged_from or row.merged_into]
+        merged = {old: row.record_id for row in merging for old in row.merged_from if old not in by_id}
+        survivors = {row.merged_into for row in merging if row.merged_into}
         with self._scope.database.reading() as connection:
             before = self._before(connection, connector_id, {*by_id, *merged, *survivors})
             stands = connection.execute(select(CONNECTOR).where(CONNECTOR.c.id == connector_id)).one()
-            relays = self._relays(connection, connector_id, by_id, before, survivors)
+            relays = self._relays(connection, connector_id, merging, before, survivors)
         sweeping = sweep is not None
         changed = [
             row
-            for row in by_id.values()
-            if row.record_id in relays or differs(before.get(row.record_id), row, sweeping=sweeping)
+            for it, row in by_id.items()
+            if (differs(before[it], row, sweeping=sweeping) if it in before else row.state is not GONE)
+            or it in relays
         ]
         absorbed = {
             old: survivor
@@ -112,13 +115,21 @@ class IntakeStore:
         }
         news = {row.record_id for row in changed}
         echoes = [
-            it for it in by_id if it not in news and it in before and before[it].write_due == WriteDue.ECHO
+            it
+            for it, was in before.items()
+            if was.write_due == WriteDue.ECHO and it in by_id and it not in news
         ]
         if not changed and not absorbed and not sweeping and not echoes and cursor == stands.cursor:
             return Stored()
         seen = sweep if sweep is not None else stands.sweep
+        heirs = {*survivors, *absorbed.values()}
         with self._scope.database.writing() as connection:
-            stored = self._apply(connection, connector_id, changed, absorbed, before, now, seen, adopting)
+            others = changed
+            if adopting in {None, FirstRun.IMPORT}:
+                others = admit(
+                    self._scope, connection, connector_id, changed, known=before, heirs=heirs, seen=seen
+                )
+            stored = self._apply(connection, connector_id, others, absorbed, before, now, seen, adopting)
             if before and (sweeping or stands.sweep_cursor is not None):
                 # What a poll brings while a sweep is cut lives too: the sweep may be past its place.
                 mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, list(by_id)))
@@ -130,7 +141,7 @@ class IntakeStore:
             moved |= {"sweep_cursor": cursor, "sweep": sweep} if sweeping else {"cursor": cursor}
             moved |= {} if mapping is None else {"mapping": mapping}
             connection.execute(update(CONNECTOR).where(CONNECTOR.c.id == connector_id).values(moved))
-        return replace(stored, echoes=len(echoes))
+        return replace(stored, changed=len(changed) + len(absorbed), echoes=len(echoes))
 
     def missing(self, connector_id: int, sweep: int) -> tuple[int, int]:
         """Return how many live contacts a complete sweep did not find, and how many were known."""
@@ -200,12 +211,14 @@ class IntakeStore:
     def _relays(
         connection: Connection,
         connector_id: int,
-        by_id: Mapping[str, Intake],
+        merging: Sequence[Intake],
         before: Mapping[str, Known],
         survivors: Collection[str | None],
     ) -> set[str]:
         """Return the records that were never seen alive, were merged away, and have history to pass on."""
-        unseen = {it for it, row in by_id.items() if row.merged_into is not None and it not in before}
+        unseen = {
+            row.record_id for row in merging if row.merged_into is not None and row.record_id not in before
+        }
         if not unseen:
             return unseen
         mine = and_(INHERITANCE.c.connector_id == connector_id, among(INHERITANCE.c.record_id, unseen))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from enginelab import BRAND, IMPORT, Lab
+from enginelab import BRAND, IMPORT, MEMBER_MAP, Lab
 
 from syncsvc.errors import TransientError
 
 Open = Callable[..., Lab]
 A, B, SHARED = "a@example.org", "b@example.org", "shared@example.org"
 TWO: dict[str, dict[str, object]] = {"crm": {}, "shop": {}}
+BRANDED = {**MEMBER_MAP, "brand_id": "{brand}", "storecard": {"value": "card-1"}}
 
 
 def owner(lab: Lab, email: str) -> str | None:
@@ -305,3 +306,43 @@ def test_a_first_read_adopts_a_member_that_nobody_owns_any_more(open_lab: Open) 
     lab.crms["shop"].put("z", points=505)
     lab.cycle()
     assert lab.awarded(A) == 105
+
+
+# Newcomers, who are stored without being weighed.
+
+_STORED = """SELECT m.email_key, m.email, m.owner_record, m.wanted IS NULL, m.delivered IS NULL, m.refused,
+    m.payload, m.earned, m.credited, m.unsettled, m.due, m.introduced, m.expired, b.brand_id, c.record_id,
+    c.state, c.fingerprint = m.wanted, c.points, c.seen, c.written_at, c.written_status, c.write_due,
+    c.first_read
+    FROM contact c JOIN member m ON m.id = c.member_id JOIN brand b ON b.id = m.brand ORDER BY c.record_id"""
+
+
+def test_newcomers_are_stored_as_those_are_who_are_weighed(open_lab: Open) -> None:
+    stored = []
+    for first_run in ("import", "adopt_points"):
+        lab = open_lab(first_run=first_run, connectors={"crm": {"member": BRANDED}})
+        lab.crm.put("a", points=None, name="Ann", brand="brand-1")
+        lab.crm.put("b", points=0, name="Bob", brand="brand-2", email="B@Example.org")
+        lab.crm.put("c", points=None, name="Cy", brand="brand-1", wallet_status="imported")
+        lab.crm.put("d", points=None, name="Dee", brand="brand-1", wallet_time="2026-11-01T00:00:00Z")
+        lab.crm.put("e", points=None, name="Eve", brand="brand-2", email=A)
+        lab.cycle(send=False)
+        stored.append(lab.rows(_STORED))
+    assert len(stored[0]) == 5
+    assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize("page_size", [1, 100])
+def test_a_newcomer_shares_a_member_with_whom_it_finds_there(open_lab: Open, page_size: int) -> None:
+    lab = open_lab()
+    lab.crm.page_size = page_size
+    for record in ("a", "b", "c"):
+        lab.crm.put(record, email=SHARED if record != "b" else B, points=10)
+    lab.cycle()
+    lab.crm.put("d", email=SHARED, points=70)
+    lab.crm.put("e", email="e@example.org", points=5)
+    lab.crm.put("f", email="e@example.org", points=7)
+    lab.cycle()
+    assert [lab.awarded(email) for email in (SHARED, B, "e@example.org")] == [10, 10, 5]
+    assert lab.rows("SELECT count(*), count(DISTINCT member_id) FROM contact") == [(6, 3)]
+    lab.balanced()

@@ -26,6 +26,19 @@ def test_only_records_that_differ_are_written(lab: Lab) -> None:
     assert list(lab.crm.writes[0].values) == ["wallet_time"]
 
 
+def test_write_back_looks_at_a_contact_once_its_member_was_sent(lab: Lab) -> None:
+    due = "SELECT record_id, write_due FROM contact ORDER BY record_id"
+    lab.crm.put("a", points=1)
+    lab.cycle(send=False)
+    assert lab.rows(due) == [("a", 0)]
+    lab.cycle()
+    assert lab.crm.records["a"]["wallet_time"] is not None
+    lab.crm.put("b", email="a@example.org")
+    lab.crm.put("c", points=1)
+    lab.cycle(send=False)
+    assert lab.rows(due)[1:] == [("b", 1), ("c", 0)]
+
+
 def test_a_value_that_a_person_overwrote_is_put_right(lab: Lab) -> None:
     lab.crm.put("a", points=1)
     lab.cycle()

@@ -64,14 +64,13 @@ MUTATIONS = (
     Mutation(
         "cursor first",
         "syncsvc/state/intake.py",
-        """        with self._scope.database.writing() as connection:
-            stored = self._apply(""",
-        """        if not sweeping:
+        "        heirs = {*survivors, *absorbed.values()}\n",
+        """        heirs = {*survivors, *absorbed.values()}
+        if not sweeping:
             with self._scope.database.writing() as connection:
                 first = update(CONNECTOR).where(CONNECTOR.c.id == connector_id)
                 connection.execute(first.values(cursor=cursor))
-        with self._scope.database.writing() as connection:
-            stored = self._apply(""",
+""",
         (_POLLS,),
     ),
     Mutation(
