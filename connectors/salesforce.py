@@ -90,7 +90,7 @@ class Salesforce:
             Jobs(self._session, network),
             overlap=settings.overlap,
             bulk_above=settings.bulk_above,
-            describe=self._describe,
+            describe=self._described,
         )
         self._writes = Writes(
             self._session, settings.object, fields=needs.write.values(), records=self._records
@@ -130,13 +130,22 @@ class Salesforce:
         Also tells of mapped formula fields: polls do not see them change.
         """
         try:
-            return salesforce_schema.problems(self._object, self._needs, cache(self._describe))
+            return salesforce_schema.problems(self._object, self._needs, cache(self._described))
         except CredentialsError:
             raise
         except OperatorError as error:
             return [
                 Problem("object", str(error), "name an object the user may see, and a current api_version")
             ]
+
+    def _described(self, name: str) -> dict[str, Any]:
+        """Return an object's description, without fields where a related object may not be seen."""
+        try:
+            return self._describe(name)
+        except OperatorError as error:
+            if name == self._object or isinstance(error, CredentialsError):
+                raise
+            return {"fields": []}
 
     def _describe(self, name: str) -> dict[str, Any]:
         body = self._session.call("GET", f"sobjects/{name}/describe").body

@@ -72,12 +72,23 @@ class SalesforceSimulator(Org):
         *,
         updateable: bool = True,
         calculated: bool = False,
+        rolled_up: bool = False,
         length: int = 0,
     ) -> None:
-        """Add a field to an object, or replace it; `type` is a describe's ("double", "datetime", ...)."""
+        """Add a field to an object, or replace it; `type` is a describe's ("double", "datetime", ...).
+
+        A field that is `calculated` is a formula, unless it is `rolled_up`.
+        """
         with self.lock:
             size = length or (255 if type in TEXT else 0)
-            kind = Field(name, type, size, updateable=updateable and not calculated, calculated=calculated)
+            kind = Field(
+                name,
+                type,
+                size,
+                updateable=updateable and not calculated,
+                calculated=calculated,
+                rolled_up=rolled_up,
+            )
             self._tables[sobject.lower()].fields[name.lower()] = kind
             if self.has_persons and sobject == "Contact" and (alias := persons.alias_of(kind)):
                 self._tables["account"].fields[alias.name.lower()] = alias

@@ -56,6 +56,7 @@ def _field(kind: Field, *, writable: bool) -> dict[str, Any]:
         "createable": writable,
         "updateable": writable,
         "calculated": kind.calculated,
+        "calculatedFormula": "Hidden__c" if kind.calculated and not kind.rolled_up else None,
         "custom": custom,
         "nillable": not kind.required and kind.type != "boolean",
         "filterable": kind.filterable,

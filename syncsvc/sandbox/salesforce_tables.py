@@ -48,6 +48,7 @@ class Field:
     length: int = 0
     updateable: bool = True
     calculated: bool = False
+    rolled_up: bool = False  # calculated from the records below it: a change of it moves its row's stamp
     required: bool = False
     parent: str = ""  # the object that a reference names, reached by this field's name less its "Id"
 

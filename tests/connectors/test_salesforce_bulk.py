@@ -99,7 +99,7 @@ def test_sweep_that_queries_finish_makes_no_job(crm: SalesforceBulkMaker) -> Non
 
 @pytest.mark.parametrize(
     "note",
-    ['a\n"b",\r\n c\r', "😀 é \u202e", "null", "#N/A", "'", "x" * 32_000, None],
+    ['a\n"b",\r\n c\r', "😀 é \u202e", "null", "#N/A", "'", "00123", "a\x00b", "x" * 32_000, None],
     ids=lambda it: repr(it)[:9],
 )
 def test_contact_is_the_same_in_bulk_as_by_queries(crm: SalesforceBulkMaker, note: str | None) -> None:

@@ -56,10 +56,11 @@ def open_sales(open_lab: Callable[..., Lab], tmp_path: Path) -> Iterator[Callabl
                 "client_secret": {"file": str(tmp_path / "secret")},
             }
             keys = {"url": server.url, "auth": auth, "object": sobject}
+            email, suffix = ("PersonEmail", "pc") if sobject == "Account" else ("Email", "c")
             return {
                 "type": "salesforce",
-                "member": {"email": "{Email}", "name": "{LastName}", "points": "{Points__c}"},
-                "write_back": {"last_updated": "Wallet_At__c"},
+                "member": {"email": f"{{{email}}}", "name": "{LastName}", "points": f"{{Points__{suffix}}}"},
+                "write_back": {"last_updated": f"Wallet_At__{suffix}"},
                 "settings": SalesforceSettings.model_validate(keys),
             }
 
@@ -109,3 +110,28 @@ def test_lead_that_is_converted_where_no_contacts_are_read_leaves_its_member_as_
         assert sales.lab.cycle(after=120).outcome is Outcome.OK
     assert sales.lab.asks(IMPORT) == imports
     assert sales.lab.awarded(ADA) == 10
+
+
+def test_contacts_are_written_back_once_and_come_home_as_echoes(open_sales: Callable[..., Sales]) -> None:
+    sales = open_sales("Contact")
+    for number in range(5):
+        sales.person("Contact", number, Email=f"m{number}@example.org")
+    assert sales.lab.cycle().written_back == 5
+    assert sum(sales.lab.cycle(after=120).echoes for _ in range(10)) == 5
+    imports, writes = sales.lab.asks(IMPORT), len(sales.org.writes)
+    report = sales.lab.cycle()
+    assert (sales.lab.asks(IMPORT), len(sales.org.writes)) == (imports, writes)
+    assert (report.read, report.connectors["contact"].requests) == (0, 1)
+    assert sales.lab.wallet.total_awarded() == 10
+
+
+def test_person_account_is_one_member_though_contacts_are_read_too(open_sales: Callable[..., Sales]) -> None:
+    sales = open_sales("Account", "Contact")
+    sales.org.enable_person_accounts()
+    fields = {"LastName": "L", "PersonEmail": ADA, "Points__pc": 10}
+    person = sales.org.create("Account", fields, at=NOON - timedelta(days=2))
+    for _ in range(4):
+        assert sales.lab.cycle(after=120).outcome is Outcome.OK
+    assert sales.lab.awarded(ADA) == 10
+    assert sales.org.record("Account", person)["Wallet_At__pc"]
+    assert sales.lab.rows("SELECT record_id FROM contact") == [(person,)]
