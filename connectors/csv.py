@@ -16,7 +16,7 @@ from typing import BinaryIO, ClassVar, Literal, NamedTuple
 import orjson
 from pydantic import Field
 
-from connectors.csv_export import RESULTS, Export, Files, look, moving
+from connectors.csv_export import RESULTS, Export, Files, look, moving, readable
 from connectors.csv_index import Index
 from connectors.csv_reading import Reading
 from connectors.csv_results import Form, Results
@@ -103,8 +103,8 @@ class Csv:
         self._read_fields = sorted(needs.read)
         self._written = sorted(needs.write.values())
         path = settings.path
-        beside = path.with_name(f"{path.name if path.is_dir() else path.stem}{RESULTS}")
-        self._results = Results(settings.results or beside, key=settings.key, names=self._written)
+        results = settings.results or path.with_name(f"{path.stem}{RESULTS}")
+        self._results = Results(results, key=settings.key, names=self._written)
         self._reading = f"{settings.key} {settings.delimiter} {settings.encoding}"
         self._still = ""  # the export that was last seen to stand still, so that it is not waited for twice
 
@@ -113,11 +113,15 @@ class Csv:
         problems: list[Problem] = []
         try:
             export = self._look()
-            with export.opened() as files:
+            with readable(), export.opened() as files:
                 for number, file in enumerate(files):
                     problems += self._problems(self._table(export, number, file))
         except OperatorError as error:
             problems.append(_problem("path", error))
+        return problems + (self._problems_of_results() if self._written else [])
+
+    def _problems_of_results(self) -> list[Problem]:
+        problems: list[Problem] = []
         try:
             self._results.columns()
         except OperatorError as error:
@@ -143,7 +147,7 @@ class Csv:
             return
         if not same:
             self._wait_for(export)
-        with export.opened() as files:
+        with readable(), export.opened() as files:
             if position is not None and same:
                 yield from self._read(export, files, position)
                 return
@@ -204,13 +208,14 @@ class Csv:
 
     def _read(self, export: Export, files: Sequence[BinaryIO], start: _Position) -> Iterator[Page]:
         """Yield the rows behind `start`, each page once it is sure that nobody wrote to the files."""
-        with Index(self._written) as index:
+        with Index(self._written, pause=lambda: self._network.sleep(0)) as index:
             tables = [self._table(export, number, file) for number, file in enumerate(files)]
             for table in tables:
                 table.require(self._read_fields)
             reading = Reading(tables, self._read_fields, index)
-            with self._results.rows() as rows:
-                index.hold(rows)
+            if self._written:
+                with self._results.rows() as rows:
+                    index.hold(rows)
             assert start.place is not None  # noqa: S101 - a reading has a place to begin at
             for contacts, number, place in reading.pages(start.file, start.place):
                 export.verify(files)
@@ -221,7 +226,7 @@ class Csv:
         """Return which of these ids the export holds; raises TransientError where it may be half written."""
         export = self._look()
         left = set(asked)
-        with export.opened() as files:
+        with readable(), export.opened() as files:
             for number, file in enumerate(files):
                 for row in self._table(export, number, file).rows():
                     left.discard(row.record_id)
@@ -232,7 +237,7 @@ class Csv:
 
     def _form(self) -> Form:
         export = self._look()
-        with export.opened() as files:
+        with readable(), export.opened() as files:
             table = self._table(export, 0, files[0])
             bom = table.has_bom or self._settings.encoding != "utf-8"
             return Form(table.delimiter, bom, export.states[0].path)

@@ -76,6 +76,17 @@ class Export:
                 raise moving(state.path)
 
 
+@contextmanager
+def readable() -> Iterator[None]:
+    """Let files that cannot be read on, of a file server that went away, be passing trouble."""
+    try:
+        yield
+    except OSError as error:
+        raise TransientError(
+            f"the export cannot be read on ({error.strerror or 'unknown reason'})"
+        ) from error
+
+
 def moving(path: Path) -> TransientError:
     """Return the error of a file that somebody is writing."""
     return TransientError(f"{path.name} is being written: it is read once it stands still")

@@ -7,26 +7,29 @@ without a name, and so are the results of the rows of a page.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import orjson
 
-from syncsvc.errors import OperatorError
+from syncsvc.errors import OperatorError, TransientError
 
 MOST_TWICE = 1000
 """Keys that may stand on more than one line; where there are more, the column is no key."""
 
+_SOME = 5_000  # rows between two pauses
 _CACHE = -16_384  # KiB that the temporary database keeps in memory
 
 
 class Index:
     """The keys of an export and its results, of which `names` are the columns; a context manager."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        """Begin empty."""
+    def __init__(self, names: Sequence[str], *, pause: Callable[[], None]) -> None:
+        """Begin empty; `pause` is called now and then, and may end the work by an error."""
         self.names = names
+        self._pause = pause
         self._database = sqlite3.connect("", isolation_level=None)  # a file that goes with the connection
         self._database.execute(f"PRAGMA cache_size = {_CACHE}")
         self._database.execute("PRAGMA journal_mode = OFF")
@@ -49,7 +52,7 @@ class Index:
         """
         run = self._database.execute
         run("CREATE TABLE seen (id TEXT PRIMARY KEY, place INTEGER, again INTEGER) WITHOUT ROWID")
-        self._database.executemany(
+        self._fill(
             "INSERT INTO seen (id, place) VALUES (?, ?) "
             "ON CONFLICT DO UPDATE SET again = coalesce(again, excluded.place)",
             keys,
@@ -68,15 +71,28 @@ class Index:
     def hold(self, rows: Iterable[tuple[str, Mapping[str, str]]]) -> None:
         """Hold the results, of which `of` tells."""
         self._database.execute("CREATE TABLE result (id TEXT PRIMARY KEY, cells BLOB) WITHOUT ROWID")
-        self._database.executemany(
+        self._fill(
             "INSERT OR REPLACE INTO result VALUES (?, ?)",
             ((key, orjson.dumps([cells.get(name) or None for name in self.names])) for key, cells in rows),
         )
 
     def of(self, keys: Sequence[str]) -> dict[str, dict[str, str | None]]:
         """Return what the results hold of each key that stands in them, by column."""
+        if not self.names:
+            return {}
         listed = orjson.dumps(keys).decode()
         found = self._database.execute(
             "SELECT id, cells FROM result WHERE id IN (SELECT value FROM json_each(?))", [listed]
         )
         return {key: dict(zip(self.names, orjson.loads(cells), strict=True)) for key, cells in found}
+
+    def _fill(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        remaining = iter(rows)
+        while some := list(islice(remaining, _SOME)):
+            self._pause()
+            try:
+                self._database.executemany(statement, some)
+            except sqlite3.Error as error:
+                raise TransientError(
+                    f"there is no room for a temporary database ({error}): make room where TMPDIR points"
+                ) from error

@@ -58,6 +58,7 @@ class Results:
         """
         part = self.path.with_name(f".{self.path.name}.part")
         try:
+            part.unlink(missing_ok=True)
             with self._table() as table, part.open("w", encoding="utf-8", newline="") as file:
                 shutil.copymode(form.mode_of, part)
                 if form.bom:
@@ -68,6 +69,8 @@ class Results:
                 writer.writerow(header)
                 left = dict(values)
                 for key, row in iter(()) if table is None else _told(table):
+                    if key in values and key not in left:
+                        continue  # somebody wrote it twice
                     cells = {**row, **left.pop(key, {}), self._key: key}
                     writer.writerow([cells.get(name, "") for name in header])
                 for key, value in left.items():

@@ -208,6 +208,8 @@ class Cycle:
             log.debug("contact_quarantined", record=record, field=name)
         if pulled.cursor_lost:
             log.warning("cursor_lost", remedy="everything is read again")
+        if pulled.partial:
+            log.warning("sweep_partial", remedy="mend what is in quarantine: until then nobody is gone")
         if pulled.fallen:
             log.warning("points_fell", members=pulled.fallen)
 
@@ -240,7 +242,8 @@ class Cycle:
             return False
         sweep_number, now = self._store.intake.progress(connector.id).sweep, self._network.now()
         missing, known = self._store.intake.missing(connector.id, sweep_number)
-        bury = not pulled.partial and self._brakes.judge_sweep(connector.name, known=known, missing=missing)
+        partial = pulled.partial
+        bury = self._brakes.judge_sweep(connector.name, known=known, missing=missing, partial=partial)
         pulled.gone += self._store.intake.finish_sweep(
             connector.id, sweep=sweep_number, mapping=connector.mapping, bury=bury, polled=polled, now=now
         )

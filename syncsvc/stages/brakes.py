@@ -42,10 +42,17 @@ class Brakes:
         self.held_by: list[str] = []
         self.allowed = Allowed()
 
-    def judge_sweep(self, connector: str, *, known: int, missing: int) -> bool:
-        """Return whether contacts that a complete sweep did not find may be taken for gone."""
+    def judge_sweep(self, connector: str, *, known: int, missing: int, partial: bool) -> bool:
+        """Return whether contacts that a complete sweep did not find may be taken for gone.
+
+        They may not where it was `partial`, unless a person who saw how many they are has released them.
+        """
         tripped = judge_sweep(known=known, missing=missing, max_gone_share=self._limits.max_gone_share)
-        return tripped is None or not self._hold([tripped], f":{connector}")
+        if tripped is not None:
+            return not self._hold([tripped], f":{connector}")
+        if partial:
+            self.sweep_done(connector)
+        return not partial
 
     def sweep_released(self, connector: str) -> bool:
         """Return whether a person let what a sweep of this connector did not find be gone."""

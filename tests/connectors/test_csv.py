@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from connectors.csv import Csv
-from syncsvc.errors import OperatorError, SchemaError, TransientError
+from syncsvc.errors import OperatorError, SchemaError, StoppedError, TransientError
 from syncsvc.model import Contact, FieldValue, Page, WriteBack, Written
 from syncsvc.remote.connector import Needs
 from syncsvc.remote.transport import Network
@@ -30,7 +30,8 @@ class Still(Network):
         self.waited: list[float] = []
 
     def sleep(self, seconds: float) -> None:
-        self.waited.append(seconds)
+        if seconds:
+            self.waited.append(seconds)
         self.meanwhile()
 
 
@@ -155,6 +156,20 @@ def test_export_written_over_while_it_is_read_ends_the_reading(export: Export) -
         file.write(b"id,name,email\n")
     with pytest.raises(TransientError, match="being written"):
         list(pages)
+
+
+def test_service_that_stops_does_not_wait_for_the_end_of_an_export(export: Export) -> None:
+    rows = b"".join(b"%d,p%d@example.org,P\n" % (n, n) for n in range(600))
+    export.write(b"id,email,name\n" + rows)
+    pages = export.connect().changes(export.pages()[0].cursor)  # in the midst of an export that stands still
+
+    def stop() -> None:
+        raise StoppedError("asked to stop")
+
+    export.network.meanwhile = stop
+    with pytest.raises(StoppedError):
+        next(pages)
+    assert export.network.waited == [3.0]
 
 
 def test_reading_that_went_on_in_another_export_is_not_polled_from(export: Export) -> None:
@@ -338,6 +353,16 @@ class TestResults:
             "members.csv",
             "members.results.csv",
         ]
+
+    def test_row_that_somebody_wrote_twice_is_written_once_again(self, export: Export) -> None:
+        export.write(GOOD)
+        export.results.write_bytes(b"id,state,wallet\n1,held,\n2,held,\n1,old,\n")
+        export.put_back("1")
+        assert export.results.read_bytes().splitlines()[1:] == [
+            b"1,imported,2026-11-01T23:30:05Z",
+            b"2,held,",
+        ]
+        assert export.contacts()["1"].fields["state"] == "imported"
 
     def test_they_look_like_the_export(self, export: Export) -> None:
         export.write(b"\xef\xbb\xbf" + GOOD.replace(b",", b";"))

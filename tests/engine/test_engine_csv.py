@@ -174,6 +174,31 @@ def test_row_that_cannot_be_read_is_quarantined_and_nobody_is_taken_for_gone(sho
     assert shop.lab.quarantine() == {}
 
 
+def test_those_whom_a_person_released_are_gone_though_a_row_cannot_be_read(shop: Shop) -> None:
+    shop.rows = dict(list(shop.rows.items())[:60])
+    shop.export("C110;m110@example.org\n")
+    shop.lab.cycle()
+    assert shop.lab.release() == ["max_gone_share:members"]
+    assert shop.lab.cycle().gone == 60
+    del shop.rows["C059"]
+    shop.export("C110;m110@example.org\n")
+    assert shop.lab.cycle().gone == 0
+    assert shop.lab.said("sweep_partial")
+    assert shop.lab.cycle().read == 0
+
+
+def test_release_ends_with_its_sweep_though_a_row_cannot_be_read(shop: Shop) -> None:
+    whole = dict(shop.rows)
+    shop.rows = dict(list(whole.items())[:60])
+    shop.export()
+    shop.lab.cycle()
+    shop.lab.release()
+    shop.rows = {key: row for key, row in whole.items() if key != "C005"}
+    shop.export("C005;m5@example.org\n")
+    assert shop.lab.cycle().gone == 0
+    assert [shop.lab.cycle().read for _ in range(2)] == [0, 0]
+
+
 def test_reading_that_was_cut_goes_on_where_it_was(open_shop: Callable[..., Shop]) -> None:
     shop = open_shop(first_run="adopt")
     shop.cut(1100)
