@@ -6,7 +6,7 @@ is trusted while it is young. Three are kept, oldest first: before `base` everyt
 `middle` is to be the next base, `last` is the latest.
 
 - a *quick* pass reads from `last`, every cycle;
-- a *full* pass reads from `base`, `lag / 2` after changes were seen, until nothing is younger. `middle`
+- a *full* pass reads from `base`, every `lag / 2` after changes were seen, until nothing is younger. `middle`
   becomes the base once a full pass has begun `lag` after it was given: what it had counted past was visible.
 
 No link is older than the first sweep: after a sweep the base is a time, and full passes ask for what was
@@ -117,11 +117,16 @@ class LinkCursor(Settings):
         before = self.model_copy(update={"reading": None})
         if not reading.full:
             return before.model_copy(update={"last": mark}) if reading.news else before
-        base, middle = self.base, self.middle
-        if middle is not None and middle.at + lag + _CLOCK_STEP <= reading.began:
-            base, middle = middle, None
-        if base.link and not reading.news and reading.began - base.at < keep:
+        base, middle, began = self.base, self.middle, reading.began
+        settled = middle is not None and middle.at + lag + _CLOCK_STEP <= began
+        if settled and middle is not None:
+            base, middle = middle, self.last if self.last != middle else None
+        if base.link and not reading.news and began - base.at < keep:
             return type(self)(query=self.query, base=base)
-        return type(self)(
-            query=self.query, base=base, middle=middle or mark, last=mark, due=reading.began + lag / 2
-        )
+        middle = middle or mark
+        old_enough = middle.at + lag + _CLOCK_STEP
+        # The next poll tells whether anything is younger than a new base; else half a lag is waited.
+        due = began if settled else min(old_enough, began + lag / 2)
+        if due < old_enough < due + lag / 10:
+            due = old_enough
+        return type(self)(query=self.query, base=base, middle=middle, last=mark, due=due)
