@@ -9,7 +9,19 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, cast, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    String,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from syncsvc.config import Points, WalletConfig
 from syncsvc.rules.brakes import Allowed, Totals
@@ -331,8 +343,10 @@ class Outbox:
             later.c.outcome == Outcome.LANDED,
             or_(later.c.fingerprint != BATCH_ROW.c.fingerprint, later.c.points > 0),
         )
+        # Points that were given up are never sent again: more of them are another change.
+        again = case((BATCH_ROW.c.outcome == Outcome.SKIPPED, 0), else_=BATCH_ROW.c.points)
         listed = (
-            select(BATCH_ROW.c.member_id, BATCH_ROW.c.points)
+            select(BATCH_ROW.c.member_id, again)
             .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
             .where(
                 among(BATCH_ROW.c.member_id, asking),

@@ -24,6 +24,7 @@ from syncsvc.rules.settling import (
     Then,
     Verdict,
     find,
+    find_witness,
     grade_of,
     opening,
     read_answer,
@@ -494,3 +495,133 @@ def test_an_award_shown_at_most_settle_after_late_is_never_refuted(lag: int, loo
         seen = moved if look >= lag else UNMOVED
         decision, _ = weigh([seen], doubt(age=age, quiet=age), terms())[0]
         assert decision is (Decision.LANDED if look >= lag else Decision.WAIT)
+
+
+# Every kind of entry, with every kind of company, witness and log.
+
+FRESH = Sighting("a", "a", SENT)
+UNREAD = Sighting("a", "a", None)
+RESTATED = Sighting("a", "b", SENT, restated=True)
+GONE = Sighting("a", None, None)
+UNREADABLE = Sighting("a", "b", None)
+EARLIER = Sighting("a", "b", SENT - DAY)
+KINDS = {
+    "unmoved": (UNMOVED, Finding.UNMOVED),
+    "never seen": (Sighting(None, None, None), Finding.UNMOVED),
+    "inside": (INSIDE, Finding.IN_WINDOW),
+    "later": (OUTSIDE, Finding.ELSEWHERE),
+    "earlier": (EARLIER, Finding.ELSEWHERE),
+    "moved to what is no time": (UNREADABLE, Finding.ELSEWHERE),
+    "as fresh as the request": (FRESH, Finding.MUTE),
+    "no time all along": (UNREAD, Finding.MUTE),
+    "another form of the same time": (RESTATED, Finding.MUTE),
+    "gone": (GONE, Finding.MUTE),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_entry_is_found_to_be_what_it_is(kind: str) -> None:
+    seen, finding = KINDS[kind]
+    assert find(seen, doubt(), SETTLE) is finding
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_witness_is_as_any_row_but_an_earlier_time_says_that_it_has_not_moved(kind: str) -> None:
+    seen, finding = KINDS[kind]
+    expected = Finding.UNMOVED if kind == "earlier" else finding
+    assert find_witness(seen, doubt(), SETTLE) is expected
+
+
+def weighed(
+    finding: Finding,
+    company: Sequence[Finding],
+    evidence: Grade,
+    on_doubt: Decision,
+    case: Doubt,
+) -> tuple[Decision, Grade]:
+    """What the specification says of one row among others, read a second time."""
+    findings = [finding, *company]
+    if case.witness is Finding.UNMOVED:
+        findings = [it if it is Finding.UNMOVED else Finding.MUTE for it in findings]
+    if case.short:
+        findings = [Finding.MUTE if it is Finding.UNMOVED else it for it in findings]
+    inside = findings.count(Finding.IN_WINDOW)
+    unanimous = len(findings) >= 10 and Fraction(inside, len(findings)) >= Fraction(9, 10)
+    grade = Grade.UNANIMOUS if unanimous else Grade.WINDOW
+    grade = Grade.WITNESS if case.witness is Finding.IN_WINDOW else grade
+    finding = findings[0]
+    if finding is Finding.UNMOVED:
+        passed = case.age > SETTLE and case.quiet > SETTLE
+        return (Decision.REFUTED if passed else Decision.WAIT), Grade.UNMOVED
+    ours = {Finding.IN_WINDOW} | ({Finding.ELSEWHERE} if grade is not Grade.WINDOW else set())
+    if finding in ours and STRENGTH[grade] >= STRENGTH[evidence]:
+        return Decision.LANDED, grade
+    return (on_doubt, Grade.POLICY) if case.age > GIVE_UP else (Decision.WAIT, grade)
+
+
+@pytest.mark.parametrize("witness", [None, *Finding])
+@pytest.mark.parametrize("short", [False, True])
+def test_every_row_in_every_company_is_settled_as_the_specification_says(
+    *, witness: Finding | None, short: bool
+) -> None:
+    companies = [[], ["inside"] * 9, ["inside"] * 8 + ["later"], ["unmoved"] * 9]
+    count = 0
+    for kind, company, evidence, age, quiet, on_doubt in itertools.product(
+        KINDS,
+        companies,
+        STRENGTH,
+        TIMES,
+        [SETTLE - SECOND, SETTLE + SECOND],
+        (Decision.HOLD, Decision.AWARD, Decision.SKIP),
+    ):
+        case = Doubt(SENT, age, quiet, SECOND, witness, short)
+        rows = [KINDS[it] for it in (kind, *company)]
+        found = weigh([seen for seen, _ in rows], case, terms(evidence, on_doubt))[0]
+        others = [finding for _, finding in rows[1:]]
+        expected = weighed(rows[0][1], others, evidence, on_doubt, case)
+        assert found == expected, (kind, company, evidence, age, quiet, on_doubt)
+        count += 1
+        if found[0] is Decision.REFUTED:
+            assert not short
+        if witness is Finding.UNMOVED or kind in {"gone", "another form of the same time"}:
+            assert found[0] is not Decision.LANDED
+    assert count == len(KINDS) * 4 * 3 * 5 * 2 * 3
+
+
+FLAGS: list[dict[str, Any]] = [
+    {},
+    {"success": True},
+    {"success": False},
+    {"status": "failed"},
+    {"status": "done"},
+    {"error": "x"},
+    {"error": ""},
+    {"errors": []},
+    {"errors": {"users.0": ["x"]}},
+]
+IDS: list[Any] = ["i-1", "", None, 7, ["i"]]
+COUNTS: list[Any] = [
+    ROWS,
+    str(ROWS),
+    f"0{ROWS}",
+    ROWS - 1,
+    0,
+    -ROWS,
+    None,
+    True,
+    float(ROWS),
+    "",
+    " 5",
+    "9" * 5000,
+]
+
+
+def test_every_combination_of_what_an_answer_of_success_may_hold_is_read_as_the_table_says() -> None:
+    bad = [{"success": False}, {"status": "failed"}, {"error": "x"}, {"errors": {"users.0": ["x"]}}]
+    for status, flags, import_id, count in itertools.product((200, 201, 299), FLAGS, IDS, COUNTS):
+        body = {"import_id": import_id, "imported_members": count, **flags}
+        landed = flags not in bad and import_id == "i-1" and count in {ROWS, str(ROWS), f"0{ROWS}"}
+        landed = landed and not isinstance(count, float)
+        reading = read_answer(status, body, rows=ROWS)
+        assert (reading.verdict is Verdict.LANDED) is landed, (status, body)
+        assert reading.verdict in {Verdict.LANDED, Verdict.DOUBT}
