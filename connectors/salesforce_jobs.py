@@ -61,8 +61,10 @@ class Jobs:
             raise LostJobError from error
         return str(_told(reply, "id")), reply.asked
 
-    def wait(self, job: str) -> int:
-        """Return how many records a job has brought, once it has; costs a call for each look at it.
+    def wait(self, job: str) -> int | None:
+        """Return how many records a job has brought, once it has, or None where that is not told.
+
+        Costs a call for each look at it.
 
         Raises TransientError where that takes more than five minutes, and LostJobError.
         """
@@ -70,7 +72,8 @@ class Jobs:
             reply = self._known(lambda: self._session.call("GET", f"jobs/query/{job}"))
             state = _told(reply, "state")
             if state == "JobComplete":
-                return int(_told(reply, "numberRecordsProcessed"))
+                count = reply.body.get("numberRecordsProcessed")
+                return count if type(count) is int else None
             if state in {"Aborted", "Failed"}:
                 raise LostJobError
             if self._session.now() - datetime.fromisoformat(_told(reply, "createdDate")) > PATIENCE:
@@ -84,15 +87,20 @@ class Jobs:
         )
 
     def results(self, job: str, locator: str) -> Results:
-        """Return a page of the results of a job that is complete; `locator` is "" for the first."""
+        """Return a page of the results of a job that is complete; `locator` is "" for the first.
+
+        Raises LostJobError too where headers are missing that tell of the next page: a proxy takes them away.
+        """
         path, begin = f"jobs/query/{job}/results", {"locator": locator} if locator else {}
         params = {"maxRecords": str(PAGE), **begin}
         reply = self._known(lambda: self._session.table(path, params=params))
+        if not {"sforce-numberofrecords", "sforce-locator"} <= reply.headers.keys():
+            raise LostJobError
+        following = reply.headers["sforce-locator"].replace("null", "")
         try:
             names, *rows = csv.reader(io.StringIO(reply.body, newline=""), strict=True)
             whole = len(rows) == int(reply.headers["sforce-numberofrecords"])
-            following = reply.headers["sforce-locator"].replace("null", "")
-        except (csv.Error, ValueError, KeyError):
+        except (csv.Error, ValueError):
             whole = False
         if not whole or any(len(row) != len(names) for row in rows):
             raise LostAnswerError(f"GET {path}: the answer is not a whole page of results")

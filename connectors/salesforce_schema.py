@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from syncsvc.model import Problem
 from syncsvc.remote.connector import Needs
 
 _TEXT_TYPES = {"picklist", "string", "textarea"}
+_MADE = {True: "Date/Time", False: "Text(255)"}
 _COMPOUND_TYPES = {"address", "location"}
 
 Description = Mapping[str, Any]
@@ -101,7 +103,9 @@ def _missing(where: str, field: str, described: Description) -> Problem:
 def _writing(name: str, field: str, fact: str, described: Description) -> Problem | None:
     where, found = f"{name}.{field}", _find(field, described)
     if found is None:
-        return _missing(where, field, described)
+        absent = _missing(where, field, described)
+        made = f"create a custom field of type {_MADE[fact == 'last_updated']}, its API name {field}"
+        return replace(absent, remedy=f"{absent.remedy}; or {made}, and give the user edit access to it")
     if not found["updateable"]:
         remedy = "give the user edit access to the field (field-level security)"
         return Problem(where, "may not be edited by the user", remedy)
@@ -109,4 +113,7 @@ def _writing(name: str, field: str, fact: str, described: Description) -> Proble
     if found["type"] not in fitting:
         wanted = " or ".join(sorted(fitting))
         return Problem(where, f"is of type {found['type']}", f"write {fact} to a field of type {wanted}")
+    if found.get("restrictedPicklist"):
+        told = "is a picklist that takes no other values than its own"
+        return Problem(where, told, f"write {fact} to a text field, or let the picklist take any value")
     return None

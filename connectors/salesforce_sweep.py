@@ -136,7 +136,8 @@ class Sweep:
     def _results(self, at: Position, readers: Readers) -> Generator[Page, None, tuple[Position, bool]]:
         """Yield what is left of the bulk query; return where to go on, and whether that is the end."""
         try:
-            expected = None if at.locator else at.read + self._jobs.wait(at.job)
+            brought = None if at.locator else self._jobs.wait(at.job)
+            expected = None if brought is None else at.read + brought
             while True:
                 results = self._jobs.results(at.job, at.locator)
                 contacts = self._contacts(results, readers)

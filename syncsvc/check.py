@@ -34,9 +34,10 @@ class Findings:
         try:
             found = question()
         except TransientError as error:
-            self.passing.append(
-                Problem(where, str(error), "check that the service can be reached, then try again")
-            )
+            remedy = "check that the service can be reached, then try again"
+            if error.retry_after is not None:
+                remedy = f"try again in {max(1, round(error.retry_after / 60))} min: the service is reached"
+            self.passing.append(Problem(where, str(error), remedy))
         except CredentialsError as error:
             self.problems.append(Problem(where, str(error), "check the credentials and what they may do"))
         except SyncError as error:

@@ -74,10 +74,12 @@ class SalesforceSimulator(Org):
         calculated: bool = False,
         rolled_up: bool = False,
         length: int = 0,
+        values: tuple[str, ...] | None = None,
     ) -> None:
         """Add a field to an object, or replace it; `type` is a describe's ("double", "datetime", ...).
 
-        A field that is `calculated` is a formula, unless it is `rolled_up`.
+        A field that is `calculated` is a formula, unless it is `rolled_up`; a picklist with `values` is a
+        restricted one.
         """
         with self.lock:
             size = length or (255 if type in TEXT else 0)
@@ -88,6 +90,7 @@ class SalesforceSimulator(Org):
                 updateable=updateable and not calculated,
                 calculated=calculated,
                 rolled_up=rolled_up,
+                values=values,
             )
             self._tables[sobject.lower()].fields[name.lower()] = kind
             if self.has_persons and sobject == "Contact" and (alias := persons.alias_of(kind)):

@@ -99,6 +99,9 @@ def _from_text(kind: Field, text: str) -> Value:
     if kind.type == "email" and not _EMAIL.fullmatch(text):
         told = f"{kind.name}: invalid email address: {text}"
         raise ApiError(400, "INVALID_EMAIL_ADDRESS", told, fields=(kind.name,))
+    if kind.values is not None and text not in kind.values:
+        told = f"{kind.name}: bad value for restricted picklist field: {text}"
+        raise ApiError(400, "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", told, fields=(kind.name,))
     if kind.type in TEXT:
         return text
     if kind.type in IDS:

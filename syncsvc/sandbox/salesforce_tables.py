@@ -50,6 +50,7 @@ class Field:
     calculated: bool = False
     rolled_up: bool = False  # calculated from the records below it: a change of it moves its row's stamp
     required: bool = False
+    values: tuple[str, ...] | None = None  # of a restricted picklist
     parent: str = ""  # the object that a reference names, reached by this field's name less its "Id"
 
     @property

@@ -101,6 +101,25 @@ def test_roll_up_summary_is_no_formula_since_it_moves_the_record(crm: Salesforce
     assert crm.connect().check() == []
 
 
+def test_field_to_write_that_is_missing_is_described_as_it_must_be_made(crm: SalesforceMaker) -> None:
+    needs = Needs(frozenset(), {"last_updated": "Wallet_When__c", "status": "Wallet_Word__c"})
+    remedies = {problem.where: problem.remedy for problem in crm.connect(needs).check()}
+    assert "type Date/Time, its API name Wallet_When__c" in remedies["Contact.Wallet_When__c"]
+    assert "type Text(255), its API name Wallet_Word__c" in remedies["Contact.Wallet_Word__c"]
+
+
+def test_status_is_not_to_be_written_to_a_picklist_that_takes_its_own_values_alone(
+    crm: SalesforceMaker,
+) -> None:
+    crm.org.define("Contact", "Wallet_Status__c", "picklist", values=("imported",))
+    (problem,) = crm.connect().check()
+    assert (problem.where, "takes no other values" in problem.message) == ("Contact.Wallet_Status__c", True)
+    first, second = crm.people(2)
+    outcomes = write(crm, [written(crm, first), written(crm, second, status="held")])
+    assert [one.result for one in outcomes] == [Written.WRITTEN, Written.REFUSED]
+    assert outcomes[1].detail == "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST (Wallet_Status__c)"
+
+
 def test_change_of_a_related_record_comes_with_the_sweep(crm: SalesforceMaker) -> None:
     account = crm.org.create("Account", {"Name": "Acme"})
     made = crm.org.create("Contact", {"LastName": "A", "AccountId": account})
