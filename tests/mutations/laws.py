@@ -220,4 +220,27 @@ MUTATIONS = (
         'user["points"] = row.earned - row.unsettled',
         _POINTS,
     ),
+    Mutation(
+        "polls: a link is trusted while it is young",
+        "syncsvc/remote/links.py",
+        "middle.at + lag + _CLOCK_STEP <= began",
+        "middle.at <= began",
+        ("tests/unit/test_links.py",),
+    ),
+    Mutation(
+        "polls: after a sweep only its link is asked",
+        "syncsvc/remote/links.py",
+        "base=Mark(at=began - lag)",
+        "base=mark",
+        (
+            "tests/connectors/test_dynamics.py::test_changes_while_a_sweep_reads_are_found_though_its_link_counts_past_them",
+        ),
+    ),
+    Mutation(
+        "write-backs: a deleted contact is created anew",
+        "connectors/dynamics_api.py",
+        "If-Match: *\\r\\n",
+        "",
+        ("tests/connectors/test_dynamics.py::test_write_to_a_deleted_contact_does_not_create_it_anew",),
+    ),
 )
