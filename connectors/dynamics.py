@@ -80,11 +80,13 @@ class Dynamics:
         self._table = f"{self._contacts_path}$select={self._columns}"
 
     def check(self) -> list[Problem]:
-        """Return what is wrong with the table and the columns that are read and written; two requests."""
+        """Return what is wrong with the table and the columns that are read and written; three requests."""
         tracked, known = self._definitions()
-        dates = objects(self._api.document(self._api.root + dynamics_schema.DATES), "value")
-        date_only = {str(it.get("LogicalName")) for it in dates if it.get("Format") == "DateOnly"}
-        found = list(dynamics_schema.problems(self._needs, known, date_only))
+        dates, lines = (
+            objects(self._api.document(self._api.root + path), "value")
+            for path in (dynamics_schema.DATES, dynamics_schema.LINES)
+        )
+        found = list(dynamics_schema.problems(self._needs, known, dates=dates, lines=lines))
         return found if tracked else [dynamics_schema.UNTRACKED, *found]
 
     def changes(self, cursor: str | None) -> Iterator[Page]:

@@ -9,8 +9,11 @@ from typing import Any
 from syncsvc.model import Problem
 from syncsvc.remote.connector import Needs
 
+Attributes = Collection[Mapping[str, Any]]
+"""Columns as the environment's metadata describes them."""
+
 Definitions = Mapping[str, Mapping[str, Any]]
-"""The table's columns by the names that queries use, as the environment's metadata describes them."""
+"""The table's columns by the names that queries use."""
 
 ENTITY = "EntityDefinitions(LogicalName='contact')"
 DEFINITION = (
@@ -18,6 +21,9 @@ DEFINITION = (
     "$select=LogicalName,AttributeType,AttributeOf,IsValidForRead,IsValidForUpdate,SourceType)"
 )
 DATES = f"{ENTITY}/Attributes/Microsoft.Dynamics.CRM.DateTimeAttributeMetadata?$select=LogicalName,Format"
+LINES = f"{ENTITY}/Attributes/Microsoft.Dynamics.CRM.StringAttributeMetadata?$select=LogicalName,MaxLength"
+LONG_ENOUGH = 255
+"""Characters for a status with its reason; a line of text that is made anew has 100."""
 UNTRACKED = Problem(
     "table contact",
     "Dynamics does not track changes of contacts",
@@ -29,17 +35,24 @@ _TEXTS = {"String", "Memo"}
 _SOURCES = {1: "calculated", 2: "a rollup", 3: "a formula"}
 
 
-def by_name(attributes: Collection[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def by_name(attributes: Attributes) -> dict[str, Mapping[str, Any]]:
     """Return columns by the names that queries use; those that belong to another column have none."""
     return {_shown(it): it for it in attributes if it.get("AttributeOf") is None}
 
 
-def problems(needs: Needs, known: Definitions, date_only: Collection[str]) -> Iterator[Problem]:
-    """Yield what is wrong with the columns that are read and written."""
+def problems(needs: Needs, known: Definitions, *, dates: Attributes, lines: Attributes) -> Iterator[Problem]:
+    """Yield what is wrong with the columns that are read and written; `dates` and `lines` are of a kind."""
+    unfit = {str(it.get("LogicalName")) for it in dates if it.get("Format") == "DateOnly"}
+    unfit |= {str(it.get("LogicalName")) for it in lines if _length(it) < LONG_ENOUGH}
     for name in sorted(needs.read):
         yield from _of_read(name, known)
     for fact, name in sorted(needs.write.items()):
-        yield from _of_fact(fact, name, known, date_only)
+        yield from _of_fact(fact, name, known, unfit)
+
+
+def _length(attribute: Mapping[str, Any]) -> int:
+    length = attribute.get("MaxLength")
+    return length if type(length) is int else LONG_ENOUGH
 
 
 def _shown(attribute: Mapping[str, Any]) -> str:
@@ -64,9 +77,9 @@ def _of_read(name: str, known: Definitions) -> Iterator[Problem]:
         )
 
 
-def _of_fact(fact: str, name: str, known: Definitions, date_only: Collection[str]) -> Iterator[Problem]:
+def _of_fact(fact: str, name: str, known: Definitions, unfit: Collection[str]) -> Iterator[Problem]:
     where = f"write_back.{fact}"
-    kinds, made = _TEXTS, "single line of text, 100 characters or more"
+    kinds, made = _TEXTS, f"single line of text, {LONG_ENOUGH} characters or more"
     if fact == "last_updated":
         kinds, made = {"DateTime"}, "date and time"
     if name not in known:
@@ -77,10 +90,10 @@ def _of_fact(fact: str, name: str, known: Definitions, date_only: Collection[str
             f"{_did_you_mean(name, fitting)}create it in Power Apps: {made}, under a publisher's prefix",
         )
         return
-    if known[name].get("AttributeType") not in kinds or name in date_only:
-        yield Problem(where, f"the column {name} is of another type", f"name or create one of: {made}")
-    elif known[name].get("IsValidForUpdate") is False or known[name].get("SourceType"):
+    if known[name].get("IsValidForUpdate") is False or known[name].get("SourceType"):
         yield Problem(where, f"the column {name} cannot be written", "name one that can be edited")
+    elif known[name].get("AttributeType") not in kinds or name in unfit:
+        yield Problem(where, f"the column {name} is of another type or size", f"name or create one: {made}")
 
 
 def _did_you_mean(name: str, known: Collection[str]) -> str:

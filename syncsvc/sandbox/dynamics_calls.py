@@ -12,7 +12,7 @@ import orjson
 
 from syncsvc.sandbox.dynamics_columns import GUID
 from syncsvc.sandbox.dynamics_knobs import DynamicsKnobs
-from syncsvc.sandbox.dynamics_metadata import attributes, date_columns, entity
+from syncsvc.sandbox.dynamics_metadata import attributes, date_columns, entity, line_columns
 from syncsvc.sandbox.dynamics_queries import Asked, Queries, selected, shown
 from syncsvc.sandbox.dynamics_refusals import (
     Refusal,
@@ -30,6 +30,7 @@ ROOT = re.compile(r"/api/data/v9\.[0-2]/")
 _ONE = re.compile(rf"contacts\(({GUID})\)")
 _ENTITY = "EntityDefinitions(LogicalName='contact')"
 _USER = "00000000-0000-0000-0000-000000000001"
+_LINES = f"{_ENTITY}/Attributes/Microsoft.Dynamics.CRM.StringAttributeMetadata"
 _DATES = f"{_ENTITY}/Attributes/Microsoft.Dynamics.CRM.DateTimeAttributeMetadata"
 
 Wrote = Callable[[str, Mapping[str, Any]], None]
@@ -111,6 +112,7 @@ class Calls:
             ("GET", _ENTITY): self._entity,
             ("GET", f"{_ENTITY}/Attributes"): lambda call: _listed(attributes(table, call.options)),
             ("GET", _DATES): lambda call: _listed(date_columns(table, call.options)),
+            ("GET", _LINES): lambda call: _listed(line_columns(table, call.options)),
         }
 
     def answer(self, call: Call) -> Reply:

@@ -37,6 +37,16 @@ def attributes(table: Table, options: Mapping[str, str]) -> list[dict[str, Any]]
     return [_picked(_attribute(it), options.get("$select")) for it in table.columns.values()]
 
 
+def line_columns(table: Table, options: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the columns of a line of text, with what only these have."""
+    _only(options, {"$select"})
+    return [
+        _picked(_attribute(it) | {"MaxLength": it.length, "Format": "Text"}, options.get("$select"))
+        for it in table.columns.values()
+        if it.kind == "String"
+    ]
+
+
 def date_columns(table: Table, options: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the columns of dates and times, with what only these have."""
     _only(options, {"$select"})

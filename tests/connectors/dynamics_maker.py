@@ -48,7 +48,7 @@ class DynamicsMaker(Maker):
         self.crm = DynamicsSimulator(client_id=CLIENT, client_secret=SECRET, clock=self.clock, knobs=knobs)
         self.crm.define("acme_note", "Memo", length=32_000)
         self.crm.define("acme_walletat", "DateTime")
-        self.crm.define("acme_walletstatus", length=200)
+        self.crm.define("acme_walletstatus", length=255)
         for name, content in (("client", CLIENT), ("secret", SECRET)):
             (folder / name).write_text(content, encoding="utf-8")
         ground.stage.serving = self.crm.app

@@ -249,7 +249,13 @@ def test_check_tells_how_a_missing_column_is_made(crm: DynamicsMaker) -> None:
     needs = Needs(frozenset(), {"last_updated": "acme_at", "status": "lastname_x"})
     at, status = (it.remedy for it in crm.connect(needs).check())
     assert "create it in Power Apps: date and time" in at
-    assert "single line of text" in status
+    assert "single line of text, 255 characters" in status
+
+
+def test_check_tells_of_a_status_column_that_is_too_short_for_a_reason(crm: DynamicsMaker) -> None:
+    crm.crm.define("acme_short", length=100)
+    (problem,) = crm.connect(Needs(frozenset(), {"status": "acme_short"})).check()
+    assert (problem.where, "255 characters" in problem.remedy) == ("write_back.status", True)
 
 
 # Logging in.

@@ -48,7 +48,7 @@ def env(open_lab: Callable[..., Lab], tmp_path: Path) -> Iterator[Environment]:
     crm = DynamicsSimulator(clock=clock, seed=1, knobs=knobs)
     crm.define("acme_points", "Integer")
     crm.define("acme_at", "DateTime")
-    crm.define("acme_status", length=200)
+    crm.define("acme_status", length=255)
     (tmp_path / "id").write_text("11111111-2222-3333-4444-555555555555", encoding="utf-8")
     (tmp_path / "secret").write_text("sandbox-secret", encoding="utf-8")
     with Server(crm.app) as server:

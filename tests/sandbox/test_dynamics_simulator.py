@@ -508,6 +508,9 @@ def test_definition_tells_whether_changes_are_tracked_and_what_columns_are(env: 
     dates = f"{path}/Attributes/Microsoft.Dynamics.CRM.DateTimeAttributeMetadata?$select=LogicalName,Format"
     formats = {it["LogicalName"]: it["Format"] for it in env.get(dates)["value"]}
     assert (formats["birthdate"], formats["acme_at"]) == ("DateOnly", "DateAndTime")
+    lines = f"{path}/Attributes/Microsoft.Dynamics.CRM.StringAttributeMetadata?$select=LogicalName,MaxLength"
+    lengths = {it["LogicalName"]: it["MaxLength"] for it in env.get(lines)["value"]}
+    assert (lengths["lastname"], "acme_points" in lengths) == (50, False)
 
 
 def test_definition_is_asked_only_for_what_it_has(env: Environment) -> None:
