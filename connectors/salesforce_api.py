@@ -243,6 +243,9 @@ def _classed(call: str, answer: Answer, errors: Sequence[tuple[str, str]]) -> Sy
         return TransientError(f"{said}: too many calls at once", retry_after=answer.retry_after)
     if codes & PASSING_CODES:
         return TransientError(said, retry_after=answer.retry_after)
+    if "TXN_SECURITY_METERING_ERROR" in codes:
+        exempt = "give the user the permission Exempt from Transaction Security"
+        return CredentialsError(f"{said}: a transaction security policy stops large queries: {exempt}")
     if codes & {"INVALID_FIELD", "INVALID_TYPE"}:
         fields = sorted({a or b for a, b in _NO_FIELD.findall(texts)})
         named = ", ".join(fields) or ("the object" if "INVALID_TYPE" in codes else "a field")

@@ -44,6 +44,8 @@ class SalesforceMaker(Maker):
         "429-told": Fault(Kind.STATUS, path=CALLS, status=429, body={}, headers={"Retry-After": "900"}),
     }
 
+    sobject = "Contact"
+
     def __init__(self, ground: Ground, folder: Path) -> None:
         super().__init__(ground, folder)
         self.org = SalesforceSimulator(
@@ -72,29 +74,29 @@ class SalesforceMaker(Maker):
         }
 
     def put(self, contacts: Sequence[Values]) -> list[str]:
-        return self.org.create_many("Contact", [self._named(values) for values in contacts])
+        return self.org.create_many(self.sobject, [self._named(values) for values in contacts])
 
     def edit(self, record_ids: Sequence[str], values: Values) -> None:
         at = self.clock.now()
         for record_id in record_ids:
-            self.org.update("Contact", record_id, self._named(values), at=at)
+            self.org.update(self.sobject, record_id, self._named(values), at=at)
 
     def delete(self, record_id: str) -> None:
-        self.org.delete("Contact", record_id)
+        self.org.delete(self.sobject, record_id)
 
     def restore(self, record_id: str) -> None:
-        self.org.undelete("Contact", record_id)
+        self.org.undelete(self.sobject, record_id)
 
     def vanish(self, record_id: str) -> None:
-        self.org.delete("Contact", record_id)
-        self.org.purge("Contact", record_id)
+        self.org.delete(self.sobject, record_id)
+        self.org.purge(self.sobject, record_id)
 
     def merge(self, winner: str, loser: str) -> str:
-        self.org.merge("Contact", winner, loser)
+        self.org.merge(self.sobject, winner, loser)
         return winner
 
     def holds(self, record_id: str) -> Mapping[str, str | datetime | None]:
-        record = self.org.record("Contact", record_id)
+        record = self.org.record(self.sobject, record_id)
         names = {**self.names, **self.written}
         held: dict[str, str | datetime | None] = {name: record.get(it) or None for name, it in names.items()}
         at = held["last_updated"]
@@ -135,3 +137,19 @@ class SalesforceBulkMaker(SalesforceMaker):
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"bulk_above": 0}
+
+
+class SalesforcePersonsMaker(SalesforceBulkMaker):
+    """An org whose contacts are person accounts, swept by bulk queries alone; it has companies too."""
+
+    sobject = "Account"
+    names: ClassVar[Mapping[str, str]] = {"email": "PersonEmail", "name": "LastName", "note": "Note__pc"}
+    written: ClassVar[Mapping[str, str]] = {"last_updated": "Wallet_At__pc", "status": "Wallet_Status__pc"}
+
+    def __init__(self, ground: Ground, folder: Path) -> None:
+        super().__init__(ground, folder)
+        self.org.enable_person_accounts()
+        self.org.create("Account", {"Name": "Acme"})
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"object": self.sobject}

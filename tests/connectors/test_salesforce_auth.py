@@ -449,6 +449,7 @@ def said(code: str, message: str = "") -> list[dict[str, str]]:
         (403, said("INSUFFICIENT_ACCESS"), CredentialsError, "INSUFFICIENT_ACCESS"),
         (403, said("API_DISABLED_FOR_ORG"), CredentialsError, "API_DISABLED_FOR_ORG"),
         (400, said("INSUFFICIENT_ACCESS_OR_READONLY"), CredentialsError, "INSUFFICIENT_ACCESS_OR_READONLY"),
+        (400, said("TXN_SECURITY_METERING_ERROR", SECRET), CredentialsError, "Exempt from Transaction"),
         (404, said("NOT_FOUND"), OperatorError, "api_version"),
         (410, said("UNSUPPORTED_API_VERSION"), OperatorError, "api_version"),
         (302, b"", OperatorError, "My Domain"),

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from salesforce_maker import SalesforceBulkMaker, SalesforceMaker
 
-from syncsvc.errors import CursorError, LostAnswerError, SchemaError, TransientError
+from syncsvc.errors import CredentialsError, CursorError, LostAnswerError, SchemaError, TransientError
 from syncsvc.remote.connector import Needs
 from syncsvc.remote.window import PollCursor
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.testing import Ground
 from syncsvc.testing.reading import Read, collected, read, read_in_steps
+from syncsvc.testing.wire import PASSING, copied
 
 VERSIONED = "/services/data/v{version}"
 QUERY, MAKE = ("GET", f"{VERSIONED}/query"), ("POST", f"{VERSIONED}/jobs/query")
@@ -222,6 +223,34 @@ def test_token_that_ends_between_pages_is_renewed(crm: SalesforceBulkMaker) -> N
     crm.org.knobs.token_calls = 2
     assert sorted(ids(read(crm, None))) == made
     assert (asks(crm)[0], len(crm.org.jobs)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "path", ["jobs/query$", r"jobs/query/\w+$", "results$"], ids=["make", "look", "results"]
+)
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+def test_trouble_of_every_call_in_bulk_is_waited_out(
+    crm: SalesforceBulkMaker, fault: Fault, path: str
+) -> None:
+    made = crm.people(3)
+    struck = crm.faults.add(copied(fault, path=path))
+    assert set(ids(read(crm, None))) == set(made)
+    assert struck.struck == 1
+    assert asks(crm)[0] == 0, "no query is needed"
+
+
+@pytest.mark.parametrize("path", [r"jobs/query/\w+$", "results$"], ids=["look", "results"])
+@pytest.mark.parametrize("status", [401, 403])
+def test_rights_that_are_lost_while_a_job_runs_need_a_person(
+    crm: SalesforceBulkMaker, path: str, status: int
+) -> None:
+    crm.people(3)
+    body = [{"errorCode": "INSUFFICIENT_ACCESS", "message": "zebra@example.org"}]
+    fault = crm.strike(Kind.STATUS, path, status=status, body=body, times=None)
+    with pytest.raises(CredentialsError) as caught:
+        read(crm, None)
+    assert "zebra" not in str(caught.value)
+    assert fault.struck <= 2
 
 
 CSV_TYPE = {"content-type": "text/csv", "Sforce-NumberOfRecords": "1", "Sforce-Locator": "null"}
