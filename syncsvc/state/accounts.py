@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, from_ms
-from syncsvc.state.scope import Scope, on_account_of
+from syncsvc.state.scope import UNSETTLED_BATCHES, Scope, on_account_of
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, LEDGER, MEMBER
 from syncsvc.state.witness import WitnessStanding, witness_standings
 
@@ -98,7 +98,7 @@ class Accounts:
         unsettled = (
             select(*[_sum(BATCH_ROW.c.points, BATCH_ROW.c.outcome == it) for it in _UNSETTLED])
             .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
-            .where(self._scope.unsettled_batches(), BATCH.c.lane == Lane.POINTS)
+            .where(UNSETTLED_BATCHES, BATCH.c.lane == Lane.POINTS)
         )
         rests = (
             select(LEDGER.c.entry, LEDGER.c.grade, func.count(), func.sum(LEDGER.c.points))
@@ -108,7 +108,7 @@ class Accounts:
         )
         with self._scope.database.reading() as connection:
             count, earned, credited, positive, fallen, behind = connection.execute(members).one()
-            in_flight, in_doubt, held = tuple(connection.execute(unsettled).one())
+            in_flight, in_doubt, held = tuple(connection.execute(unsettled, self._scope.bound()).one())
             found = [
                 Rest(Entry(entry).name.lower(), grade, rows, points)
                 for entry, grade, rows, points in connection.execute(rests)

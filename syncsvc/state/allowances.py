@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select
 
 from syncsvc.model import Allowance
-from syncsvc.state.database import to_ms
+from syncsvc.state.database import change_row, to_ms
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import CONNECTOR
+
+_TOLD = select(CONNECTOR.c.calls_allowed, CONNECTOR.c.calls_left).where(
+    CONNECTOR.c.id == bindparam("b_connector")
+)
 
 
 class Allowances:
@@ -22,10 +26,8 @@ class Allowances:
 
         A change below a hundredth of what is allowed is none: a cycle with nothing to do writes nothing.
         """
-        mine = CONNECTOR.c.id == connector_id
-        listed = select(CONNECTOR.c.calls_allowed, CONNECTOR.c.calls_left).where(mine)
         with self._scope.database.reading() as connection:
-            allowed, left = connection.execute(listed).one()
+            allowed, left = connection.execute(_TOLD, {"b_connector": connector_id}).one()
         if allowed is not None and _share(left, allowed) == _share(allowance.left, allowance.allowed):
             return False
         told = {
@@ -34,7 +36,7 @@ class Allowances:
             "calls_told_at": to_ms(allowance.told_at),
         }
         with self._scope.database.writing() as connection:
-            connection.execute(update(CONNECTOR).where(mine).values(told))
+            change_row(connection, CONNECTOR, connector_id, told)
         return True
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from hashlib import blake2b
 
 import orjson
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from syncsvc.rules.settling import Grade
 from syncsvc.state.codes import Entry
@@ -21,6 +21,14 @@ from syncsvc.state.tables import LEDGER
 
 FIRST = bytes(16)
 """What the first row of a ledger follows."""
+
+_LAST = (
+    select(LEDGER.c.digest)
+    .where(LEDGER.c.organization_id == bindparam("b_organization"))
+    .order_by(LEDGER.c.id.desc())
+    .limit(1)
+)
+_ADDED = LEDGER.insert()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +48,7 @@ class Credit:
 
 def append(connection: Connection, organization_id: int, entries: Sequence[Credit], *, now: datetime) -> None:
     """Add rows to an organization's ledger, in order, inside the caller's transaction."""
-    last = select(LEDGER.c.digest).where(LEDGER.c.organization_id == organization_id)
-    digest = connection.scalar(last.order_by(LEDGER.c.id.desc()).limit(1)) or FIRST
+    digest = connection.scalar(_LAST, {"b_organization": organization_id}) or FIRST
     at = to_ms(now)
     rows = []
     for credit in entries:
@@ -59,7 +66,7 @@ def append(connection: Connection, organization_id: int, entries: Sequence[Credi
             }
         )
     if rows:
-        connection.execute(LEDGER.insert(), rows)
+        connection.execute(_ADDED, rows)
 
 
 def link(before: bytes, credit: Credit, at: int) -> bytes:

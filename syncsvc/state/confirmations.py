@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, func, select, update
 
 from syncsvc.config import WalletConfig
 from syncsvc.rules.completeness import Completeness, Seen, judge_reading
 from syncsvc.rules.lateness import Move
 from syncsvc.rules.values import Instant
+from syncsvc.state.bulk import update_rows
 from syncsvc.state.codes import Lane, Outcome
-from syncsvc.state.database import among, from_ms, to_ms
+from syncsvc.state.database import as_list, change_row, from_ms, one_of, to_ms
 from syncsvc.state.late import LandedLate, forget_past, notice
-from syncsvc.state.scope import Scope
+from syncsvc.state.scope import OWN_BRANDS, THIS_BRAND, Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER
 from syncsvc.state.witness import note_witness
 
@@ -27,23 +29,80 @@ def unshown(connection: Connection, brand: int) -> list[tuple[int, int, bool]]:
 
     Each with its id, when it was claimed (milliseconds), and whether most of its entries have moved now.
     """
+    found = connection.execute(_UNSHOWN, {"b_brand": brand})
+    return [(batch, claimed, shown >= _SHOWN * rows) for batch, claimed, rows, shown in found]
+
+
+def _unshown() -> Select[Any]:
     newest = (
         select(BATCH.c.id, BATCH.c.claimed_at, BATCH.c.lane, BATCH.c.outcome, BATCH.c.moved_at)
-        .where(BATCH.c.brand == brand)
+        .where(BATCH.c.brand == bindparam("b_brand"))
         .order_by(BATCH.c.id.desc())
         .limit(_RECENT)
         .subquery()
     )
     moved = MEMBER.c.log_value.is_distinct_from(BATCH_ROW.c.log_before)
-    listed = (
+    return (
         select(newest.c.id, newest.c.claimed_at, func.count().label("all"), func.count().filter(moved))
         .join(BATCH_ROW, BATCH_ROW.c.batch_id == newest.c.id)
         .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
         .where(newest.c.lane == Lane.POINTS, newest.c.outcome == Outcome.LANDED, newest.c.moved_at.is_(None))
         .group_by(newest.c.id, newest.c.claimed_at)
     )
-    found = connection.execute(listed)
-    return [(batch, claimed, shown >= _SHOWN * rows) for batch, claimed, rows, shown in found]
+
+
+def _slowest() -> Select[Any]:
+    """Return how long the landed batches of one cycle took, by brand."""
+    took = MEMBER.c.log_at - BATCH.c.sent_at
+    return (
+        select(BRAND.c.id, BRAND.c.slowest_ms, func.max(took).label("took"))
+        .join(BATCH, BATCH.c.brand == BRAND.c.id)
+        .join(BATCH_ROW, BATCH_ROW.c.batch_id == BATCH.c.id)
+        .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+        .where(
+            BATCH.c.cycle == bindparam("b_cycle"),
+            BATCH_ROW.c.outcome == Outcome.LANDED,
+            MEMBER.c.log_value.is_distinct_from(BATCH_ROW.c.log_before),
+            # An entry beyond that was moved by others, or tells no time that has been.
+            took <= bindparam("b_most"),
+        )
+        .group_by(BRAND.c.id, BRAND.c.slowest_ms)
+    )
+
+
+def _behind() -> Select[Any]:
+    last = (
+        select(BATCH.c.settled_at)
+        .where(BATCH.c.brand == BRAND.c.id)
+        .order_by(BATCH.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return select(BRAND.c.id).where(BRAND.c.id.in_(OWN_BRANDS), last > BRAND.c.log_read_at).limit(1)
+
+
+_UNSHOWN, _SLOWEST, _BEHIND = _unshown(), _slowest(), _behind()
+_BRANDS = select(BRAND.c.brand_id).where(BRAND.c.id.in_(OWN_BRANDS)).order_by(BRAND.c.id)
+_BRAND = select(BRAND).where(THIS_BRAND)
+_READ_AT = select(BRAND.c.log_read_at).where(THIS_BRAND)
+_RESOLUTION = select(BRAND.c.resolution_ms).where(THIS_BRAND)
+_MORE_KNOWN = update(BRAND).where(THIS_BRAND).values(log_known=BRAND.c.log_known + bindparam("b_new"))
+_ENTRIES = (
+    select(
+        MEMBER.c.id,
+        MEMBER.c.email_key,
+        MEMBER.c.log_value,
+        MEMBER.c.log_at,
+        MEMBER.c.late_until,
+        MEMBER.c.open_batch,
+    )
+    .join(BRAND, and_(BRAND.c.id == MEMBER.c.brand, THIS_BRAND))
+    .where(one_of(MEMBER.c.email_key, "b_emails"))
+)
+_ENTRY = update_rows(MEMBER, ("id",), ("log_value", "log_at"))
+_ENTERED = select(MEMBER.c.id).where(MEMBER.c.brand == bindparam("b_brand"), MEMBER.c.log_value.is_not(None))
+_SLOWER = update_rows(BRAND, ("id",), ("slowest_ms",))
+_SHOWN_AT = update_rows(BATCH, ("id",), ("moved_at",))
 
 
 class Confirmations:
@@ -57,35 +116,23 @@ class Confirmations:
 
     def brands(self) -> list[str]:
         """Return every brand that has come up, in that order."""
-        mine = BRAND.c.organization_id == self._scope.organization_id
         with self._scope.database.reading() as connection:
-            return list(connection.scalars(select(BRAND.c.brand_id).where(mine).order_by(BRAND.c.id)))
+            return list(connection.scalars(_BRANDS, self._scope.bound()))
 
     def last_read(self, brand_id: str) -> int | None:
         """Return when a brand's log was last read whole, in milliseconds, or None."""
         with self._scope.database.reading() as connection:
-            return connection.scalar(select(BRAND.c.log_read_at).where(self._is(brand_id)))
+            return connection.scalar(_READ_AT, self._of(brand_id))
 
     def behind(self) -> bool:
         """Return whether a batch was settled after its brand's log was last read whole."""
-        last = (
-            select(BATCH.c.settled_at)
-            .where(BATCH.c.brand == BRAND.c.id)
-            .order_by(BATCH.c.id.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        mine = BRAND.c.organization_id == self._scope.organization_id
         with self._scope.database.reading() as connection:
-            return (
-                connection.scalar(select(BRAND.c.id).where(mine, last > BRAND.c.log_read_at).limit(1))
-                is not None
-            )
+            return connection.scalar(_BEHIND, self._scope.bound()) is not None
 
     def resolution(self, brand_id: str) -> timedelta:
         """Return how exactly a brand's log tells the time; a second until it is known."""
         with self._scope.database.reading() as connection:
-            known = connection.scalar(select(BRAND.c.resolution_ms).where(self._is(brand_id)))
+            known = connection.scalar(_RESOLUTION, self._of(brand_id))
         return timedelta(milliseconds=known or 1000)
 
     def record(
@@ -98,25 +145,16 @@ class Confirmations:
         later time. Nothing is written where nothing moved.
         """
         with self._scope.database.reading() as connection:
-            columns = (
-                MEMBER.c.id,
-                MEMBER.c.email_key,
-                MEMBER.c.log_value,
-                MEMBER.c.log_at,
-                MEMBER.c.late_until,
-                MEMBER.c.open_batch,
-            )
-            listed = select(*columns).join(BRAND, and_(BRAND.c.id == MEMBER.c.brand, self._is(brand_id)))
             moved, new, late = [], 0, LandedLate()
             suspicious: dict[int, Move] = {}
-            for row in connection.execute(listed.where(among(MEMBER.c.email_key, entries))):
+            for row in connection.execute(_ENTRIES, self._of(brand_id, b_emails=as_list(entries))):
                 text, instant = entries[row.email_key]
                 at = None if instant is None else to_ms(instant.at)
                 again = not seen.add(row.id)
                 if again and (at is None or (row.log_at is not None and at <= row.log_at)):
                     continue
                 if row.log_value != text:
-                    moved.append({"b_id": row.id, "b_value": text, "b_at": at})
+                    moved.append((text, at, row.id))
                     new += row.log_value is None
                     if row.late_until is not None and row.open_batch is None and instant is not None:
                         suspicious[row.id] = Move(
@@ -124,16 +162,10 @@ class Confirmations:
                         )
         if moved:
             with self._scope.database.writing() as connection:
-                connection.execute(
-                    update(MEMBER)
-                    .where(MEMBER.c.id == bindparam("b_id"))
-                    .values(log_value=bindparam("b_value"), log_at=bindparam("b_at")),
-                    moved,
-                )
+                _ENTRY.run(connection, moved)
                 if new:
-                    known = {"log_known": BRAND.c.log_known + new}
-                    connection.execute(update(BRAND).where(self._is(brand_id)).values(known))
-                self._scope.mark_for_write_back(connection, [row["b_id"] for row in moved])
+                    connection.execute(_MORE_KNOWN, self._of(brand_id, b_new=new))
+                self._scope.mark_for_write_back(connection, [member for _, _, member in moved])
                 late = notice(connection, self._scope, brand_id, suspicious, settle_after=self._settle_after)
         return len(moved), late
 
@@ -161,7 +193,7 @@ class Confirmations:
         if resolution is not None:
             values["resolution_ms"] = resolution // timedelta(milliseconds=1)
         with self._scope.database.writing() as connection:
-            brand = connection.execute(select(BRAND).where(self._is(brand_id))).one()
+            brand = connection.execute(_BRAND, self._of(brand_id)).one()
             shown = [(it, claimed) for it, claimed, visible in unshown(connection, brand.id) if visible]
             late = [claimed for _, claimed in shown if brand.log_read_at and brand.log_read_at > claimed]
             if late:
@@ -174,49 +206,23 @@ class Confirmations:
                 values["log_known"] = seen.count
                 self._forget_unseen(connection, brand.id, seen)
             forget_past(connection, self._scope, brand.id, now=now)
-            connection.execute(update(BRAND).where(BRAND.c.id == brand.id).values(values))
-            if shown:
-                visible_now = update(BATCH).where(among(BATCH.c.id, [batch for batch, _ in shown]))
-                connection.execute(visible_now.values(moved_at=to_ms(now)))
+            change_row(connection, BRAND, brand.id, values)
+            _SHOWN_AT.run(connection, [(to_ms(now), batch) for batch, _ in shown])
         return found
 
     @staticmethod
     def _forget_unseen(connection: Connection, brand: int, seen: Seen) -> None:
-        entered = select(MEMBER.c.id).where(MEMBER.c.brand == brand, MEMBER.c.log_value.is_not(None))
-        gone = [it for it in connection.scalars(entered) if it not in seen]
-        nothing = {"log_value": None, "log_at": None}
-        connection.execute(update(MEMBER).where(among(MEMBER.c.id, gone)).values(nothing))
+        entered = connection.scalars(_ENTERED, {"b_brand": brand})
+        _ENTRY.run(connection, [(None, None, it) for it in entered if it not in seen])
 
     def measure(self, cycle: str) -> None:
         """Learn from this cycle's landed batches how long an import takes to be carried out."""
-        slowest = (
-            select(BATCH.c.brand, func.max(MEMBER.c.log_at - BATCH.c.sent_at).label("took"))
-            .join(BATCH_ROW, BATCH_ROW.c.batch_id == BATCH.c.id)
-            .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
-            .where(
-                BATCH.c.cycle == cycle,
-                BATCH_ROW.c.outcome == Outcome.LANDED,
-                MEMBER.c.log_value.is_distinct_from(BATCH_ROW.c.log_before),
-                # An entry beyond that was moved by others, or tells no time that has been.
-                MEMBER.c.log_at - BATCH.c.sent_at <= self._most,
-            )
-            .group_by(BATCH.c.brand)
-        )
         with self._scope.database.reading() as connection:
-            took = [
-                (row.brand, row.took)
-                for row in connection.execute(slowest.join(BRAND, BRAND.c.id == BATCH.c.brand))
-            ]
-            known = dict(connection.execute(select(BRAND.c.id, BRAND.c.slowest_ms)).all())
-        news = [{"b_id": brand, "b_took": ms} for brand, ms in took if ms is not None and ms > known[brand]]
+            listed = connection.execute(_SLOWEST, {"b_cycle": cycle, "b_most": self._most}).all()
+        news = [(row.took, row.id) for row in listed if row.took is not None and row.took > row.slowest_ms]
         if news:
             with self._scope.database.writing() as connection:
-                connection.execute(
-                    update(BRAND)
-                    .where(BRAND.c.id == bindparam("b_id"))
-                    .values(slowest_ms=bindparam("b_took")),
-                    news,
-                )
+                _SLOWER.run(connection, news)
 
-    def _is(self, brand_id: str) -> ColumnElement[bool]:
-        return and_(BRAND.c.organization_id == self._scope.organization_id, BRAND.c.brand_id == brand_id)
+    def _of(self, brand_id: str, **values: Any) -> dict[str, Any]:
+        return self._scope.bound(b_brand_id=brand_id, **values)

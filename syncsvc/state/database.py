@@ -12,8 +12,9 @@ import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,11 +26,16 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
+    String,
+    Table,
+    Update,
+    bindparam,
     create_engine,
     event,
     func,
     make_url,
     select,
+    update,
 )
 from sqlalchemy import exc as sa_exc
 
@@ -75,8 +81,33 @@ def among(column: ColumnElement[Any], values: Iterable[str | int]) -> ColumnElem
 
     One statement text for every page, and a plan that looks each value up in the column's index.
     """
-    listed = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
-    return column.in_(select(listed.c.value))
+    return _in_list(column, as_list(values))
+
+
+def one_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """Return `column IN` the values that are bound as `name` by `as_list`; like `among`, built once."""
+    return _in_list(column, bindparam(name, type_=String))
+
+
+def as_list(values: Iterable[str | int]) -> str:
+    """Return any number of values as one, to be bound where `one_of` names it."""
+    return orjson.dumps(list(values)).decode()
+
+
+def change_row(connection: Connection, table: Table, row_id: int, values: Mapping[str, Any]) -> None:
+    """Give the row with this id these values, inside the caller's transaction."""
+    bound = {f"b_{name}": value for name, value in values.items()}
+    connection.execute(_row_changed(table, tuple(sorted(values))), bound | {"b_id": row_id})
+
+
+@cache
+def _row_changed(table: Table, names: tuple[str, ...]) -> Update:
+    values = {name: bindparam(f"b_{name}", type_=table.c[name].type) for name in names}
+    return update(table).where(table.c.id == bindparam("b_id")).values(values)
+
+
+def _in_list(column: ColumnElement[Any], values: Any) -> ColumnElement[bool]:
+    return column.in_(select(func.json_each(values).table_valued("value").c.value))
 
 
 def _path_of(url: str) -> Path:
@@ -105,7 +136,8 @@ def _connect(path: Path) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writing = connection.get_execution_options().get("writing", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        # Said to the driver itself: a cycle begins dozens of transactions.
+        connection.connection.cursor().execute("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     return engine
 
@@ -121,6 +153,7 @@ class Database:
         self._gate = gate
         self._write_lock = threading.RLock()
         self._writer: Connection | None = None
+        self._readers: list[Connection] = []  # those that nobody reads with now
 
     @staticmethod
     def exists(url: str) -> bool:
@@ -202,8 +235,18 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection inside one read transaction: everything in it is of one moment."""
-        with _told(self.path), self._engine.connect() as connection, connection.begin():
-            yield connection
+        with _told(self.path):
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._engine.connect()
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:
+                connection.close()
+                raise
+            self._readers.append(connection)
 
     def close(self) -> None:
         """Give everything back, once a write under way has ended; another process can open it now."""
@@ -211,6 +254,8 @@ class Database:
             if self._writer is not None:
                 self._writer.close()
                 self._writer = None
+            while self._readers:
+                self._readers.pop().close()
             self._engine.dispose()
             for descriptor in (self._cycles, self._gate):
                 if descriptor is not None:
@@ -277,6 +322,8 @@ def _told(path: Path, *others: type[Exception]) -> Iterator[None]:
     """Turn what the database says of itself, and `others`, into StateError; a mistake of ours stays one."""
     try:
         yield
+    except sqlite3.DatabaseError as error:  # at the beginning of a transaction
+        raise _unusable(path, error) from error
     except sa_exc.DBAPIError as error:
         if isinstance(error, sa_exc.OperationalError) or type(error) is sa_exc.DatabaseError:
             raise _unusable(path, error) from error

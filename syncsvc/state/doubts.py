@@ -12,7 +12,7 @@ from sqlalchemy import and_, select
 from syncsvc.rules.settling import Grade
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import among, from_ms, to_ms
-from syncsvc.state.scope import Scope
+from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
 from syncsvc.state.settlements import Ruling, Settlements
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, DECISION, MEMBER
 
@@ -98,7 +98,7 @@ class Doubts:
             .join(BRAND, BRAND.c.id == BATCH.c.brand)
             .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
             .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
-            .where(self._scope.unsettled_batches(), BATCH_ROW.c.outcome.in_(_UNDECIDED))
+            .where(UNSETTLED_BATCHES, BATCH_ROW.c.outcome.in_(_UNDECIDED))
             .order_by(BATCH_ROW.c.batch_id, BATCH_ROW.c.position)
         )
         with self._scope.database.reading() as connection:
@@ -114,7 +114,7 @@ class Doubts:
                     held=row.outcome == Outcome.HELD,
                     answer=row.detail,
                 )
-                for row in connection.execute(listed)
+                for row in connection.execute(listed, self._scope.bound())
             ]
 
     def fate(self, batch_id: int) -> dict[int, tuple[Outcome, str | None]] | None:
@@ -142,14 +142,14 @@ class Doubts:
                 select(BATCH_ROW)
                 .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
                 .where(
-                    self._scope.unsettled_batches(),
+                    UNSETTLED_BATCHES,
                     BATCH.c.id == batch_id,
                     BATCH.c.lane == Lane.POINTS,
                     BATCH_ROW.c.outcome.in_(_UNDECIDED),
                     among(BATCH_ROW.c.position, evidence),
                 )
             )
-            rows = connection.execute(listed).all()
+            rows = connection.execute(listed, self._scope.bound()).all()
             if not rows:
                 return ()
             ruling = Ruling(_OUTCOMES[choice], Grade.PERSON)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from syncsvc.rules.brakes import Tripped
-from syncsvc.state.database import from_ms, to_ms
+from syncsvc.state.bulk import update_rows
+from syncsvc.state.database import change_row, from_ms, to_ms
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import HOLD
 
@@ -24,6 +25,11 @@ class Hold:
     amount: int
     since: datetime
     released_by: str | None
+
+
+_UNUSED = and_(HOLD.c.organization_id == bindparam("b_organization"), HOLD.c.used_at.is_(None))
+_OPEN = select(HOLD).where(_UNUSED).order_by(HOLD.c.id)
+_USED = update_rows(HOLD, ("id",), ("used_at",))
 
 
 class Holds:
@@ -68,32 +74,27 @@ class Holds:
                         "released_at": None,
                         "released_by": None,
                     }
-                    connection.execute(update(HOLD).where(HOLD.c.id == hold.id).values(news))
+                    change_row(connection, HOLD, hold.id, news)
         return holding
 
     def lapse(self, brakes: Sequence[str], *, now: datetime) -> None:
         """Close holds of these brakes: what tripped them is over, or was delivered."""
-        with self._scope.database.reading() as connection:
-            found = list(
-                connection.scalars(select(HOLD.c.id).where(self._unused(), HOLD.c.brake.in_(list(brakes))))
-            )
+        found = [hold.id for hold in self.open() if hold.brake in brakes]
         if found:
             with self._scope.database.writing() as connection:
-                connection.execute(update(HOLD).where(HOLD.c.id.in_(found)).values(used_at=to_ms(now)))
+                _USED.run(connection, [(to_ms(now), hold) for hold in found])
 
     def release(self, hold_id: int, *, by: str, now: datetime) -> bool:
         """Let a hold go, in the name of `by`; returns False where there is no such open hold."""
-        condition = and_(self._unused(), HOLD.c.id == hold_id, HOLD.c.released_by.is_(None))
+        condition = and_(_UNUSED, HOLD.c.id == hold_id, HOLD.c.released_by.is_(None))
+        values = {"released_at": to_ms(now), "released_by": by}
         with self._scope.database.writing() as connection:
-            values = {"released_at": to_ms(now), "released_by": by}
-            return connection.execute(update(HOLD).where(condition).values(values)).rowcount == 1
+            released = connection.execute(update(HOLD).where(condition).values(values), self._scope.bound())
+            return released.rowcount == 1
 
     def _open(self, connection: Connection) -> list[Hold]:
-        rows = connection.execute(select(HOLD).where(self._unused()).order_by(HOLD.c.id))
+        rows = connection.execute(_OPEN, self._scope.bound())
         return [
             Hold(row.id, row.brake, row.detail, row.amount, from_ms(row.since), row.released_by)
             for row in rows
         ]
-
-    def _unused(self) -> ColumnElement[bool]:
-        return and_(HOLD.c.organization_id == self._scope.organization_id, HOLD.c.used_at.is_(None))

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from syncsvc.config import FirstRun
 from syncsvc.rules.intake import Intake
 from syncsvc.state import quarantine
 from syncsvc.state.codes import WriteDue
 from syncsvc.state.contacts import ACTIVE, EXCLUDED, GONE, INSERT, KNOWN, QUARANTINED, UPDATE, Known, differs
-from syncsvc.state.database import among, to_ms
+from syncsvc.state.database import among, as_list, change_row, one_of, to_ms
 from syncsvc.state.membership import Membership
 from syncsvc.state.newcomers import admit
 from syncsvc.state.scope import Scope
@@ -58,6 +58,17 @@ class Progress:
         return self.swept_at is None
 
 
+_STANDS = select(CONNECTOR).where(CONNECTOR.c.id == bindparam("b_connector"))
+_THESE = and_(CONTACT.c.connector_id == bindparam("b_connector"), one_of(CONTACT.c.record_id, "b_records"))
+_KNOWN = select(*KNOWN).where(_THESE)
+_SEEN = update(CONTACT).where(_THESE).values(seen=bindparam("b_seen"))
+_NOT_DUE = update(CONTACT).where(_THESE).values(write_due=WriteDue.NO)
+
+
+def _these(connector_id: int, record_ids: Iterable[str]) -> dict[str, Any]:
+    return {"b_connector": connector_id, "b_records": as_list(record_ids)}
+
+
 class IntakeStore:
     """The transactions of pulling and sweeping."""
 
@@ -68,7 +79,7 @@ class IntakeStore:
     def progress(self, connector_id: int) -> Progress:
         """Return where a connector stands."""
         with self._scope.database.reading() as connection:
-            row = connection.execute(select(CONNECTOR).where(CONNECTOR.c.id == connector_id)).one()
+            row = connection.execute(_STANDS, {"b_connector": connector_id}).one()
         return Progress(row.cursor, row.sweep_cursor, row.sweep, row.swept_at, row.mapping, row.trouble)
 
     def known_contacts(self, connector_id: int) -> int:
@@ -99,7 +110,7 @@ class IntakeStore:
         survivors = {row.merged_into for row in merging if row.merged_into}
         with self._scope.database.reading() as connection:
             before = self._before(connection, connector_id, {*by_id, *merged, *survivors})
-            stands = connection.execute(select(CONNECTOR).where(CONNECTOR.c.id == connector_id)).one()
+            stands = connection.execute(_STANDS, {"b_connector": connector_id}).one()
             relays = self._relays(connection, connector_id, merging, before, survivors)
         sweeping = sweep is not None
         changed = [
@@ -132,15 +143,13 @@ class IntakeStore:
             stored = self._apply(connection, connector_id, others, absorbed, before, now, seen, adopting)
             if before and (sweeping or stands.sweep_cursor is not None):
                 # What a poll brings while a sweep is cut lives too: the sweep may be past its place.
-                mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, list(by_id)))
-                connection.execute(update(CONTACT).where(mine).values(seen=seen))
+                connection.execute(_SEEN, {**_these(connector_id, by_id), "b_seen": seen})
             if echoes:
-                mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, echoes))
-                connection.execute(update(CONTACT).where(mine).values(write_due=WriteDue.NO))
+                connection.execute(_NOT_DUE, _these(connector_id, echoes))
             moved: dict[str, Any] = {"moved_at": to_ms(now)}
             moved |= {"sweep_cursor": cursor, "sweep": sweep} if sweeping else {"cursor": cursor}
             moved |= {} if mapping is None else {"mapping": mapping}
-            connection.execute(update(CONNECTOR).where(CONNECTOR.c.id == connector_id).values(moved))
+            change_row(connection, CONNECTOR, connector_id, moved)
         return replace(stored, changed=len(changed) + len(absorbed), echoes=len(echoes))
 
     def missing(self, connector_id: int, sweep: int) -> tuple[int, int]:
@@ -188,24 +197,21 @@ class IntakeStore:
     def forget_cursor(self, connector_id: int) -> None:
         """Forget where polling stands, so that the next cycle reads everything again."""
         with self._scope.database.writing() as connection:
-            nothing = {"cursor": None, "sweep_cursor": None}
-            connection.execute(update(CONNECTOR).where(CONNECTOR.c.id == connector_id).values(nothing))
+            change_row(connection, CONNECTOR, connector_id, {"cursor": None, "sweep_cursor": None})
 
     def set_trouble(self, connector_id: int, trouble: str | None) -> bool:
         """Remember why a connector is paused, or None; returns whether that is news."""
         if self.progress(connector_id).trouble == trouble:
             return False
         with self._scope.database.writing() as connection:
-            connection.execute(
-                update(CONNECTOR).where(CONNECTOR.c.id == connector_id).values(trouble=trouble)
-            )
+            change_row(connection, CONNECTOR, connector_id, {"trouble": trouble})
         return True
 
     def _before(
         self, connection: Connection, connector_id: int, record_ids: Iterable[str]
     ) -> dict[str, Known]:
-        mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, record_ids))
-        return {row.record_id: Known(*row) for row in connection.execute(select(*KNOWN).where(mine))}
+        found = connection.execute(_KNOWN, _these(connector_id, record_ids))
+        return {row.record_id: Known(*row) for row in found}
 
     @staticmethod
     def _relays(

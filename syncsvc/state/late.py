@@ -21,6 +21,9 @@ from syncsvc.state.scope import Scope, unproven
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONTACT, MEMBER
 
 _PATIENCE = 3
+_PAST = select(MEMBER.c.id).where(
+    MEMBER.c.brand == bindparam("b_brand"), MEMBER.c.late_until < bindparam("b_now")
+)
 _UNSURE = b"\0"
 """Stands for the version of a fingerprint that was delivered, and may have been overwritten since."""
 
@@ -65,8 +68,7 @@ def notice(
 
 def forget_past(connection: Connection, scope: Scope, brand: int, *, now: datetime) -> None:
     """Give up waiting for rows that can land no more, and drop the payloads that were kept for them."""
-    past = and_(MEMBER.c.brand == brand, MEMBER.c.late_until < to_ms(now))
-    members = list(connection.scalars(select(MEMBER.c.id).where(past)))
+    members = list(connection.scalars(_PAST, {"b_brand": brand, "b_now": to_ms(now)}))
     if members:
         connection.execute(update(MEMBER).where(among(MEMBER.c.id, members)).values(late_until=None))
         scope.refresh(connection, members)

@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 from sqlalchemy import (
-    ColumnElement,
     Connection,
+    Select,
     String,
     and_,
     bindparam,
@@ -26,18 +26,19 @@ from sqlalchemy import (
 from syncsvc.config import Points, WalletConfig
 from syncsvc.rules.brakes import Allowed, Totals
 from syncsvc.rules.mapping import MAILS
+from syncsvc.state import due
+from syncsvc.state.bulk import Bulk
 from syncsvc.state.codes import Lane, Outcome
-from syncsvc.state.database import Record, among, to_ms
+from syncsvc.state.database import Record, as_list, one_of, to_ms
 from syncsvc.state.late import unsure
 from syncsvc.state.plans import Planned
-from syncsvc.state.scope import Scope, unproven
+from syncsvc.state.scope import OWN_BRANDS, THIS_BRAND, Scope, at_most, unproven
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, MEMBER
 from syncsvc.state.witness import Witness
 
 WELCOME = "welcome_email"
 _PAGE = 1000
 _ABSURD = timedelta(days=2)  # further in the future than any time zone
-_ANY = 2**62  # more points than any member can be owed
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +62,48 @@ class Batch:
         return self.users if self.witness is None else [*self.users, self.witness]
 
 
-_CLAIMED = (
-    MEMBER.c.id,
-    MEMBER.c.email_key,
-    MEMBER.c.email,
-    MEMBER.c.wanted,
-    MEMBER.c.delivered,
-    MEMBER.c.payload,
-    MEMBER.c.earned,
-    MEMBER.c.credited,
-    MEMBER.c.unsettled,
-    MEMBER.c.introduced,
-    MEMBER.c.log_value,
+def _asked_before() -> Select[Any]:
+    """Return rows of the members' wanted content that were not proven by their answer, nor outdated since."""
+    later = BATCH_ROW.alias("later")
+    landed = select(later.c.batch_id).where(
+        later.c.member_id == BATCH_ROW.c.member_id,
+        later.c.batch_id > BATCH_ROW.c.batch_id,
+        later.c.outcome == Outcome.LANDED,
+        or_(later.c.fingerprint != BATCH_ROW.c.fingerprint, later.c.points > 0),
+    )
+    # Points that were given up are never sent again: more of them are another change.
+    again = case((BATCH_ROW.c.outcome == Outcome.SKIPPED, 0), else_=BATCH_ROW.c.points)
+    return (
+        select(BATCH_ROW.c.member_id, again)
+        .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+        .where(
+            one_of(BATCH_ROW.c.member_id, "b_members"),
+            BATCH_ROW.c.fingerprint == MEMBER.c.wanted,
+            unproven(),
+            ~landed.exists(),
+        )
+    )
+
+
+_DUE = select(MEMBER.c.id).where(MEMBER.c.brand == BRAND.c.id, MEMBER.c.due == 1)
+_BRANDS_DUE = select(BRAND.c.brand_id).where(BRAND.c.id.in_(OWN_BRANDS), _DUE.exists()).order_by(BRAND.c.id)
+_BRAND = select(BRAND.c.id).where(THIS_BRAND)
+_BATCH_LIMIT = select(BRAND.c.batch_limit).where(THIS_BRAND)
+_LIMITED = update(BRAND).where(THIS_BRAND).values(batch_limit=bindparam("b_limit"))
+_KNOWN = (
+    select(func.count())
+    .select_from(MEMBER)
+    .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.delivered.is_not(None))
 )
+_CLAIM = BATCH.insert().returning(BATCH.c.id)
+_CLAIM_ROW = BATCH_ROW.insert()
+_CLAIM_MEMBER = Bulk(
+    update(MEMBER)
+    .where(MEMBER.c.id == bindparam("b_id"))
+    .values(unsettled=MEMBER.c.unsettled + bindparam("b_points"), open_batch=bindparam("b_batch")),
+    ["b_points", "b_batch", "b_id"],
+)
+_ASKED_BEFORE = _asked_before()
 
 
 class Outbox:
@@ -87,68 +117,47 @@ class Outbox:
 
     def brands_due(self) -> list[str]:
         """Return the brands that have something to send."""
-        due = select(MEMBER.c.id).where(MEMBER.c.brand == BRAND.c.id, MEMBER.c.due == 1).exists()
-        mine = BRAND.c.organization_id == self._scope.organization_id
         with self._scope.database.reading() as connection:
-            return list(connection.scalars(select(BRAND.c.brand_id).where(mine, due).order_by(BRAND.c.id)))
+            return list(connection.scalars(_BRANDS_DUE, self._scope.bound()))
 
     def batch_limit(self, brand_id: str) -> int | None:
         """Return how many rows a batch of a brand may have, None where nothing limits it."""
         with self._scope.database.reading() as connection:
-            return connection.scalar(select(BRAND.c.batch_limit).where(self._is(brand_id)))
+            return connection.scalar(_BATCH_LIMIT, self._scope.bound(b_brand_id=brand_id))
 
     def limit_batches(self, brand_id: str, limit: int | None) -> None:
         """Limit the rows of a brand's batches from now on, or let them be full again."""
         with self._scope.database.writing() as connection:
-            connection.execute(update(BRAND).where(self._is(brand_id)).values(batch_limit=limit))
+            connection.execute(_LIMITED, self._scope.bound(b_brand_id=brand_id, b_limit=limit))
 
     def totals(self, most: int | None) -> Totals:
         """Return what delivering now would send in all, for the brakes and the plan.
 
         Points above `most` for one member are counted as held, not as sent.
         """
-        owed = self._owed_if_positive()
-        sendable = self._capped(owed, most)
-        sends = or_(sendable > 0, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
-        mine = MEMBER.c.brand.in_(
-            select(BRAND.c.id).where(BRAND.c.organization_id == self._scope.organization_id)
-        )
-        due = (
-            select(
-                func.count().filter(MEMBER.c.delivered.is_not(None), sends),
-                func.count().filter(MEMBER.c.delivered.is_(None), sends),
-                func.coalesce(func.sum(sendable), 0),
-                func.coalesce(func.max(owed), 0),
-                func.count().filter(owed > (_ANY if most is None else most)),
-            )
-            .where(mine, MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
-            .select_from(MEMBER)
-        )
+        statement = due.totals(self._scope.rules.points)
+        bound = self._scope.bound(b_most=at_most(most))
         with self._scope.database.reading() as connection:
-            changed, new, points, largest, over = connection.execute(due).one()
+            changed, new, points, largest, over = connection.execute(statement, bound).one()
             if not changed and not new and not over:
                 return Totals(0, 0, 0, 0, 0)
-            known = select(func.count()).select_from(MEMBER).where(mine, MEMBER.c.delivered.is_not(None))
-            return Totals(connection.scalar(known) or 0, changed, new, int(points), int(largest), over)
+            known = connection.scalar(_KNOWN, bound) or 0
+            return Totals(known, changed, new, int(points), int(largest), over)
 
     def digest(self, allowed: Allowed) -> str:
         """Return a digest of every row and every point that delivering now would send: 16 hex digits."""
-        mine = and_(BRAND.c.id == MEMBER.c.brand, BRAND.c.organization_id == self._scope.organization_id)
-        owed = self._owed_if_positive()
+        mine = and_(BRAND.c.id == MEMBER.c.brand, MEMBER.c.brand.in_(OWN_BRANDS))
+        points = due.sendable_points(self._scope.rules.points)
         listed = (
-            select(
-                BRAND.c.brand_id,
-                MEMBER.c.email_key,
-                MEMBER.c.payload,
-                self._capped(owed, allowed.most_points),
-            )
+            select(BRAND.c.brand_id, MEMBER.c.email_key, MEMBER.c.payload, points)
             .join(BRAND, mine)
-            .where(*self._sendable(allowed))
+            .where(*due.sendable(known=allowed.known))
             .order_by(BRAND.c.brand_id, MEMBER.c.email_key)
         )
+        bound = self._scope.bound(b_most=at_most(allowed.most_points))
         digest = blake2b(digest_size=8)
         with self._scope.database.reading() as connection:
-            for brand_id, email_key, payload, points in connection.execute(listed):
+            for brand_id, email_key, payload, points in connection.execute(listed, bound):
                 digest.update(orjson.dumps([brand_id, email_key, payload.decode(), points]))
         return digest.hexdigest()
 
@@ -157,36 +166,35 @@ class Outbox:
 
         Read while it is yielded, in pages; what the digest covers, row by row.
         """
-        mine = and_(BRAND.c.id == MEMBER.c.brand, BRAND.c.organization_id == self._scope.organization_id)
+        mine = and_(BRAND.c.id == MEMBER.c.brand, MEMBER.c.brand.in_(OWN_BRANDS))
         record = CONNECTOR.c.name + " " + MEMBER.c.owner_record
         owner = func.coalesce(record, "member " + cast(MEMBER.c.id, String)).label("owner")
-        points = self._capped(self._owed_if_positive(), allowed.most_points)
+        points = due.sendable_points(self._scope.rules.points)
         listed = (
             select(owner, BRAND.c.brand_id, MEMBER.c.email_key, MEMBER.c.payload, points.label("points"))
             .join(BRAND, mine)
             .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
-            .where(*self._sendable(allowed))
+            .where(*due.sendable(known=allowed.known))
             .order_by(owner, MEMBER.c.id)
         )
+        bound = self._scope.bound(b_most=at_most(allowed.most_points))
         fingerprinter = self._scope.fingerprinter
         with self._scope.database.reading() as connection:
-            for row in connection.execute(listed, execution_options={"yield_per": _PAGE}):
+            for row in connection.execute(listed, bound, execution_options={"yield_per": _PAGE}):
                 content = fingerprinter.row(row.brand_id, row.email_key, row.payload.decode())
                 yield Planned(row.owner, content, row.points)
 
     def has_due(self, lane: Lane, allowed: Allowed) -> bool:
         """Return whether any member has a row to send in a lane."""
-        condition = and_(*self._sendable(allowed), self._in_lane(lane, allowed.most_points))
-        mine = and_(BRAND.c.id == MEMBER.c.brand, BRAND.c.organization_id == self._scope.organization_id)
+        statement = due.any_due(self._scope.rules.points, lane, known=allowed.known)
+        bound = self._scope.bound(b_most=at_most(allowed.most_points))
         with self._scope.database.reading() as connection:
-            return (
-                connection.scalar(select(MEMBER.c.id).join(BRAND, mine).where(condition).limit(1)) is not None
-            )
+            return connection.scalar(statement, bound) is not None
 
     def witness_pause(self, brand_id: str, settled_before: datetime) -> timedelta | None:
         """Return how long it takes until the witness can ride again; None where nobody knows."""
         with self._scope.database.reading() as connection:
-            brand = connection.scalar(select(BRAND.c.id).where(self._is(brand_id)))
+            brand = connection.scalar(_BRAND, self._scope.bound(b_brand_id=brand_id))
             return None if brand is None else self._witness.pause(connection, brand, settled_before)
 
     def claim(
@@ -217,24 +225,17 @@ class Outbox:
                 and limit > 1
                 and self._witness.pause(connection, brand, settled_before) == timedelta()
             )
-            conditions = [
-                MEMBER.c.brand == brand,
-                *self._sendable(allowed),
-                MEMBER.c.id > after,
-                self._in_lane(lane, allowed.most_points),
-            ]
-            if lane is Lane.POINTS:
-                fresh = to_ms(settled_before)
-                conditions += [
-                    or_(
-                        MEMBER.c.log_at.is_(None),
-                        MEMBER.c.log_at < fresh,
-                        MEMBER.c.log_at > to_ms(sent_at + _ABSURD),
-                    ),
-                    or_(MEMBER.c.quiet_until.is_(None), MEMBER.c.quiet_until <= to_ms(now)),
-                ]
-            listed = select(*_CLAIMED).where(*conditions).order_by(MEMBER.c.id).limit(limit - rides)
-            members = connection.execute(listed).all()
+            statement = due.claimable(self._scope.rules.points, lane, known=allowed.known)
+            bound = {
+                "b_place": brand,
+                "b_after": after,
+                "b_most": at_most(allowed.most_points),
+                "b_fresh": to_ms(settled_before),
+                "b_absurd": to_ms(sent_at + _ABSURD),
+                "b_now": to_ms(now),
+                "b_rows": limit - rides,
+            }
+            members = connection.execute(statement, bound).all()
             if not members:
                 return None
             users = [self._user(row, brand_id, lane) for row in members]
@@ -243,23 +244,19 @@ class Outbox:
             witness = self._witness.row(brand_id, users[0]) if rides else None
             wire = users if witness is None else [*users, witness]
             carried = self._witness.columns(connection, brand) if rides else {}
-            batch_id = connection.execute(
-                BATCH.insert()
-                .values(
-                    brand=brand,
-                    cycle=cycle,
-                    lane=lane,
-                    row_count=len(users),
-                    points=points,
-                    digest=blake2b(orjson.dumps(wire), digest_size=16).digest(),
-                    **carried,
-                    claimed_at=to_ms(now),
-                    sent_at=to_ms(sent_at),
-                )
-                .returning(BATCH.c.id)
-            ).scalar_one()
+            batch = {
+                "brand": brand,
+                "cycle": cycle,
+                "lane": int(lane),
+                "row_count": len(users),
+                "points": points,
+                "digest": blake2b(orjson.dumps(wire), digest_size=16).digest(),
+                "claimed_at": to_ms(now),
+                "sent_at": to_ms(sent_at),
+            }
+            batch_id = connection.execute(_CLAIM, batch | carried).scalar_one()
             connection.execute(
-                BATCH_ROW.insert(),
+                _CLAIM_ROW,
                 [
                     {
                         "batch_id": batch_id,
@@ -272,42 +269,15 @@ class Outbox:
                     for position, (row, user) in enumerate(zip(members, users, strict=True))
                 ],
             )
-            added = MEMBER.c.unsettled + bindparam("b_points") if lane is Lane.POINTS else MEMBER.c.unsettled
-            connection.execute(
-                update(MEMBER)
-                .where(MEMBER.c.id == bindparam("b_id"))
-                .values(open_batch=batch_id, unsettled=added),
+            counts = lane is Lane.POINTS
+            _CLAIM_MEMBER.run(
+                connection,
                 [
-                    {"b_id": row.id} | ({"b_points": user["points"]} if lane is Lane.POINTS else {})
+                    (user["points"] if counts else 0, batch_id, row.id)
                     for row, user in zip(members, users, strict=True)
                 ],
             )
         return Batch(batch_id, brand_id, lane, users, points, members[-1].id, witness)
-
-    def _is(self, brand_id: str) -> ColumnElement[bool]:
-        return and_(BRAND.c.organization_id == self._scope.organization_id, BRAND.c.brand_id == brand_id)
-
-    @staticmethod
-    def _sendable(allowed: Allowed) -> list[ColumnElement[bool]]:
-        conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
-        return conditions if allowed.known else [*conditions, MEMBER.c.delivered.is_(None)]
-
-    @staticmethod
-    def _capped(owed: Any, most: int | None) -> Any:
-        return owed if most is None else func.iif(owed > most, 0, owed)
-
-    def _owed_if_positive(self) -> Any:
-        return func.iif(self._scope.payable() > 0, self._scope.payable(), 0)
-
-    def _in_lane(self, lane: Lane, most: int | None) -> Any:
-        """Return the condition for members whose next row belongs in a lane."""
-        if self._scope.rules.points is not Points.ADD:
-            return MEMBER.c.due == (1 if lane is Lane.PROFILE else 2)
-        owed = self._scope.payable()
-        sends_points = owed > 0 if most is None else and_(owed > 0, owed <= most)
-        if lane is Lane.POINTS:
-            return sends_points
-        return and_(~sends_points, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
 
     def _user(self, row: Record, brand_id: str, lane: Lane) -> dict[str, Any]:
         content = orjson.loads(row.payload)
@@ -336,26 +306,8 @@ class Outbox:
         asking = {row.id: user for row, user in zip(members, users, strict=True) if flags & user.keys()}
         if not asking:
             return
-        later = BATCH_ROW.alias("later")
-        landed = select(later.c.batch_id).where(
-            later.c.member_id == BATCH_ROW.c.member_id,
-            later.c.batch_id > BATCH_ROW.c.batch_id,
-            later.c.outcome == Outcome.LANDED,
-            or_(later.c.fingerprint != BATCH_ROW.c.fingerprint, later.c.points > 0),
-        )
-        # Points that were given up are never sent again: more of them are another change.
-        again = case((BATCH_ROW.c.outcome == Outcome.SKIPPED, 0), else_=BATCH_ROW.c.points)
-        listed = (
-            select(BATCH_ROW.c.member_id, again)
-            .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
-            .where(
-                among(BATCH_ROW.c.member_id, asking),
-                BATCH_ROW.c.fingerprint == MEMBER.c.wanted,
-                unproven(),
-                ~landed.exists(),
-            )
-        )
-        silenced = {it for it, points in connection.execute(listed) if asking[it]["points"] <= points}
+        listed = connection.execute(_ASKED_BEFORE, {"b_members": as_list(asking)})
+        silenced = {it for it, points in listed if asking[it]["points"] <= points}
         silenced |= {
             row.id
             for row, user in zip(members, users, strict=True)

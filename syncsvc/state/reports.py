@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, func, select
 
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.codes import Entry, Lane, Outcome
-from syncsvc.state.database import from_ms
-from syncsvc.state.scope import Scope
+from syncsvc.state.database import as_list, from_ms, one_of
+from syncsvc.state.scope import OWN_BRANDS, UNSETTLED_BATCHES, Scope
 from syncsvc.state.tables import (
     BATCH,
     BATCH_ROW,
@@ -97,6 +97,18 @@ class Life:
     happenings: tuple[Happening, ...]
 
 
+_REFUSALS = (
+    select(func.count()).select_from(QUARANTINE).where(one_of(QUARANTINE.c.connector_id, "b_connectors"))
+)
+_CYCLE = CYCLE.insert()
+_UNSETTLED = (
+    select(BATCH_ROW.c.outcome, func.count())
+    .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+    .where(UNSETTLED_BATCHES, BATCH_ROW.c.outcome.in_([Outcome.DOUBT, Outcome.HELD]))
+    .group_by(BATCH_ROW.c.outcome)
+)
+
+
 class Reports:
     """The queries behind `status`, `explain` and the metrics."""
 
@@ -107,7 +119,7 @@ class Reports:
     def status(self) -> Status:
         """Return where the organization stands, all of one moment."""
         with self._scope.database.reading() as connection:
-            mine = MEMBER.c.brand.in_(self._brands())
+            mine = MEMBER.c.brand.in_(OWN_BRANDS)
             sums = connection.execute(
                 select(
                     func.count(),
@@ -117,7 +129,8 @@ class Reports:
                     func.coalesce(func.sum(MEMBER.c.unsettled), 0),
                 )
                 .select_from(MEMBER)
-                .where(mine)
+                .where(mine),
+                self._scope.bound(),
             ).one()
             in_doubt, held = self._rows_unsettled(connection)
             last = connection.execute(
@@ -153,9 +166,9 @@ class Reports:
 
     def quarantined(self) -> int:
         """Return how many refusals wait for a change or a person."""
-        mine = QUARANTINE.c.connector_id.in_(list(self._scope.connectors.values()))
+        connectors = {"b_connectors": as_list(self._scope.connectors.values())}
         with self._scope.database.reading() as connection:
-            return connection.scalar(select(func.count()).select_from(QUARANTINE).where(mine)) or 0
+            return connection.scalar(_REFUSALS, connectors) or 0
 
     def refusals(self, limit: int) -> list[dict[str, Any]]:
         """Return refusals, newest first: connector, record id, side, field and reason."""
@@ -192,7 +205,7 @@ class Reports:
             "facts": orjson.dumps(facts).decode(),
         }
         with self._scope.database.writing() as connection:
-            connection.execute(CYCLE.insert().values(row))
+            connection.execute(_CYCLE, row)
 
     def lives(self, email_key: str) -> list[Life]:
         """Return the life of the member with this case-folded email in each brand it is known in."""
@@ -318,20 +331,8 @@ class Reports:
             for row in connection.execute(listed)
         ]
 
-    def _brands(self) -> Any:
-        return select(BRAND.c.id).where(BRAND.c.organization_id == self._scope.organization_id)
-
     def _rows_unsettled(self, connection: Connection) -> tuple[int, int]:
-        listed = (
-            select(BATCH_ROW.c.outcome, func.count())
-            .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
-            .where(
-                self._scope.unsettled_batches(),
-                or_(BATCH_ROW.c.outcome == Outcome.DOUBT, BATCH_ROW.c.outcome == Outcome.HELD),
-            )
-            .group_by(BATCH_ROW.c.outcome)
-        )
-        counts: dict[int, int] = dict(connection.execute(listed).all())
+        counts: dict[int, int] = dict(connection.execute(_UNSETTLED, self._scope.bound()).all())
         return counts.get(Outcome.DOUBT, 0), counts.get(Outcome.HELD, 0)
 
     def _connectors(self, connection: Connection) -> list[ConnectorStatus]:

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, false, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Update,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from syncsvc.config import FirstRun, OnEmailChange, Points
 from syncsvc.rules.brakes import Allowed
@@ -15,8 +28,23 @@ from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.rules.intake import ContactState
 from syncsvc.rules.settling import Grade
 from syncsvc.state.codes import Outcome
-from syncsvc.state.database import Database, among
+from syncsvc.state.database import Database, as_list, one_of
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONTACT, MEMBER
+
+_ANY = 2**62
+
+# The statements of this floor are built once, with parameters bound by name: to build one costs more than to
+# run it. The names begin with b_, so that none is a column's.
+_OURS = BRAND.c.organization_id == bindparam("b_organization")
+OWN_BRANDS = select(BRAND.c.id).where(_OURS)
+"""The ids of the organization's brands."""
+THIS_BRAND = and_(_OURS, BRAND.c.brand_id == bindparam("b_brand_id"))
+"""The condition for one of the organization's brands."""
+UNSETTLED_BATCHES = and_(BATCH.c.brand.in_(OWN_BRANDS), BATCH.c.outcome < Outcome.LANDED)
+"""The condition for the organization's batches without a final outcome."""
+
+_BRAND = select(BRAND.c.id).where(THIS_BRAND)
+_NEW_BRAND = BRAND.insert().returning(BRAND.c.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +74,17 @@ class Scope:
     connectors: Mapping[str, int]
     writing: Collection[int]
 
+    def bound(self, **values: Any) -> dict[str, Any]:
+        """Return the parameters of a statement that names the organization, and more of them."""
+        return {"b_organization": self.organization_id, **values}
+
     def brand(self, connection: Connection, brand_id: str) -> int:
         """Return the row id of a brand, made where it is new."""
-        mine = and_(BRAND.c.organization_id == self.organization_id, BRAND.c.brand_id == brand_id)
-        known = connection.scalar(select(BRAND.c.id).where(mine))
+        known = connection.scalar(_BRAND, self.bound(b_brand_id=brand_id))
         if known is None:
             made = {"organization_id": self.organization_id, "brand_id": brand_id}
-            known = connection.execute(BRAND.insert().values(made).returning(BRAND.c.id)).scalar_one()
+            known = connection.execute(_NEW_BRAND, made).scalar_one()
         return int(known)
-
-    def payable(self) -> ColumnElement[int]:
-        """Return the points that may be sent to a member now, as an SQL expression.
-
-        None while any of its points are unsettled: it is never in two unsettled points batches. Negative
-        where the CRM's total has fallen: later growth makes that good first. With points = "set" it is any
-        difference between the balance that is wanted and the one that is proven.
-        """
-        if self.rules.points is Points.ADD:
-            return case((MEMBER.c.unsettled == 0, MEMBER.c.earned - MEMBER.c.credited), else_=0)
-        if self.rules.points is Points.SET:
-            return func.abs(MEMBER.c.earned - MEMBER.c.credited)
-        return MEMBER.c.earned * 0
 
     def is_due(self, wanted: bytes | None, delivered: bytes | None, owed: int) -> bool:
         """Return whether a new member, with nothing unsettled or refused, is due; as `refresh` would find."""
@@ -80,52 +98,85 @@ class Scope:
 
         A payload is needed until it is delivered, and as long as an older row may land late and overwrite it.
         """
-        differs = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), self.payable() > 0)
-        refused = and_(MEMBER.c.refused.is_not(None), MEMBER.c.refused == MEMBER.c.wanted)
-        due = and_(MEMBER.c.payload.is_not(None), differs, ~refused)
-        keeps = or_(
-            differs,
-            MEMBER.c.unsettled != 0,
-            MEMBER.c.open_batch.is_not(None),
-            MEMBER.c.late_until.is_not(None),
-        )
-        values: dict[str, Any] = {"due": case((due, 1), else_=0)}
-        if not self.rules.expire_gone:
-            values["payload"] = case((keeps, MEMBER.c.payload), else_=None)
-        connection.execute(update(MEMBER).where(among(MEMBER.c.id, member_ids)).values(values))
+        statement = _refreshed(self.rules.points, expire_gone=self.rules.expire_gone)
+        connection.execute(statement, {"b_members": as_list(member_ids)})
 
-    def kept_back(self, allowed: Allowed) -> ColumnElement[bool]:
-        """Return the condition for members of which brakes keep something back, where they are due."""
-        own = MEMBER.c.brand.in_(select(BRAND.c.id).where(BRAND.c.organization_id == self.organization_id))
-        kept: list[ColumnElement[bool]] = [false() if allowed.known else MEMBER.c.delivered.is_not(None)]
-        if allowed.most_points is not None and self.rules.points is Points.ADD:
-            kept.append(self.payable() > allowed.most_points)
-        return and_(own, or_(*kept))
+    def mark_for_write_back(self, connection: Connection, member_ids: Collection[int]) -> None:
+        """Let the next write-back look at every contact of these members."""
+        if self.writing and member_ids:
+            connection.execute(_MARKED, self._writing(b_members=as_list(member_ids)))
 
-    def mark_for_write_back(
-        self, connection: Connection, members: Collection[int] | Select[tuple[int]]
-    ) -> None:
-        """Let the next write-back look at every contact of these members, listed or selected."""
-        if self.writing and (isinstance(members, Select) or members):
-            chosen = CONTACT.c.member_id
-            connection.execute(
-                update(CONTACT)
-                .where(
-                    chosen.in_(members) if isinstance(members, Select) else among(chosen, members),
-                    CONTACT.c.connector_id.in_(list(self.writing)),
-                    CONTACT.c.state.in_([ContactState.ACTIVE, ContactState.QUARANTINED]),
-                )
-                .values(write_due=1)
-            )
+    def mark_kept_back(self, connection: Connection, allowed: Allowed) -> None:
+        """Let the next write-back look at every contact of the members that `allowed` keeps back."""
+        if self.writing:
+            marked = _marked_kept_back(self.rules.points, known=allowed.known)
+            bound = self.bound(b_most=at_most(allowed.most_points))
+            connection.execute(marked, self._writing(**bound))
 
-    def unsettled_batches(self) -> ColumnElement[bool]:
-        """Return the condition for this organization's batches without a final outcome."""
-        mine = select(BRAND.c.id).where(BRAND.c.organization_id == self.organization_id)
-        return and_(BATCH.c.brand.in_(mine), BATCH.c.outcome < Outcome.LANDED)
+    def _writing(self, **values: Any) -> dict[str, Any]:
+        return {"b_writing": as_list(self.writing), **values}
 
-    def rows_of(self, batch_id: int) -> ColumnElement[bool]:
-        """Return the condition for a batch's rows without a final outcome."""
-        return and_(BATCH_ROW.c.batch_id == batch_id, BATCH_ROW.c.outcome < Outcome.LANDED)
+
+def payable(points: Points) -> ColumnElement[int]:
+    """Return the points that may be sent to a member now, as an SQL expression.
+
+    None while any of its points are unsettled: it is never in two unsettled points batches. Negative
+    where the CRM's total has fallen: later growth makes that good first. With points = "set" it is any
+    difference between the balance that is wanted and the one that is proven.
+    """
+    if points is Points.ADD:
+        return case((MEMBER.c.unsettled == 0, MEMBER.c.earned - MEMBER.c.credited), else_=0)
+    if points is Points.SET:
+        return func.abs(MEMBER.c.earned - MEMBER.c.credited)
+    return MEMBER.c.earned * 0
+
+
+def at_most(points: int | None) -> int:
+    """Return what is bound as `b_most`: more than any member can be owed where nothing is a limit."""
+    return _ANY if points is None else points
+
+
+def kept_back(points: Points, *, known: bool) -> ColumnElement[bool]:
+    """Return the condition for members of which brakes keep something back, where they are due.
+
+    As `Allowed` says: `b_most` is bound, and the organization; `known` is part of the condition.
+    """
+    kept: list[ColumnElement[bool]] = [false() if known else MEMBER.c.delivered.is_not(None)]
+    if points is Points.ADD:
+        kept.append(payable(points) > bindparam("b_most"))
+    return and_(MEMBER.c.brand.in_(OWN_BRANDS), or_(*kept))
+
+
+@cache
+def _refreshed(points: Points, *, expire_gone: bool) -> Update:
+    differs = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), payable(points) > 0)
+    refused = and_(MEMBER.c.refused.is_not(None), MEMBER.c.refused == MEMBER.c.wanted)
+    due = and_(MEMBER.c.payload.is_not(None), differs, ~refused)
+    keeps = or_(
+        differs,
+        MEMBER.c.unsettled != 0,
+        MEMBER.c.open_batch.is_not(None),
+        MEMBER.c.late_until.is_not(None),
+    )
+    values: dict[str, Any] = {"due": case((due, 1), else_=0)}
+    if not expire_gone:
+        values["payload"] = case((keeps, MEMBER.c.payload), else_=None)
+    return update(MEMBER).where(one_of(MEMBER.c.id, "b_members")).values(values)
+
+
+def _marked(members: ColumnElement[bool]) -> Update:
+    shown = CONTACT.c.state.in_([ContactState.ACTIVE, ContactState.QUARANTINED])
+    writing = one_of(CONTACT.c.connector_id, "b_writing")
+    return update(CONTACT).where(members, writing, shown).values(write_due=1)
+
+
+_MARKED = _marked(one_of(CONTACT.c.member_id, "b_members"))
+
+
+@cache
+def _marked_kept_back(points: Points, *, known: bool) -> Update:
+    kept = select(MEMBER.c.id).where(MEMBER.c.due == 1, kept_back(points, known=known))
+    return _marked(CONTACT.c.member_id.in_(kept))
 
 
 def on_account_of(member: ColumnElement[int]) -> ColumnElement[bool]:

@@ -9,20 +9,22 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, and_, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, case, func, select, update
 
 from syncsvc.config import Points
 from syncsvc.rules.settling import Grade, Sighting
 from syncsvc.rules.values import tell_the_same
 from syncsvc.state.books import Credit, append
+from syncsvc.state.bulk import Bulk, update_rows
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.confirmations import unshown
-from syncsvc.state.database import Record, among, from_ms, to_ms
+from syncsvc.state.database import Record, as_list, change_row, from_ms, one_of, to_ms
 from syncsvc.state.late import latest
-from syncsvc.state.scope import Scope
+from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, QUARANTINE
 
 _LATE = {Outcome.HELD, Outcome.RELEASED, Outcome.SKIPPED}
@@ -74,6 +76,86 @@ class Facts:
     detail: str = ""
 
 
+_BATCH = select(BATCH).where(BATCH.c.id == bindparam("b_batch"))
+_OPEN_ROWS = (
+    select(
+        BATCH_ROW,
+        MEMBER.c.credited,
+        MEMBER.c.wanted,
+        MEMBER.c.late_until,
+        MEMBER.c.owner_connector,
+        MEMBER.c.owner_record,
+    )
+    .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+    .where(BATCH_ROW.c.batch_id == bindparam("b_batch"), BATCH_ROW.c.outcome < Outcome.LANDED)
+)
+_LEAST = select(func.min(BATCH_ROW.c.outcome)).where(BATCH_ROW.c.batch_id == bindparam("b_batch"))
+_RULED = update_rows(BATCH_ROW, ("batch_id", "position"), ("outcome", "grade"))
+_PAYLOADS = select(MEMBER.c.id, MEMBER.c.payload).where(
+    one_of(MEMBER.c.id, "b_members"), MEMBER.c.payload.is_not(None)
+)
+_PAYLOAD = update_rows(MEMBER, ("id",), ("payload",))
+_OF_MEMBER = update(MEMBER).where(MEMBER.c.id == bindparam("b_id"))
+_POINTS: ColumnElement[int] = bindparam("b_points")
+_CREDITED = Bulk(_OF_MEMBER.values(credited=MEMBER.c.credited + _POINTS), ["b_points", "b_id"])
+_FREED = Bulk(_OF_MEMBER.values(unsettled=MEMBER.c.unsettled - _POINTS), ["b_points", "b_id"])
+_ABANDONED = select(BATCH.c.id, BATCH.c.lane, BATCH.c.row_count).where(
+    UNSETTLED_BATCHES, BATCH.c.outcome == Outcome.OPEN
+)
+_ANY_DOUBT = select(BATCH.c.id).where(UNSETTLED_BATCHES, BATCH.c.outcome == Outcome.DOUBT).limit(1)
+_DOUBTFUL = (
+    select(
+        BATCH,
+        BRAND.c.brand_id,
+        BRAND.c.resolution_ms,
+        BRAND.c.slowest_ms,
+        BRAND.c.log_read_at,
+        BRAND.c.log_short_at,
+        BRAND.c.witness_value,
+        BRAND.c.witness_log_at,
+    )
+    .join(BRAND, BRAND.c.id == BATCH.c.brand)
+    .where(UNSETTLED_BATCHES, one_of(BATCH.c.outcome, "b_outcomes"))
+    .order_by(BATCH.c.id)
+)
+_EVIDENCE = (
+    select(
+        BATCH_ROW.c.position,
+        BATCH_ROW.c.points,
+        BATCH_ROW.c.outcome,
+        BATCH_ROW.c.log_before,
+        MEMBER.c.log_value,
+        MEMBER.c.log_at,
+    )
+    .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+    .where(BATCH_ROW.c.batch_id == bindparam("b_batch"), one_of(BATCH_ROW.c.outcome, "b_outcomes"))
+    .order_by(BATCH_ROW.c.position)
+)
+
+
+@cache
+def _settled(outcome: Outcome, *, quiet: bool, late: bool, frees: bool) -> Update:
+    """Return what an outcome makes of a row's member, for many rows; `frees` its points."""
+    values: dict[str, Any] = {}
+    if outcome is not Outcome.DOUBT:
+        # A row that was held has let its member go, who may ride in another batch by now.
+        rides = MEMBER.c.open_batch == bindparam("b_batch")
+        values["open_batch"] = case((rides, None), else_=MEMBER.c.open_batch)
+    if outcome is Outcome.LANDED:
+        values["delivered"] = bindparam("b_fingerprint")
+    if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
+        values["introduced"] = 1
+    if quiet:
+        values["quiet_until"] = bindparam("b_quiet_until")
+    if late:
+        values["late_until"] = bindparam("b_late_until")
+    if outcome is Outcome.REFUSED:
+        values["refused"] = bindparam("b_fingerprint")
+    if frees:
+        values["unsettled"] = MEMBER.c.unsettled - _POINTS
+    return _OF_MEMBER.values(values)
+
+
 class Settlements:
     """The transactions of settling."""
 
@@ -114,42 +196,18 @@ class Settlements:
         witness: Outcome | None = None,
     ) -> None:
         """Do what `settle` does, inside the caller's transaction."""
-        batch = connection.execute(select(BATCH).where(BATCH.c.id == batch_id)).one()
-        listed = (
-            select(
-                BATCH_ROW,
-                MEMBER.c.credited,
-                MEMBER.c.wanted,
-                MEMBER.c.late_until,
-                MEMBER.c.owner_connector,
-                MEMBER.c.owner_record,
-            )
-            .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
-            .where(self._scope.rows_of(batch_id))
-        )
-        open_rows = [row for row in connection.execute(listed) if row.position in rulings]
+        this = {"b_batch": batch_id}
+        batch = connection.execute(_BATCH, this).one()
+        open_rows = [row for row in connection.execute(_OPEN_ROWS, this) if row.position in rulings]
         groups: dict[Outcome, list[Record]] = defaultdict(list)
         for row in open_rows:
             groups[rulings[row.position].outcome].append(row)
         for outcome, rows in groups.items():
             self._settle_group(connection, batch, outcome, rows, rulings, now=now, quiet_for=quiet_for)
         if open_rows:
-            connection.execute(
-                update(BATCH_ROW)
-                .where(BATCH_ROW.c.batch_id == batch_id, BATCH_ROW.c.position == bindparam("b_position"))
-                .values(outcome=bindparam("b_outcome"), grade=bindparam("b_grade")),
-                [
-                    {
-                        "b_position": row.position,
-                        "b_outcome": int(rulings[row.position].outcome),
-                        "b_grade": rulings[row.position].grade,
-                    }
-                    for row in open_rows
-                ],
-            )
-        least = connection.scalar(
-            select(func.min(BATCH_ROW.c.outcome)).where(BATCH_ROW.c.batch_id == batch_id)
-        )
+            ruled = [(row.position, rulings[row.position]) for row in open_rows]
+            _RULED.run(connection, [(int(it.outcome), it.grade, batch_id, place) for place, it in ruled])
+        least = connection.scalar(_LEAST, this)
         values: dict[str, Any] = {"outcome": least}
         if least is not None and least >= Outcome.LANDED:
             values["settled_at"] = to_ms(now)
@@ -165,59 +223,31 @@ class Settlements:
                 "imported": facts.imported,
                 "detail": facts.detail,
             }
-        connection.execute(update(BATCH).where(BATCH.c.id == batch_id).values(values))
+        change_row(connection, BATCH, batch_id, values)
         members = [*{it for row in open_rows for it in (row.member_id, _account(row))}]
         self._scope.refresh(connection, members)
         self._scope.mark_for_write_back(connection, members)
 
     def abandoned(self) -> list[tuple[int, Lane, int]]:
         """Return the batches that were claimed and have no outcome: id, lane, rows."""
-        condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome == Outcome.OPEN)
         with self._scope.database.reading() as connection:
-            found = connection.execute(select(BATCH.c.id, BATCH.c.lane, BATCH.c.row_count).where(condition))
+            found = connection.execute(_ABANDONED, self._scope.bound())
             return [(row.id, Lane(row.lane), row.row_count) for row in found]
 
     def in_doubt(self) -> bool:
         """Return whether any batch has rows in doubt."""
-        condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome == Outcome.DOUBT)
         with self._scope.database.reading() as connection:
-            return connection.scalar(select(BATCH.c.id).where(condition).limit(1)) is not None
+            return connection.scalar(_ANY_DOUBT, self._scope.bound()) is not None
 
     def doubtful(self, *, held: bool = False) -> Iterator[DoubtfulBatch]:
         """Yield every batch with rows in doubt (or `held`), each with what the log shows of them now."""
         unproven = [Outcome.DOUBT, Outcome.HELD] if held else [Outcome.DOUBT]
-        condition = and_(self._scope.unsettled_batches(), BATCH.c.outcome.in_(unproven))
-        facts = [
-            *(
-                BRAND.c.brand_id,
-                BRAND.c.resolution_ms,
-                BRAND.c.slowest_ms,
-                BRAND.c.log_read_at,
-                BRAND.c.log_short_at,
-            ),
-            *(BRAND.c.witness_value, BRAND.c.witness_log_at),
-        ]
-        listed = select(BATCH, *facts).join(BRAND, BRAND.c.id == BATCH.c.brand)
         with self._scope.database.reading() as connection:
-            batches = connection.execute(listed.where(condition).order_by(BATCH.c.id)).all()
+            batches = connection.execute(_DOUBTFUL, self._scope.bound(b_outcomes=as_list(unproven))).all()
         for batch in batches:
+            evidence = {"b_batch": batch.id, "b_outcomes": as_list([*unproven, Outcome.LANDED])}
             with self._scope.database.reading() as connection:
-                rows = connection.execute(
-                    select(
-                        BATCH_ROW.c.position,
-                        BATCH_ROW.c.points,
-                        BATCH_ROW.c.outcome,
-                        BATCH_ROW.c.log_before,
-                        MEMBER.c.log_value,
-                        MEMBER.c.log_at,
-                    )
-                    .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
-                    .where(
-                        BATCH_ROW.c.batch_id == batch.id,
-                        BATCH_ROW.c.outcome.in_([*unproven, Outcome.LANDED]),
-                    )
-                    .order_by(BATCH_ROW.c.position)
-                ).all()
+                rows = connection.execute(_EVIDENCE, evidence).all()
                 late = unshown(connection, batch.brand)
             read_at = from_ms(batch.log_read_at or batch.claimed_at)
             yield DoubtfulBatch(
@@ -247,8 +277,7 @@ class Settlements:
     def note_movement(self, batch_id: int, moved: int, *, now: datetime) -> None:
         """Remember that `moved` of a batch's entries have moved by now."""
         with self._scope.database.writing() as connection:
-            seen = {"moved": moved, "moved_at": to_ms(now)}
-            connection.execute(update(BATCH).where(BATCH.c.id == batch_id).values(seen))
+            change_row(connection, BATCH, batch_id, {"moved": moved, "moved_at": to_ms(now)})
 
     def _settle_group(
         self,
@@ -261,48 +290,39 @@ class Settlements:
         now: datetime,
         quiet_for: timedelta,
     ) -> None:
-        values: dict[str, Any] = {}
-        if outcome is not Outcome.DOUBT:
-            # A row that was held has let its member go, who may ride in another batch by now.
-            values["open_batch"] = case((MEMBER.c.open_batch == batch.id, None), else_=MEMBER.c.open_batch)
+        if outcome in {Outcome.LANDED, Outcome.SKIPPED}:
+            self._credit(connection, batch, outcome, rows, rulings, now=now)
+        if outcome is Outcome.REFUSED:
+            self._quarantine(connection, rows, rulings, now)
         if outcome is Outcome.LANDED:
-            values["delivered"] = bindparam("b_fingerprint")
             # Where the payload stays, in case that an older row lands late, its mails have been sent.
             kept = [it for it in rows if it.late_until is not None and it.wanted == it.fingerprint]
             self._forget_mails(connection, [row.member_id for row in kept])
-        if outcome in {Outcome.LANDED, Outcome.SKIPPED}:
-            self._credit(connection, batch, outcome, rows, rulings, now=now)
-        if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
-            values["introduced"] = 1
-        if outcome is Outcome.RELEASED and self._scope.rules.points is Points.ADD:
-            values["quiet_until"] = to_ms(now + quiet_for)
         answered = all(rulings[row.position].grade is Grade.ANSWER for row in rows)
-        if outcome in _LATE or (outcome is Outcome.REFUTED and not answered):
-            values["late_until"] = latest(batch.sent_at)
-        if outcome is Outcome.REFUSED:
-            values["refused"] = bindparam("b_fingerprint")
-            self._quarantine(connection, rows, rulings, now)
+        late = outcome in _LATE or (outcome is Outcome.REFUTED and not answered)
+        quiet = outcome is Outcome.RELEASED and self._scope.rules.points is Points.ADD
         frees = batch.lane == Lane.POINTS and outcome not in {Outcome.DOUBT, Outcome.HELD}
-        self._update_members(connection, rows, values, frees=frees)
-
-    @staticmethod
-    def _update_members(
-        connection: Connection, rows: Sequence[Record], values: dict[str, Any], *, frees: bool
-    ) -> None:
-        """Set `values` on the members of rows; `frees` their points, on whose account they are."""
-        freed = {"unsettled": MEMBER.c.unsettled - bindparam("b_points")} if frees else {}
-        accounts = [
-            {"b_id": row.account_id, "b_points": row.points} for row in rows if row.account_id is not None
-        ]
         members = [
-            {"b_id": row.member_id, "b_points": row.points, "b_fingerprint": row.fingerprint} for row in rows
+            {
+                "b_id": row.member_id,
+                "b_batch": batch.id,
+                "b_points": row.points,
+                "b_fingerprint": row.fingerprint,
+                "b_quiet_until": to_ms(now + quiet_for),
+                "b_late_until": latest(batch.sent_at),
+            }
+            for row in rows
         ]
         own = [it for it, row in zip(members, rows, strict=True) if row.account_id is None]
         others = [it for it, row in zip(members, rows, strict=True) if row.account_id is not None]
-        for changes, chosen in ((values | freed, own), (values, others), (freed, accounts)):
-            if changes and chosen:
-                mine = MEMBER.c.id == bindparam("b_id")
-                connection.execute(update(MEMBER).where(mine).values(changes), chosen)
+        if own:
+            connection.execute(_settled(outcome, quiet=quiet, late=late, frees=frees), own)
+        if others:  # the points of such a row are on another member's account
+            connection.execute(_settled(outcome, quiet=quiet, late=late, frees=False), others)
+            if frees:
+                _FREED.run(
+                    connection, [(it.points, it.account_id) for it in rows if it.account_id is not None]
+                )
 
     def _credit(
         self,
@@ -332,31 +352,19 @@ class Settlements:
                 credits_.append(Credit(Entry.MOVED_IN, row.points, member_id=row.account_id))
         earning = [credit for credit in credits_ if credit.points]
         if earning:
-            connection.execute(
-                update(MEMBER)
-                .where(MEMBER.c.id == bindparam("b_id"))
-                .values(credited=MEMBER.c.credited + bindparam("b_points")),
-                [{"b_id": credit.member_id, "b_points": credit.points} for credit in earning],
-            )
+            _CREDITED.run(connection, [(credit.points, credit.member_id) for credit in earning])
             append(connection, self._scope.organization_id, earning, now=now)
 
     @staticmethod
     def _forget_mails(connection: Connection, member_ids: Sequence[int]) -> None:
         if not member_ids:
             return
-        listed = select(MEMBER.c.id, MEMBER.c.payload).where(
-            among(MEMBER.c.id, member_ids), MEMBER.c.payload.is_not(None)
-        )
         silenced = []
-        for row in connection.execute(listed):
+        for row in connection.execute(_PAYLOADS, {"b_members": as_list(member_ids)}):
             content = orjson.loads(row.payload)
             if content["mails"]:
-                silenced.append({"b_id": row.id, "b_payload": orjson.dumps(content | {"mails": []})})
-        if silenced:
-            connection.execute(
-                update(MEMBER).where(MEMBER.c.id == bindparam("b_id")).values(payload=bindparam("b_payload")),
-                silenced,
-            )
+                silenced.append((orjson.dumps(content | {"mails": []}), row.id))
+        _PAYLOAD.run(connection, silenced)
 
     @staticmethod
     def _quarantine(

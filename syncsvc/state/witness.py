@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select
 
 from syncsvc.config import WalletConfig
 from syncsvc.rules.settling import opening
 from syncsvc.rules.values import Instant
 from syncsvc.state.codes import Outcome
-from syncsvc.state.database import from_ms, to_ms
+from syncsvc.state.database import change_row, from_ms, to_ms
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BATCH, BRAND
 
@@ -26,6 +26,18 @@ _PATIENCE = 3
 """A batch before is taken to be applied after this many times the slowest that was ever seen."""
 _RECENT = 50
 _NEVER = [Outcome.REFUTED, Outcome.REFUSED]
+
+
+_BRAND = select(BRAND).where(BRAND.c.id == bindparam("b_brand"))
+_OF_BRAND = BATCH.c.brand == bindparam("b_brand")
+_WAITING = (
+    select(BATCH.c.id)
+    .where(_OF_BRAND, BATCH.c.outcome < Outcome.LANDED, BATCH.c.witness <= Outcome.DOUBT)
+    .limit(1)
+)
+_RODE = and_(_OF_BRAND, BATCH.c.witness.is_not(None))
+_LAST = select(BATCH).where(_RODE, BATCH.c.witness.not_in(_NEVER)).order_by(BATCH.c.id.desc()).limit(1)
+_SENT = select(BATCH.c.sent_at).where(_RODE).order_by(BATCH.c.id.desc()).limit(_RECENT)
 
 
 class Witness:
@@ -44,14 +56,12 @@ class Witness:
         """
         if self._wallet.witness is None:
             return None
-        facts = connection.execute(select(BRAND).where(BRAND.c.id == brand)).one()
-        unsettled = and_(BATCH.c.brand == brand, BATCH.c.outcome < Outcome.LANDED)
-        waiting = select(BATCH.c.id).where(unsettled, BATCH.c.witness <= Outcome.DOUBT).limit(1)
-        if facts.log_read_at is None or connection.scalar(waiting) is not None:
+        this = {"b_brand": brand}
+        facts = connection.execute(_BRAND, this).one()
+        if facts.log_read_at is None or connection.scalar(_WAITING, this) is not None:
             return None
         fresh = facts.witness_log_at or 0
-        rode = and_(BATCH.c.brand == brand, BATCH.c.witness.is_not(None), BATCH.c.witness.not_in(_NEVER))
-        last = connection.execute(select(BATCH).where(rode).order_by(BATCH.c.id.desc()).limit(1)).first()
+        last = connection.execute(_LAST, this).first()
         if last is not None:
             if facts.resolution_ms is None:
                 return None  # the log has not told yet how exactly it tells the time
@@ -85,7 +95,7 @@ def note_witness(
     That is a move to a time that no batch with the witness explains. Its first sight explains itself.
     """
     text, instant = entry
-    facts = connection.execute(select(BRAND).where(BRAND.c.id == brand)).one()
+    facts = connection.execute(_BRAND, {"b_brand": brand}).one()
     if facts.witness_value == text:
         return False
     values: dict[str, Any] = {"witness_value": text, "witness_log_at": instant and to_ms(instant.at)}
@@ -95,17 +105,11 @@ def note_witness(
             milliseconds=max(facts.resolution_ms or 1000, instant.resolution // timedelta(milliseconds=1))
         )
         late = max(settle_after, timedelta(milliseconds=_PATIENCE * facts.slowest_ms))
-        newest = (
-            select(BATCH.c.sent_at)
-            .where(BATCH.c.brand == brand, BATCH.c.witness.is_not(None))
-            .order_by(BATCH.c.id.desc())
-            .limit(_RECENT)
-        )
-        sent = [from_ms(at) for at in connection.scalars(newest)]
+        sent = [from_ms(at) for at in connection.scalars(_SENT, {"b_brand": brand})]
         stray = not any(opening(at, resolution) <= instant.at <= at + late + resolution for at in sent)
         if stray:
             values["witness_stray_at"] = to_ms(instant.at)
-    connection.execute(update(BRAND).where(BRAND.c.id == brand).values(values))
+    change_row(connection, BRAND, brand, values)
     return stray
 
 

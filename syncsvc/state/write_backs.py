@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
+    Integer,
+    Select,
     SmallInteger,
     String,
+    Table,
+    Update,
     and_,
     bindparam,
     case,
@@ -21,12 +28,13 @@ from sqlalchemy import (
     update,
 )
 
+from syncsvc.config import Points
 from syncsvc.model import WriteOutcome, Written
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.codes import Outcome, WriteDue
-from syncsvc.state.database import Record, among, from_ms, to_ms
-from syncsvc.state.scope import Scope
+from syncsvc.state.database import Record, as_list, from_ms, one_of, to_ms
+from syncsvc.state.scope import Scope, at_most, kept_back
 from syncsvc.state.tables import BATCH, CONTACT, MEMBER, QUARANTINE, WRITE_RETRY
 
 MANY_TRIES = 8
@@ -64,6 +72,85 @@ class DueWrite:
         return self.last_updated is not None or self.status is not None
 
 
+@cache
+def _due(points: Points, *, known: bool) -> Select[Any]:
+    doubtful = and_(BATCH.c.id == MEMBER.c.open_batch, BATCH.c.outcome == Outcome.DOUBT)
+    failed = and_(
+        WRITE_RETRY.c.connector_id == CONTACT.c.connector_id,
+        WRITE_RETRY.c.record_id == CONTACT.c.record_id,
+    )
+    refused = (
+        select(func.min(QUARANTINE.c.reason))
+        .where(
+            QUARANTINE.c.connector_id == CONTACT.c.connector_id,
+            QUARANTINE.c.record_id == CONTACT.c.record_id,
+            QUARANTINE.c.side != "crm",
+        )
+        .scalar_subquery()
+    )
+    return (
+        select(
+            CONTACT.c.record_id,
+            CONTACT.c.state,
+            CONTACT.c.written_at,
+            CONTACT.c.written_status,
+            MEMBER.c.log_at,
+            MEMBER.c.due,
+            MEMBER.c.delivered,
+            MEMBER.c.unsettled,
+            kept_back(points, known=known).label("kept_back"),
+            BATCH.c.id.label("doubt"),
+            refused.label("reason"),
+            WRITE_RETRY.c.tries,
+        )
+        .outerjoin(MEMBER, MEMBER.c.id == CONTACT.c.member_id)
+        .outerjoin(BATCH, doubtful)
+        .outerjoin(WRITE_RETRY, failed)
+        .where(
+            CONTACT.c.connector_id == bindparam("b_connector"),
+            CONTACT.c.write_due == WriteDue.YES,
+            CONTACT.c.record_id > bindparam("b_after"),
+            or_(
+                WRITE_RETRY.c.next_at.is_(None),
+                WRITE_RETRY.c.next_at <= bindparam("b_now"),
+                WRITE_RETRY.c.log_at.is_distinct_from(MEMBER.c.log_at),
+            ),
+        )
+        .order_by(CONTACT.c.record_id)
+        .limit(bindparam("b_limit", type_=Integer))
+    )
+
+
+def _among(table: Table) -> ColumnElement[bool]:
+    """Return the condition for the rows of `_these` records."""
+    mine = table.c.connector_id == bindparam("b_connector")
+    return and_(mine, one_of(table.c.record_id, "b_records"))
+
+
+def _these(connector_id: int, record_ids: Sequence[str]) -> dict[str, Any]:
+    return {"b_connector": connector_id, "b_records": as_list(record_ids)}
+
+
+def _written() -> Update:
+    at, status = bindparam("b_at", type_=BigInteger), bindparam("b_status", type_=String)
+    mine = CONTACT.c.connector_id == bindparam("b_connector")
+    return (
+        update(CONTACT)
+        .where(mine, CONTACT.c.record_id == bindparam("b_record"))
+        .values(
+            write_due=bindparam("b_due", type_=SmallInteger),
+            written_at=case((at.is_(None), CONTACT.c.written_at), else_=at),
+            written_status=case((status.is_(None), CONTACT.c.written_status), else_=status),
+        )
+    )
+
+
+_WRITTEN = _written()
+_NOT_DUE = update(CONTACT).where(_among(CONTACT)).values(write_due=WriteDue.NO)
+_NOT_RETRIED = delete(WRITE_RETRY).where(_among(WRITE_RETRY))
+_NOT_REFUSED = delete(QUARANTINE).where(_among(QUARANTINE), QUARANTINE.c.side == "crm")
+
+
 class WriteBacks:
     """The transactions of writing back."""
 
@@ -88,53 +175,16 @@ class WriteBacks:
         that failed is left out until its next try, or until the log has moved. The second value is "" at the
         end.
         """
-        doubtful = and_(BATCH.c.id == MEMBER.c.open_batch, BATCH.c.outcome == Outcome.DOUBT)
-        failed = and_(
-            WRITE_RETRY.c.connector_id == CONTACT.c.connector_id,
-            WRITE_RETRY.c.record_id == CONTACT.c.record_id,
-        )
-        refused = (
-            select(func.min(QUARANTINE.c.reason))
-            .where(
-                QUARANTINE.c.connector_id == CONTACT.c.connector_id,
-                QUARANTINE.c.record_id == CONTACT.c.record_id,
-                QUARANTINE.c.side != "crm",
-            )
-            .scalar_subquery()
-        )
-        listed = (
-            select(
-                CONTACT.c.record_id,
-                CONTACT.c.state,
-                CONTACT.c.written_at,
-                CONTACT.c.written_status,
-                MEMBER.c.log_at,
-                MEMBER.c.due,
-                MEMBER.c.delivered,
-                MEMBER.c.unsettled,
-                self._scope.kept_back(allowed).label("kept_back"),
-                BATCH.c.id.label("doubt"),
-                refused.label("reason"),
-                WRITE_RETRY.c.tries,
-            )
-            .outerjoin(MEMBER, MEMBER.c.id == CONTACT.c.member_id)
-            .outerjoin(BATCH, doubtful)
-            .outerjoin(WRITE_RETRY, failed)
-            .where(
-                CONTACT.c.connector_id == connector_id,
-                CONTACT.c.write_due == WriteDue.YES,
-                CONTACT.c.record_id > after,
-                or_(
-                    WRITE_RETRY.c.next_at.is_(None),
-                    WRITE_RETRY.c.next_at <= to_ms(now),
-                    WRITE_RETRY.c.log_at.is_distinct_from(MEMBER.c.log_at),
-                ),
-            )
-            .order_by(CONTACT.c.record_id)
-            .limit(limit)
+        statement = _due(self._scope.rules.points, known=allowed.known)
+        bound = self._scope.bound(
+            b_connector=connector_id,
+            b_most=at_most(allowed.most_points),
+            b_now=to_ms(now),
+            b_after=after,
+            b_limit=limit,
         )
         with self._scope.database.reading() as connection:
-            rows = connection.execute(listed).all()
+            rows = connection.execute(statement, bound).all()
         values = []
         for row in rows:
             wanted_at = to_second(row.log_at) if time and row.log_at is not None else None
@@ -153,15 +203,13 @@ class WriteBacks:
     def look_at_held(self, allowed: Allowed) -> None:
         """Let the next write-back look at every contact of the members that `allowed` keeps back."""
         with self._scope.database.writing() as connection:
-            kept = select(MEMBER.c.id).where(MEMBER.c.due == 1, self._scope.kept_back(allowed))
-            self._scope.mark_for_write_back(connection, kept)
+            self._scope.mark_kept_back(connection, allowed)
 
     def nothing_to_write(self, connector_id: int, record_ids: Sequence[str]) -> None:
         """Remember that these records hold what they should."""
         if record_ids:
             with self._scope.database.writing() as connection:
-                mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, record_ids))
-                connection.execute(update(CONTACT).where(mine).values(write_due=WriteDue.NO))
+                connection.execute(_NOT_DUE, _these(connector_id, record_ids))
                 self._forget_failures(connection, connector_id, record_ids)
 
     def record(
@@ -175,20 +223,13 @@ class WriteBacks:
         written = [(value, it) for value, it in outcomes if it.result in {Written.WRITTEN, Written.MERGED}]
         gone = [value.record_id for value, it in outcomes if it.result is Written.GONE]
         failed = [(value, it) for value, it in outcomes if it.result in {Written.REFUSED, Written.RETRY}]
-        key = and_(CONTACT.c.connector_id == connector_id, CONTACT.c.record_id == bindparam("b_record"))
         with self._scope.database.writing() as connection:
             if written:
-                at, status = bindparam("b_at", type_=BigInteger), bindparam("b_status", type_=String)
                 connection.execute(
-                    update(CONTACT)
-                    .where(key)
-                    .values(
-                        write_due=bindparam("b_due", type_=SmallInteger),
-                        written_at=case((at.is_(None), CONTACT.c.written_at), else_=at),
-                        written_status=case((status.is_(None), CONTACT.c.written_status), else_=status),
-                    ),
+                    _WRITTEN,
                     [
                         {
+                            "b_connector": connector_id,
                             "b_record": value.record_id,
                             "b_at": None if value.last_updated is None else to_ms(value.last_updated),
                             "b_status": value.status,
@@ -199,18 +240,15 @@ class WriteBacks:
                     ],
                 )
             if gone:
-                mine = and_(CONTACT.c.connector_id == connector_id, among(CONTACT.c.record_id, gone))
-                connection.execute(update(CONTACT).where(mine).values(write_due=WriteDue.NO))
+                connection.execute(_NOT_DUE, _these(connector_id, gone))
             self._forget_failures(connection, connector_id, [value.record_id for value, _ in outcomes])
             if failed:
                 self._remember_failures(connection, connector_id, failed, now)
 
     @staticmethod
     def _forget_failures(connection: Connection, connector_id: int, record_ids: Sequence[str]) -> None:
-        retried = and_(WRITE_RETRY.c.connector_id == connector_id, among(WRITE_RETRY.c.record_id, record_ids))
-        connection.execute(delete(WRITE_RETRY).where(retried))
-        mine = and_(QUARANTINE.c.connector_id == connector_id, QUARANTINE.c.side == "crm")
-        connection.execute(delete(QUARANTINE).where(mine, among(QUARANTINE.c.record_id, record_ids)))
+        connection.execute(_NOT_RETRIED, _these(connector_id, record_ids))
+        connection.execute(_NOT_REFUSED, _these(connector_id, record_ids))
 
     @staticmethod
     def _remember_failures(

@@ -104,17 +104,17 @@ MUTATIONS = (
     Mutation(
         "points are sent to an entry as fresh as the request",
         "syncsvc/state/outbox.py",
-        "fresh = to_ms(settled_before)",
-        "fresh = 2**62",
+        '"b_fresh": to_ms(settled_before)',
+        '"b_fresh": 2**62',
         _POINTS,
     ),
     Mutation(
         "a member in doubt is sent anyway",
-        "syncsvc/state/outbox.py",
-        """        conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
-        return""",
-        """        conditions = [MEMBER.c.due == 1]
-        return""",
+        "syncsvc/state/due.py",
+        """    conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
+    return""",
+        """    conditions = [MEMBER.c.due == 1]
+    return""",
         _DOUBT,
     ),
     Mutation(

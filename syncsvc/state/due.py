@@ -1,0 +1,103 @@
+"""Which members have something to send, and what: as SQL that is built once.
+
+`b_most` is bound in all of it: the most points that may be sent to a member, see `at_most`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, or_, select
+
+from syncsvc.config import Points
+from syncsvc.state.codes import Lane
+from syncsvc.state.scope import OWN_BRANDS, payable
+from syncsvc.state.tables import MEMBER
+
+_CLAIMED = (
+    MEMBER.c.id,
+    MEMBER.c.email_key,
+    MEMBER.c.email,
+    MEMBER.c.wanted,
+    MEMBER.c.delivered,
+    MEMBER.c.payload,
+    MEMBER.c.earned,
+    MEMBER.c.credited,
+    MEMBER.c.unsettled,
+    MEMBER.c.introduced,
+    MEMBER.c.log_value,
+)
+
+
+def sendable(*, known: bool) -> list[ColumnElement[bool]]:
+    """Return the conditions for members that may be sent; see `Allowed` for `known`."""
+    conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
+    return conditions if known else [*conditions, MEMBER.c.delivered.is_(None)]
+
+
+def _owed(points: Points) -> ColumnElement[int]:
+    return func.iif(payable(points) > 0, payable(points), 0)
+
+
+def sendable_points(points: Points) -> ColumnElement[int]:
+    """Return the points that a member would be sent now; none where it is owed more than `b_most`."""
+    return func.iif(_owed(points) > bindparam("b_most"), 0, _owed(points))
+
+
+def _in_lane(points: Points, lane: Lane) -> ColumnElement[bool]:
+    """Return the condition for members whose next row belongs in a lane."""
+    if points is not Points.ADD:
+        return MEMBER.c.due == (1 if lane is Lane.PROFILE else 2)
+    owed = payable(points)
+    sends_points = and_(owed > 0, owed <= bindparam("b_most"))
+    if lane is Lane.POINTS:
+        return sends_points
+    return and_(~sends_points, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
+
+
+@cache
+def totals(points: Points) -> Select[int, int, int, int, int]:
+    """Return the sums of `Totals` but `known`: changed, new, points, largest, over the limit."""
+    owed, sendable = _owed(points), sendable_points(points)
+    sends = or_(sendable > 0, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
+    return (
+        select(
+            func.count().filter(MEMBER.c.delivered.is_not(None), sends),
+            func.count().filter(MEMBER.c.delivered.is_(None), sends),
+            func.coalesce(func.sum(sendable), 0),
+            func.coalesce(func.max(owed), 0),
+            func.count().filter(owed > bindparam("b_most")),
+        )
+        .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
+        .select_from(MEMBER)
+    )
+
+
+@cache
+def any_due(points: Points, lane: Lane, *, known: bool) -> Select[Any]:
+    """Return whether any member has a row to send in a lane: one id, or none."""
+    mine = MEMBER.c.brand.in_(OWN_BRANDS)
+    return select(MEMBER.c.id).where(mine, *sendable(known=known), _in_lane(points, lane)).limit(1)
+
+
+@cache
+def claimable(points: Points, lane: Lane, *, known: bool) -> Select[Any]:
+    """Return up to `b_rows` members of brand `b_place` with ids above `b_after`, as `Outbox.claim` says."""
+    conditions = [
+        MEMBER.c.brand == bindparam("b_place"),
+        *sendable(known=known),
+        MEMBER.c.id > bindparam("b_after"),
+        _in_lane(points, lane),
+    ]
+    if lane is Lane.POINTS:
+        conditions += [
+            or_(
+                MEMBER.c.log_at.is_(None),
+                MEMBER.c.log_at < bindparam("b_fresh"),
+                MEMBER.c.log_at > bindparam("b_absurd"),
+            ),
+            or_(MEMBER.c.quiet_until.is_(None), MEMBER.c.quiet_until <= bindparam("b_now")),
+        ]
+    rows = bindparam("b_rows", type_=Integer)
+    return select(*_CLAIMED).where(*conditions).order_by(MEMBER.c.id).limit(rows)
