@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from enginelab import SETTLED, Crash
 from quicklab import QuickLab
+from soak import Proven
 from sqlalchemy import Connection
 
 from syncsvc.sandbox.faults import Kind
@@ -162,7 +163,7 @@ def whole(lab: QuickLab) -> None:
     ids=["the doubt is refuted", "the doubt has landed", "the doubt stays"],
 )
 def test_a_death_at_any_boundary_of_a_rich_cycle_loses_and_doubles_nothing(
-    tmp_path: Path, part: int, *, landed: bool, after: float
+    tmp_path: Path, part: int, proven: Proven, *, landed: bool, after: float
 ) -> None:
     connectors: dict[str, Any] = {"crm": {}, "shop": {}}
     policy = {"on_email_change": "move"}
@@ -177,7 +178,9 @@ def test_a_death_at_any_boundary_of_a_rich_cycle_loses_and_doubles_nothing(
         assert kinds["after a page of the CRM"] >= 3
         assert kinds["before a write-back"] == kinds["after a write-back"] >= 8
         assert kinds["before commit"] == kinds["after commit"] >= 20
-        for fatal in range(1 + part, len(boundaries) + 1, SPREAD):
+        deaths = range(1 + part, len(boundaries) + 1, SPREAD)
+        for fatal in deaths:
             passed = play(lab, fatal, landed=landed, after=after)
             assert passed == boundaries[:fatal]
             whole(lab)
+    proven("deaths at a boundary of a cycle", len(deaths))

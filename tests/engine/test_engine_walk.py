@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from enginelab import LOG, SETTLED, Crash
 from quicklab import QuickLab
-from soak import SOAK
+from soak import SOAK, Proven
 
 from syncsvc.errors import TransientError
 from syncsvc.sandbox.faults import Kind
 
-SEEDS = 5000 if SOAK else 210
-GROUPS = 6
+SEEDS = 5000 if SOAK else 500
+GROUPS = 10
 STEPS = 6
 PEOPLE = [f"p{number}" for number in range(6)]
 FAULTS = [
@@ -98,7 +98,7 @@ class Walk:
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_no_walk_awards_a_point_too_many_or_too_few(tmp_path: Path, group: int) -> None:
+def test_no_walk_awards_a_point_too_many_or_too_few(tmp_path: Path, group: int, proven: Proven) -> None:
     with QuickLab(tmp_path) as lab:
         for seed in range(group, SEEDS, GROUPS):
             print("seed", seed)  # noqa: T201 - what a failing walk is played again with
@@ -107,4 +107,4 @@ def test_no_walk_awards_a_point_too_many_or_too_few(tmp_path: Path, group: int) 
                 walk.step()
                 walk.never_more()
             walk.never_less()
-        print(len(range(group, SEEDS, GROUPS)), "walks")  # noqa: T201 - the count is part of the proof
+    proven("random walks", len(range(group, SEEDS, GROUPS)))
