@@ -13,7 +13,7 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.dev
 	$(BIN)/pytest -n auto
 
-soak: $(VENV)/.dev  ## the proofs in their long forms: many more seeds, a cycle after every event
+soak: $(VENV)/.dev  ## the proofs in their long forms: ten times the seeds, a cycle after every event
 	SYNCSVC_SOAK=1 $(BIN)/pytest -n auto --timeout 7200 tests/engine tests/system/test_kills.py
 
 mutations: $(VENV)/.dev  ## breaks one law at a time and sees the suite fail

@@ -170,7 +170,8 @@ class Story:
         if self.alive:
             record = self.lab.crm.records[self.record]
             assert record["wallet_status"] == "imported"
-            assert self.lab.profile(self.email)["name"] == record["name"]
+            if not self.deceived:  # else the profile of that row counts as delivered too
+                assert self.lab.profile(self.email)["name"] == record["name"]
             assert record["wallet_time"] == self.lab.wallet.log_time(BRAND, self.email)
 
 
