@@ -140,9 +140,10 @@ class Dynamics:
         link = begun.link if begun else ""
         while True:
             document = self._read(link, prefer="" if link else "odata.track-changes")
-            contacts, following = self._contacts(document, set()), self._link(document, "next", link)
+            contacts = self._contacts(objects(document, "value"), set())
+            following = self._link(document, "next", link)
             if not following:
-                mark = self._mark(document)
+                mark = self._mark(document, None)
                 swept = LinkCursor.swept(self._columns, began=began, mark=mark, lag=self._lag)
                 yield Page(contacts, swept.encode())
                 return
@@ -158,13 +159,15 @@ class Dynamics:
         rows: set[str] = set()
         while True:
             document = self._read(reading.link, prefer="")
-            contacts = self._contacts(document, rows)
+            unchanged = _is_empty(document) and not reading.timed
+            contacts = self._contacts([] if unchanged else objects(document, "value"), rows)
             following = self._link(document, "next", reading.link)
             if not following and reading.timed and cursor.last is not None:
                 reading, following = reading.model_copy(update={"timed": False}), cursor.last.link
             reading = reading.advanced(following, news=bool(contacts))
             if not following:
-                closed = cursor.closed(reading, self._mark(document), lag=self._lag, keep=RENEWAL)
+                asked = cursor.base if reading.full and cursor.base and cursor.base.link else cursor.last
+                closed = cursor.closed(reading, self._mark(document, asked), lag=self._lag, keep=RENEWAL)
                 yield Page(contacts, closed.encode())
                 return
             yield Page(contacts, cursor.within(reading).encode())
@@ -180,8 +183,11 @@ class Dynamics:
                 raise CursorError(f"Dynamics does not take the stored link any more ({reply.reason})")
         return accepted(reply, self._table)
 
-    def _mark(self, document: Mapping[str, Any]) -> Mark:
+    def _mark(self, document: Mapping[str, Any], asked: Mark | None) -> Mark:
+        """Return the link that ends a read: the one `asked`, where nothing has changed since."""
         link = self._link(document, "delta", "")
+        if not link and asked is not None and _is_empty(document):
+            return asked
         if not link:
             raise TransientError("Dynamics ended a read of contacts without a delta link")
         return Mark(at=self._api.now(), link=link)
@@ -201,12 +207,11 @@ class Dynamics:
             )
         return link
 
-    def _contacts(self, document: Mapping[str, Any], rows: set[str]) -> list[Contact]:
+    def _contacts(self, found: Sequence[Mapping[str, Any]], rows: set[str]) -> list[Contact]:
         """Return the contacts of a page; `rows` are the ids that the pass has brought as rows so far.
 
         One that comes as a row and as deleted was restored, or deleted meanwhile: the next full pass tells.
         """
-        found = objects(document, "value")
         try:
             contacts = [self._contact(row) for row in found if "contactid" in row]
             deleted = [row["id"].lower() for row in found if "contactid" not in row]
@@ -250,6 +255,11 @@ class Dynamics:
             if all(reply.status == 403 for reply in refused):
                 raise CredentialsError(f"Dynamics lets no contact be written ({refused[0].reason}): {ROLE}")
         return [*answered, *repeat(None, len(batch) - len(answered))]
+
+
+def _is_empty(document: Mapping[str, Any]) -> bool:
+    """Whether an answer is the one that a link without changes may have (Use change tracking, 2023-06)."""
+    return not document.keys() - {"@odata.context"}
 
 
 def _outcome(record_id: str, reply: Reply | None) -> WriteOutcome:

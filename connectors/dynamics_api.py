@@ -189,7 +189,7 @@ class DynamicsApi:
             headers={"Content-Type": "application/x-www-form-urlencoded"},
         )
         self._hear(answer)
-        document = _object(answer)
+        document = _object(answer) or {}
         token, lives = document.get("access_token"), document.get("expires_in")
         if answer.status != 200 or not isinstance(token, str) or not token.isascii():
             raise _refused_login(answer, document)
@@ -216,19 +216,19 @@ def objects(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return found
 
 
-def _object(answer: Answer) -> Mapping[str, Any]:
+def _object(answer: Answer) -> Mapping[str, Any] | None:
     try:
         document = answer.json()
     except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def _replied(answer: Answer) -> Reply:
     document = _object(answer)
-    if 200 <= answer.status < 300 and not document:
+    if 200 <= answer.status < 300 and answer.status != 204 and document is None:
         raise LostAnswerError(f"Dynamics answers with {answer.status} and no whole document")
-    return Reply(answer.status, document)
+    return Reply(answer.status, document or {})
 
 
 def _parts(answer: Answer) -> list[Reply]:
@@ -246,7 +246,7 @@ def _parts(answer: Answer) -> list[Reply]:
         status = _STATUS.match(head)
         if status is None:
             raise LostAnswerError("Dynamics answers a part of a batch with something else")
-        replies.append(Reply(int(status[1]), _object(Answer(int(status[1]), {}, body))))
+        replies.append(Reply(int(status[1]), _object(Answer(int(status[1]), {}, body)) or {}))
     if not replies:
         raise LostAnswerError("Dynamics answers a batch with no parts")
     return replies
@@ -260,7 +260,7 @@ def _read(key: str, secret: Secret) -> str:
 
 def _raise_for_status(answer: Answer, what: str) -> None:
     """Raise for an answer that means the same for every request."""
-    reply = Reply(answer.status, _object(answer))
+    reply = Reply(answer.status, _object(answer) or {})
     said = f"Dynamics answers {what} with {reply.reason}"
     if answer.status == 401:
         raise CredentialsError(f"{said} to a new token: make the app an application user of the environment")

@@ -112,7 +112,10 @@ class LinkCursor(Settings):
         return self.model_copy(update={"reading": reading})
 
     def closed(self, reading: Pass, mark: Mark, *, lag: timedelta, keep: timedelta) -> Self:
-        """Return the cursor after a pass that ended with the link of `mark`; without news it is as before."""
+        """Return the cursor after a pass that ended with the link of `mark`; without news it is as before.
+
+        Where a CRM gives no new link as nothing changed, `mark` is the one that was asked.
+        """
         assert self.base is not None  # noqa: S101 - as above
         before = self.model_copy(update={"reading": None})
         if not reading.full:
@@ -121,7 +124,7 @@ class LinkCursor(Settings):
         settled = middle is not None and middle.at + lag + _CLOCK_STEP <= began
         if settled and middle is not None:
             base, middle = middle, self.last if self.last != middle else None
-        if base.link and not reading.news and began - base.at < keep:
+        if base.link and not reading.news and (began - base.at < keep or mark == base):
             return type(self)(query=self.query, base=base)
         middle = middle or mark
         old_enough = middle.at + lag + _CLOCK_STEP

@@ -135,6 +135,8 @@ class Calls:
         self._may_read()
         asked = Asked(f"{call.root}/contacts", call.options, call.preferences)
         document, headers = self._queries.read(asked)
+        if not document and self._knobs.idle_answer == "none":
+            return Reply(204, None, headers)
         return Reply(200, document, headers)
 
     def _entity(self, call: Call) -> Reply:

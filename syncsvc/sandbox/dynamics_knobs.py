@@ -22,6 +22,9 @@ class DynamicsKnobs:
     )
     token_waits: bool = False  # a delta link counts no further than the oldest uncommitted change; unverified
     by_version: bool = True  # changes come in the order of their versions ("usually"); else in that of ids
+    idle_answer: str = (
+        "whole"  # where nothing changed: whole (no rows, a link), empty ({}), none (204); unverified
+    )
     ghosts: bool = False  # a record deleted and restored since is told as both, deleted last; unverified
     commit_delay: float = 0.0  # seconds from a person's change, and its version, to its commit
     short_pages: bool = False  # pages hold half of what was asked for, and every other one nothing

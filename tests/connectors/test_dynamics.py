@@ -81,6 +81,39 @@ def test_link_of_an_idle_table_is_renewed_before_it_expires(crm: DynamicsMaker) 
     assert read(crm, cursor).live == {made}
 
 
+@pytest.mark.parametrize("answer", ["empty", "none"])
+def test_answer_without_anything_is_that_nothing_changed(crm: DynamicsMaker, answer: str) -> None:
+    crm.crm.knobs.idle_answer = answer
+    made = crm.people(3)
+    cursor = calm(crm, swept(crm))
+    for _ in range(6):
+        crm.wait(timedelta(hours=24))
+        assert read(crm, cursor).cursor == cursor
+    crm.edit(made[:1], {"note": "edited"})
+    found = read(crm, cursor)
+    assert found.value(made[0], "note") == "edited"
+    crm.delete(made[1])
+    crm.wait(MINUTE)
+    assert read(crm, found.cursor).latest[made[1]].gone
+    assert read(crm, calm(crm, found.cursor)).live == set()
+
+
+def test_sweep_answered_with_nothing_is_not_complete(crm: DynamicsMaker) -> None:
+    crm.people(3)
+    crm.strike(Kind.STATUS, TABLE, status=200, body={}, times=None)
+    with pytest.raises(TransientError, match="form"):
+        read(crm, None)
+
+
+def test_read_by_time_answered_with_nothing_is_not_over(crm: DynamicsMaker) -> None:
+    made = crm.people(3)
+    cursor = swept(crm)
+    crm.strike(Kind.STATUS, TABLE, status=200, body={})
+    with pytest.raises(TransientError, match="form"):
+        read(crm, cursor)
+    assert read(crm, cursor).live == set(made)
+
+
 def test_cursor_made_for_other_columns_asks_for_a_sweep(crm: DynamicsMaker) -> None:
     cursor = swept(crm)
     with pytest.raises(CursorError, match="other columns"):

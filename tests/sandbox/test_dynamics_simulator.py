@@ -222,6 +222,16 @@ def test_delta_link_tells_changes_and_deletions_since(env: Environment) -> None:
     assert same not in ids(document)
 
 
+def test_link_without_changes_may_be_answered_with_nothing_at_all(env: Environment) -> None:
+    env.people(1)
+    link = env.tracked()
+    env.crm.knobs.idle_answer = "empty"
+    assert env.get(link) == {}
+    env.crm.knobs.idle_answer = "none"
+    answer = env.ask("GET", link)
+    assert (answer.status_code, answer.content) == (204, b"")
+
+
 def test_first_tracked_read_tells_no_deletions(env: Environment) -> None:
     kept, deleted = env.people(2)
     env.crm.delete(deleted)
