@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from salesforce_maker import SalesforceMaker
 
+from connectors.salesforce import SalesforceSettings
 from syncsvc.errors import TransientError
 from syncsvc.model import Written
 from syncsvc.remote.connector import Needs
@@ -108,6 +110,13 @@ def test_field_to_write_that_is_missing_is_described_as_it_must_be_made(crm: Sal
     assert "type Text(255), its API name Wallet_Word__c" in remedies["Contact.Wallet_Word__c"]
 
 
+def test_field_that_is_too_short_for_a_status_is_refused_beforehand(crm: SalesforceMaker) -> None:
+    crm.org.define("Contact", "Wallet_Status__c", length=80)
+    (problem,) = crm.connect().check()
+    assert problem.where == "Contact.Wallet_Status__c"
+    assert "takes 80 characters at most" in problem.message
+
+
 def test_status_is_not_to_be_written_to_a_picklist_that_takes_its_own_values_alone(
     crm: SalesforceMaker,
 ) -> None:
@@ -184,3 +193,13 @@ def test_every_test_that_the_page_names_exists() -> None:
     assert named <= known, sorted(named - known)
     numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
     assert numbers == list(range(1, 32))
+
+
+def test_settings_that_the_page_shows_are_those_there_are() -> None:
+    shown = re.search(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert shown is not None
+    table = tomllib.loads(shown[1])["connectors"]["crm"]
+    assert table.pop("type") == "salesforce"
+    settings = SalesforceSettings.model_validate(table)
+    kept = {name: value for name, value in settings if name not in {"url", "auth"}}
+    assert kept == {name: SalesforceSettings.model_fields[name].default for name in kept}, "the defaults"

@@ -77,10 +77,11 @@ def open_sales(open_lab: Callable[..., Lab], tmp_path: Path) -> Iterator[Callabl
         yield opened
 
 
+@pytest.mark.parametrize("order", [("Lead", "Contact"), ("Contact", "Lead")])
 def test_points_of_a_converted_lead_are_not_awarded_again_to_its_contact(
-    open_sales: Callable[..., Sales],
+    open_sales: Callable[..., Sales], order: tuple[str, str]
 ) -> None:
-    sales = open_sales("Lead", "Contact", policy={"on_gone": "expire"})
+    sales = open_sales(*order, policy={"on_gone": "expire"})
     lead = sales.person("Lead", 10, Company="Acme")
     sales.lab.cycle()
     assert sales.lab.awarded(ADA) == 10
