@@ -115,7 +115,7 @@ class Sweep:
             if at.read >= self._bulk_above and not at.queries:
                 at = self._with_job(at, where) if readers() else at.by_queries()
                 if at.job:
-                    yield Page([], at.encode())  # so that the job is not made again after a restart
+                    yield Page([], at.encode())  # so that a later cycle goes on with this job
                     continue
             rows = self._records.query("query", where, "Id", persons=at.persons)
             at = replace(at.begun(rows.asked), read=at.read + len(rows.records))

@@ -27,6 +27,10 @@ class Sales:
         self.org = org
         self.lab = lab
 
+    def in_bulk(self) -> SalesforceSettings:
+        settings: SalesforceSettings = self.lab.tables["connectors"]["contact"]["settings"]
+        return settings.model_copy(update={"bulk_above": 0})
+
     def person(self, sobject: str, points: int, **fields: Any) -> str:
         made = {"LastName": "L", "Email": ADA, "Points__c": points, **fields}
         return self.org.create(sobject, made, at=NOON - timedelta(days=2))
@@ -49,13 +53,13 @@ def open_sales(open_lab: Callable[..., Lab], tmp_path: Path) -> Iterator[Callabl
 
     with Server(org.app, authority=authority) as server:
 
-        def table(sobject: str) -> dict[str, Any]:
+        def table(sobject: str, more: dict[str, Any]) -> dict[str, Any]:
             auth = {
                 "flow": "client_credentials",
                 "client_id": {"file": str(tmp_path / "id")},
                 "client_secret": {"file": str(tmp_path / "secret")},
             }
-            keys = {"url": server.url, "auth": auth, "object": sobject}
+            keys = {"url": server.url, "auth": auth, "object": sobject, **more}
             email, suffix = ("PersonEmail", "pc") if sobject == "Account" else ("Email", "c")
             return {
                 "type": "salesforce",
@@ -64,12 +68,12 @@ def open_sales(open_lab: Callable[..., Lab], tmp_path: Path) -> Iterator[Callabl
                 "settings": SalesforceSettings.model_validate(keys),
             }
 
-        def opened(*objects: str, **tables: Any) -> Sales:
+        def opened(*objects: str, keys: dict[str, Any] | None = None, **tables: Any) -> Sales:
             lab = open_lab(
                 clock=clock,
                 network=Trusting,
                 types={"salesforce": Salesforce},
-                connectors={name.lower(): table(name) for name in objects},
+                connectors={name.lower(): table(name, keys or {}) for name in objects},
                 **tables,
             )
             return Sales(org, lab)
@@ -136,3 +140,36 @@ def test_person_account_is_one_member_though_contacts_are_read_too(open_sales: C
     assert sales.lab.awarded(ADA) == 10
     assert sales.org.record("Account", person)["Wallet_At__pc"]
     assert sales.lab.rows("SELECT record_id FROM contact") == [(person,)]
+
+
+def test_slow_bulk_query_is_gone_on_with_by_a_later_cycle_and_not_made_again(
+    open_sales: Callable[..., Sales],
+) -> None:
+    sales = open_sales("Contact", keys={"bulk_above": 0})
+    for number in range(5):
+        sales.person("Contact", number, Email=f"m{number}@example.org")
+    sales.org.knobs.job_seconds = 900.0
+    report = sales.lab.cycle()
+    assert (report.outcome, report.read) == (Outcome.TRANSIENT, 0)
+    assert "is still running" in report.errors[0]
+    sales.lab.reopen()
+    outcomes = [sales.lab.cycle().outcome for _ in range(3)]
+    assert outcomes[-1] is Outcome.OK
+    assert sales.lab.wallet.total_awarded() == 10
+    assert len(sales.org.jobs) == 1
+
+
+def test_points_are_the_same_whether_a_sweep_is_by_queries_or_in_bulk(
+    open_sales: Callable[..., Sales],
+) -> None:
+    sales = open_sales("Contact")
+    for number in range(5):
+        sales.person("Contact", number, Email=f"m{number}@example.org")
+    sales.lab.cycle()
+    sales.lab.restart(
+        connectors={"contact": {**sales.lab.tables["connectors"]["contact"], "settings": sales.in_bulk()}}
+    )
+    imports = sales.lab.asks(IMPORT)
+    report = sales.lab.cycle(full=True)
+    assert (report.outcome, report.changed) == (Outcome.OK, 0)
+    assert (len(sales.org.jobs), sales.lab.asks(IMPORT)) == (1, imports)
