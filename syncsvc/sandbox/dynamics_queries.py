@@ -7,6 +7,7 @@ cookie carries where its query stands, so that both are as good after any restar
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -122,7 +123,7 @@ class Queries:
         if "$orderby" in options:  # simple paging: by the number of rows that came before
             passed = int(place.after or 0)
         else:
-            passed = len([row for row in found if row.id <= place.after])
+            passed = bisect_right(found, place.after, key=lambda row: row.id)
         if "$top" in options:
             found, size = found[: int(options["$top"])], MOST_ROWS
         else:
@@ -181,7 +182,8 @@ class Queries:
             self._since(place.token)
         changed: list[_Change] = [*self._table.changed_since(since)]
         gone = [] if given is None else self._table.deleted_since(since)
-        left = [one for one in [*changed, *gone] if self._position(one) > place.after]
+        told = [*changed, *gone]
+        left = told[bisect_right(told, place.after, key=self._position) :]
         size = self._size(asked)
         page, more = left[:size], len(left) > size
         if given is not None and not left and not place.after and self._knobs.idle_answer != "whole":

@@ -98,10 +98,10 @@ def test_points_of_what_is_edited_merged_deactivated_and_deleted_arrive_once(env
     assert gone == {env.ids[20]}
 
 
-@pytest.mark.parametrize("kind", [Kind.STATUS, Kind.RESET_AFTER, Kind.CUT_BODY])
+@pytest.mark.parametrize("kind", [Kind.RESET_AFTER, Kind.CUT_BODY])
 def test_environment_that_fails_at_every_third_request_is_read_whole(env: Environment, kind: Kind) -> None:
     for skip in range(2, 30, 3):
-        env.crm.faults.add(Fault(kind, skip=skip, status=503))
+        env.crm.faults.add(Fault(kind, skip=skip))
     for _ in range(8):
         env.lab.cycle()
     env.whole()
