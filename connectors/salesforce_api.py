@@ -200,9 +200,10 @@ class Session:
             except ValueError:  # a gateway's page
                 content = None
             raise self._refusal(f"GET {path}", answer, _codes(content))
-        if not answer.headers.get("content-type", "").startswith("text/csv"):
+        text = _decoded(answer.body)
+        if text is None or not answer.headers.get("content-type", "").startswith("text/csv"):
             raise LostAnswerError(f"GET {path}: HTTP {answer.status} without CSV")
-        return self._reply(answer.body.decode("utf-8", "replace"), answer, begun)
+        return self._reply(text, answer, begun)
 
     def _reply(self, body: Any, answer: Answer, begun: float) -> Reply:
         took = timedelta(seconds=int(self._network.monotonic() - begun))
@@ -220,6 +221,13 @@ class Session:
         if usage:
             used, allowed = int(usage[1]), int(usage[2])
             self._network.allowance = Allowance(allowed, max(0, allowed - used), self._network.now())
+
+
+def _decoded(body: bytes) -> str | None:
+    try:
+        return body.decode("utf-8-sig")
+    except ValueError:
+        return None
 
 
 def _codes(content: Any) -> list[tuple[str, str]]:

@@ -268,6 +268,7 @@ HEAD = '"Id","Email","LastName","Note__c","Wallet_At__c","Wallet_Status__c"\n'
         (HEAD + '"003000000000001AAA","","","","","never closed', {}),
         (HEAD.replace("Note__c", "Other") + '"003000000000001AAA","","","","",""', {}),
         ("<html>login</html>", {"content-type": "text/html"}),
+        (HEAD + '"003000000000001AAA","","\udcff","","",""', {}),
     ],
 )
 def test_page_of_results_that_is_not_whole_is_no_end(
@@ -275,10 +276,22 @@ def test_page_of_results_that_is_not_whole_is_no_end(
 ) -> None:
     crm.people(1)
     crm.strike(
-        Kind.STATUS, "results$", status=200, body=body.encode(), headers={**CSV_TYPE, **headers}, times=None
+        Kind.STATUS,
+        "results$",
+        status=200,
+        body=body.encode(errors="surrogateescape"),
+        headers={**CSV_TYPE, **headers},
+        times=None,
     )
     with pytest.raises(LostAnswerError):
         read(crm, None)
+
+
+def test_mark_at_the_beginning_of_results_is_no_part_of_a_name(crm: SalesforceBulkMaker) -> None:
+    body = HEAD + '"003000000000001AAA","","Zebra","","",""'
+    crm.strike(Kind.STATUS, "results$", status=200, body=body.encode("utf-8-sig"), headers=CSV_TYPE)
+    crm.people(1)
+    assert ids(read(crm, None)) == ["003000000000001AAA"]
 
 
 def test_results_that_do_not_move_on_are_no_end(crm: SalesforceBulkMaker) -> None:
