@@ -365,12 +365,19 @@ class Cycle:
 
     @staticmethod
     def _tell_of_late(brand_id: str, late: LandedLate) -> None:
-        facts = {"brand": brand_id, "rows": late.rows, "profiles": late.profiles, "points": late.points}
+        facts = {
+            "brand": brand_id,
+            "rows": late.rows,
+            "profiles": late.profiles,
+            "points": late.points,
+            "points_in_doubt": late.doubted,
+        }
         if late.points:
             remedy = "they may be awarded twice: `syncsvc books` names the rows, the wallet what it has"
             log.error("rows_landed_late", **facts, remedy=remedy)
         else:
-            log.warning("rows_landed_late", **facts, remedy="none: the newer profiles are sent again")
+            remedy = "none: newer profiles are sent again, points that were not sent anew yet are in doubt"
+            log.warning("rows_landed_late", **facts, remedy=remedy)
 
     def _tell_of_stray(self, brand_id: str) -> None:
         remedy = "the witness must be moved by nobody else: name another email in wallet.witness"

@@ -22,8 +22,9 @@ class SentRow:
     """What was sent of a member, as far as a later move of its entry may come from it.
 
     `landed` is one that is proven applied; the others are neither proven applied nor refused by an answer.
-    `differs` says that its profile is another than the one delivered last, `paid_again` that its points were
-    taken as not awarded and have been sent anew. `log_before` is the entry as it was read before.
+    `differs` says that its profile is another than the one delivered last. `paid_again` are points of it that
+    were taken as not awarded and have been sent anew, `owed` such as have not been sent yet. `log_before` is
+    the entry as it was read before.
     """
 
     batch: int
@@ -32,6 +33,7 @@ class SentRow:
     landed: bool
     differs: bool
     paid_again: int
+    owed: int
     log_before: str | None
 
 
@@ -46,10 +48,14 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """The row that may most likely have landed late; `overwrote` says that a newer profile may be gone."""
+    """The row that may most likely have landed late; `overwrote` says that a newer profile may be gone.
+
+    `doubted` says that nothing proves any more that it was not applied, and that its points can still wait.
+    """
 
     row: SentRow
     overwrote: bool
+    doubted: bool
 
 
 def late_row(
@@ -65,8 +71,9 @@ def late_row(
     waiting = [it for it in sent if not it.landed and it.sent_at <= move.at <= it.sent_at + LATEST]
     newer = max((it.batch for it in landed if it.sent_at <= move.at + resolution), default=0)
     overwriting = [it for it in waiting if it.batch < newer and it.differs]
-    found = [it for it in waiting if it.paid_again] or overwriting
-    return Late(found[0], bool(overwriting)) if found else None
+    doubted = [it for it in waiting if it.owed]
+    found = doubted or [it for it in waiting if it.paid_again] or overwriting
+    return Late(found[0], bool(overwriting), bool(doubted)) if found else None
 
 
 def _explains(row: SentRow, move: Move, *, resolution: timedelta, longest: timedelta) -> bool:

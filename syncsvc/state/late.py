@@ -15,6 +15,7 @@ from sqlalchemy import Connection, and_, bindparam, func, or_, select, tuple_, u
 
 from syncsvc.config import Points
 from syncsvc.rules.lateness import LATEST, Late, Move, SentRow, late_row
+from syncsvc.rules.settling import Grade
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import Record, among, from_ms, to_ms
 from syncsvc.state.scope import Scope, unproven
@@ -30,11 +31,15 @@ _UNSURE = b"\0"
 
 @dataclass(frozen=True, slots=True)
 class LandedLate:
-    """Rows that may have landed late: `profiles` that are sent again, `points` that may be paid twice."""
+    """Rows that may have landed late: `profiles` that are sent again, `points` that may be paid twice.
+
+    `doubted` are points that were to be sent anew, and are in doubt again instead.
+    """
 
     rows: int = 0
     profiles: int = 0
     points: int = 0
+    doubted: int = 0
 
 
 def unsure(delivered: bytes) -> bytes:
@@ -60,10 +65,19 @@ def notice(
         late = late_row(sent, moves[member], resolution=resolution, longest=longest)
         if late is not None:
             found[member] = late
-    _mark(connection, found, moves)
+    doubted = {member: late.row for member, late in found.items() if late.doubted}
+    noticed = {member: late.row for member, late in found.items() if not late.doubted}
+    _mark(connection, noticed, moves)
+    for member, row in doubted.items():
+        _doubt_again(connection, scope, member, row)
     again = [member for member, late in found.items() if late.overwrote]
     _send_again(connection, scope, again)
-    return LandedLate(len(found), len(again), sum(late.row.paid_again for late in found.values()))
+    return LandedLate(
+        rows=len(found),
+        profiles=len(again),
+        points=sum(late.row.paid_again for late in found.values() if not late.doubted),
+        doubted=sum(row.owed for row in doubted.values()),
+    )
 
 
 def forget_past(connection: Connection, scope: Scope, brand: int, *, now: datetime) -> None:
@@ -114,6 +128,8 @@ def _row(row: Record, *, sets: bool) -> SentRow:
     stands = row.delivered is not None and row.wanted == row.delivered
     another = row.fingerprint != row.delivered or (sets and row.points != row.credited)
     refuted = row.lane == Lane.POINTS and row.outcome == Outcome.REFUTED
+    # What a person or a policy decided stays decided.
+    waits = refuted and row.grade == Grade.UNMOVED and 0 < row.points <= row.owed
     return SentRow(
         batch=row.batch_id,
         position=row.position,
@@ -121,20 +137,37 @@ def _row(row: Record, *, sets: bool) -> SentRow:
         landed=row.outcome == Outcome.LANDED,
         differs=stands and another,
         paid_again=max(0, min(row.points, row.points - row.owed)) if refuted else 0,
+        owed=row.points if waits else 0,
         log_before=row.log_before,
     )
 
 
-def _mark(connection: Connection, found: Mapping[int, Late], moves: Mapping[int, Move]) -> None:
+def _mark(connection: Connection, found: Mapping[int, SentRow], moves: Mapping[int, Move]) -> None:
     rows = [
-        {"b_batch": it.row.batch, "b_position": it.row.position, "b_at": to_ms(moves[member].at)}
-        for member, it in found.items()
+        {"b_batch": row.batch, "b_position": row.position, "b_at": to_ms(moves[member].at)}
+        for member, row in found.items()
     ]
     if rows:
         this = and_(
             BATCH_ROW.c.batch_id == bindparam("b_batch"), BATCH_ROW.c.position == bindparam("b_position")
         )
         connection.execute(update(BATCH_ROW).where(this).values(late_at=bindparam("b_at")), rows)
+
+
+def _doubt_again(connection: Connection, scope: Scope, member: int, row: SentRow) -> None:
+    """Let a row that was refuted be in doubt again: its points are unsettled, its member is sent nothing."""
+    batch = BATCH.c.id == row.batch
+    this = and_(BATCH_ROW.c.batch_id == row.batch, BATCH_ROW.c.position == row.position)
+    connection.execute(update(BATCH_ROW).where(this).values(outcome=Outcome.DOUBT, grade=None))
+    least = select(func.min(BATCH_ROW.c.outcome)).where(BATCH_ROW.c.batch_id == row.batch).scalar_subquery()
+    connection.execute(update(BATCH).where(batch).values(outcome=least, settled_at=None))
+    connection.execute(update(MEMBER).where(MEMBER.c.id == member).values(open_batch=row.batch))
+    account = connection.scalar(select(func.coalesce(BATCH_ROW.c.account_id, member)).where(this))
+    unsettled = MEMBER.c.unsettled + row.owed
+    connection.execute(update(MEMBER).where(MEMBER.c.id == account).values(unsettled=unsettled))
+    members = [*{member, account}]
+    scope.refresh(connection, members)
+    scope.mark_for_write_back(connection, members)
 
 
 def _send_again(connection: Connection, scope: Scope, members: list[int]) -> None:

@@ -90,6 +90,52 @@ def test_points_that_land_late_with_the_same_profile_are_shown_and_nothing_is_se
     assert again(quick) == []
 
 
+@pytest.mark.parametrize("evidence", ["landed", "unknown"])
+def test_points_that_land_late_before_they_are_sent_anew_are_in_doubt_again_and_not_sent(
+    quick: QuickLab, evidence: str
+) -> None:
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    lose(quick, name="Eve", points=50)
+    quick.fault(Kind.STATUS, status=429, times=2)
+    quick.cycle(SETTLED)
+    assert quick.rows("SELECT outcome FROM batch_row ORDER BY batch_id") == [(3,), (4,), (4,)]
+    quick.cycle(LATE)
+    (line,) = quick.said("rows_landed_late")
+    assert (line["log_level"], line["points"], line["points_in_doubt"]) == ("warning", 0, 40)
+    assert quick.crm.records["a"]["wallet_status"] == "in doubt"
+    assert quick.differences() == []
+    quick.cycle(3700)
+    quick.cycle()
+    assert [it.points for it in quick.wallet.imports] == [10, 40, 0]  # once held, its profile flows
+    (held,) = quick.store.doubts.suspects()
+    assert (held.held, held.points) == (True, 40)
+    choice = Choice.LANDED if evidence == "landed" else Choice.SKIP
+    decided = {held.row: Evidence(None, None, "moved")}
+    assert quick.store.doubts.decide(held.batch, choice, decided, by="ann", now=quick.clock.now())
+    quick.crm.put("a", points=57)
+    quick.calm()
+    assert quick.awarded(A) == 57
+    quick.balanced()
+
+
+def test_a_refutation_that_the_log_takes_back_within_the_window_has_landed(quick: QuickLab) -> None:
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    quick.wallet.knobs.log_lag_seconds = LATE
+    quick.crm.put("a", points=50)
+    quick.fault(Kind.RESET_AFTER)
+    quick.cycle()
+    quick.fault(Kind.STATUS, status=429, times=2)
+    quick.cycle(SETTLED)
+    quick.cycle(LATE)
+    assert [line["points_in_doubt"] for line in quick.said("rows_landed_late")] == [40]
+    quick.cycle()
+    assert quick.rows("SELECT points, grade FROM ledger") == [(10, "answer"), (40, "window")]
+    quick.calm()
+    quick.balanced()
+
+
 def test_a_held_row_that_lands_late_costs_its_member_no_newer_profile(open_quick: Open) -> None:
     lab = open_quick(wallet={"give_up_after": "10m"})
     lab.crm.put("a", points=10)

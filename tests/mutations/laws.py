@@ -139,9 +139,16 @@ MUTATIONS = (
         _LATE,
     ),
     Mutation(
+        "points are sent anew though the log takes back that they did not arrive",
+        "syncsvc/state/late.py",
+        "        _doubt_again(connection, scope, member, row)\n",
+        "        pass\n",
+        _LATE,
+    ),
+    Mutation(
         "a late row is noticed for ever",
         "syncsvc/state/late.py",
-        "    _mark(connection, found, moves)\n",
+        "    _mark(connection, noticed, moves)\n",
         "",
         _LATE,
     ),

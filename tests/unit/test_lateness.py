@@ -23,9 +23,10 @@ def row(
     landed: bool = False,
     differs: bool = False,
     paid: int = 0,
+    owed: int = 0,
     log_before: str | None = BEFORE,
 ) -> SentRow:
-    return SentRow(batch, 0, at, landed, differs, paid, log_before)
+    return SentRow(batch, 0, at, landed, differs, paid, owed, log_before)
 
 
 OLD = row(1, SENT, differs=True)
@@ -42,15 +43,17 @@ def judge(sent: list[SentRow], move: Move, *, resolution: timedelta = SECOND) ->
 @pytest.mark.parametrize("landed", [False, True])
 @pytest.mark.parametrize("differs", [False, True])
 @pytest.mark.parametrize("paid", [0, 40])
+@pytest.mark.parametrize("owed", [0, 40])
 def test_a_row_is_late_where_it_overwrites_or_pays_and_no_landed_row_explains_the_move(
-    *, seen: bool, landed: bool, differs: bool, paid: int
+    *, seen: bool, landed: bool, differs: bool, paid: int, owed: int
 ) -> None:
-    old = row(1, SENT, differs=differs, paid=paid)
+    old = row(1, SENT, differs=differs, paid=paid, owed=owed)
     move = SEEN if seen else Move(BEFORE, SENT - 60 * SECOND, SEEN.at)
     found = judge([old, LANDED] if landed else [old], move)
     explained = landed and not seen
     overwrote = landed and differs
-    expected = None if explained or not (overwrote or paid) else Late(old, overwrote)
+    suspected = overwrote or paid or owed
+    expected = None if explained or not suspected else Late(old, overwrote, doubted=owed > 0)
     assert found == expected
 
 
@@ -61,7 +64,7 @@ def test_the_move_that_a_landed_row_makes_is_explained_for_as_long_as_it_can_tak
 
 
 def test_a_second_move_is_not_explained_by_a_row_whose_own_was_seen() -> None:
-    assert judge([OLD, LANDED], SEEN) == Late(OLD, overwrote=True)
+    assert judge([OLD, LANDED], SEEN) == Late(OLD, overwrote=True, doubted=False)
     unread = Move(BEFORE, NEWER, SEEN.at)  # as it was read before the row was sent, whatever time it tells
     assert judge([OLD, LANDED], unread) is None
 
@@ -82,11 +85,18 @@ def test_a_row_lands_within_a_day_or_never_and_not_before_it_was_sent(
     assert (judge([PAID], Move("x", SENT - LATEST, SENT + after)) is not None) is late
 
 
+def test_points_that_can_still_wait_are_named_before_those_that_were_paid() -> None:
+    waits = row(3, SENT, owed=7)
+    assert judge([PAID, waits], SEEN) == Late(waits, overwrote=False, doubted=True)
+
+
 def test_points_are_named_first_and_then_the_oldest() -> None:
     others = [row(3, SENT, differs=True), row(4, SENT, paid=7), LANDED]
     sent = [OLD, *(it for it in others if not it.landed), row(5, NEWER, landed=True)]
-    assert judge(sent, SEEN) == Late(sent[2], overwrote=True)
-    assert judge([OLD, others[0], row(5, NEWER, landed=True)], SEEN) == Late(OLD, overwrote=True)
+    assert judge(sent, SEEN) == Late(sent[2], overwrote=True, doubted=False)
+    assert judge([OLD, others[0], row(5, NEWER, landed=True)], SEEN) == Late(
+        OLD, overwrote=True, doubted=False
+    )
 
 
 @pytest.mark.parametrize("resolution", [timedelta(milliseconds=1), SECOND, timedelta(days=1)])
