@@ -61,14 +61,14 @@ class Late:
 def late_row(
     sent: Sequence[SentRow], move: Move, *, resolution: timedelta, longest: timedelta
 ) -> Late | None:
-    """Return what may have landed late with a move, None where a landed row explains it or nothing can have.
+    """Return what may have landed late with a move, None where a row in time explains it or nothing can have.
 
     `sent` is in the order in which it was sent; an import moves the entry within `longest` of its request.
     """
     landed = [it for it in sent if it.landed]
-    if any(_explains(it, move, resolution=resolution, longest=longest) for it in landed):
-        return None
-    waiting = [it for it in sent if not it.landed and it.sent_at <= move.at <= it.sent_at + LATEST]
+    in_time = [it for it in sent if _explains(it, move, resolution=resolution, longest=longest)][-1:]
+    possible = in_time or [it for it in sent if it.sent_at <= move.at <= it.sent_at + LATEST]
+    waiting = [it for it in possible if not it.landed]
     newer = max((it.batch for it in landed if it.sent_at <= move.at + resolution), default=0)
     overwriting = [it for it in waiting if it.batch < newer and it.differs]
     doubted = [it for it in waiting if it.owed]
@@ -77,7 +77,7 @@ def late_row(
 
 
 def _explains(row: SentRow, move: Move, *, resolution: timedelta, longest: timedelta) -> bool:
-    """Return whether a move can be the one that a landed row made, and that was not seen before."""
+    """Return whether a move can be the one that a row made in time, and that was not seen before."""
     opens = opening(row.sent_at, resolution)
     seen = move.before != row.log_before and move.before_at is not None and move.before_at >= opens
     return not seen and opens <= move.at <= row.sent_at + longest + resolution + CLOCK_RESOLUTION

@@ -119,6 +119,25 @@ def test_points_that_land_late_before_they_are_sent_anew_are_in_doubt_again_and_
     quick.balanced()
 
 
+def test_a_lost_profile_that_was_applied_in_time_puts_no_points_in_doubt(quick: QuickLab) -> None:
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    quick.crm.put("a", points=50)
+    quick.fault(Kind.RESET_BEFORE)
+    quick.cycle()
+    quick.fault(Kind.STATUS, status=429)
+    quick.cycle(SETTLED)  # refuted, and not sent anew
+    quick.crm.put("a", name="Eve", points=5)
+    quick.fault(Kind.RESET_AFTER)
+    quick.cycle()
+    assert quick.profile(A)["name"] == "Eve"
+    quick.crm.put("a", points=50)
+    quick.calm()
+    assert quick.awarded(A) == 50
+    assert [it.points for it in quick.wallet.imports] == [10, 0, 40]
+    quick.balanced()
+
+
 def test_a_refutation_that_the_log_takes_back_within_the_window_has_landed(quick: QuickLab) -> None:
     quick.crm.put("a", points=10)
     quick.cycle()

@@ -78,11 +78,20 @@ def test_a_row_that_was_sent_after_the_newer_one_is_not_behind_it() -> None:
     assert judge([LANDED, newest], SEEN) is None
 
 
-@pytest.mark.parametrize(("after", "late"), [(LATEST, True), (LATEST + SECOND, False), (-SECOND, False)])
+@pytest.mark.parametrize(("after", "late"), [(LATEST, True), (LATEST + SECOND, False), (-3 * SECOND, False)])
 def test_a_row_lands_within_a_day_or_never_and_not_before_it_was_sent(
     after: timedelta, *, late: bool
 ) -> None:
     assert (judge([PAID], Move("x", SENT - LATEST, SENT + after)) is not None) is late
+
+
+def test_a_lost_row_that_was_applied_in_time_explains_its_own_move() -> None:
+    lost = row(2, NEWER)
+    move = Move(BEFORE, SENT - 60 * SECOND, NEWER + SECOND)
+    assert judge([row(1, SENT, owed=40), lost], move) is None
+    assert judge([row(1, SENT, owed=40)], move) == Late(row(1, SENT, owed=40), overwrote=False, doubted=True)
+    early = Move(BEFORE, SENT - 60 * SECOND, SENT + SECOND)  # the log showed it too late
+    assert judge([row(1, SENT, owed=40)], early) == Late(row(1, SENT, owed=40), overwrote=False, doubted=True)
 
 
 def test_points_that_can_still_wait_are_named_before_those_that_were_paid() -> None:
