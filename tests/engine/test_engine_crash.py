@@ -77,13 +77,13 @@ def whole(lab: Lab) -> None:
 
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_death_at_any_write_of_the_state_loses_and_doubles_nothing(
-    open_lab: Callable[..., Lab], *, committed: bool
+    open_quick: Callable[..., QuickLab], *, committed: bool
 ) -> None:
     step = 0
     died = True
     while died:
         step += 1
-        lab = open_lab(policy={"on_email_change": "move"})
+        lab = open_quick(policy={"on_email_change": "move"})
         died = play(lab, lambda lab=lab, step=step: die_at(lab, step, committed=committed))  # type: ignore[misc]
         whole(lab)
     assert step > 10
