@@ -126,6 +126,36 @@ def test_a_death_at_any_write_is_made_good_by_polls_alone(open_quick: Callable[.
     assert step > 8
 
 
+@pytest.mark.parametrize("first_run", ["adopt", "adopt_points"])
+def test_a_first_read_that_dies_at_any_write_adopts_every_point_all_the_same(
+    open_quick: Callable[..., QuickLab], first_run: str
+) -> None:
+    lab = open_quick(first_run=first_run)
+    step, died = 0, True
+    while died:
+        step += 1
+        lab.begin_anew(f"{first_run}{step}")
+        lab.crm.page_size = 2
+        for record, points in POINTS.items():
+            lab.crm.put(record, points=points)
+        writing, died = lab.database.writing, False
+        die_at(lab, step, committed=True)
+        try:
+            lab.cycle()
+        except Crash:
+            died = True
+        lab.database.writing = writing  # type: ignore[method-assign]
+        lab.reopen()
+        lab.cycle()
+        lab.cycle(SETTLED)  # points keep away from a profile row that may still land
+        assert lab.wallet.ledger == [], step
+        for record, points in POINTS.items():
+            lab.crm.put(record, points=points + 1)
+        lab.cycle()
+        assert lab.truth() == {f"{record}@example.org": 1 for record in POINTS}, step
+    assert step > 3
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_death_around_the_request_loses_and_doubles_nothing(lab: Lab, when: str) -> None:
     lab.restart(policy={"on_email_change": "move"})
