@@ -16,7 +16,7 @@ from syncsvc.state.bulk import update_rows
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import as_list, change_row, from_ms, one_of, to_ms
 from syncsvc.state.late import LandedLate, forget_past, notice
-from syncsvc.state.scope import OWN_BRANDS, THIS_BRAND, Scope
+from syncsvc.state.scope import OURS, THIS_BRAND, Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER
 from syncsvc.state.witness import note_witness
 
@@ -60,6 +60,7 @@ def _slowest() -> Select[Any]:
         .join(BATCH_ROW, BATCH_ROW.c.batch_id == BATCH.c.id)
         .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
         .where(
+            OURS,
             BATCH.c.cycle == bindparam("b_cycle"),
             BATCH_ROW.c.outcome == Outcome.LANDED,
             MEMBER.c.log_value.is_distinct_from(BATCH_ROW.c.log_before),
@@ -78,11 +79,11 @@ def _behind() -> Select[Any]:
         .limit(1)
         .scalar_subquery()
     )
-    return select(BRAND.c.id).where(BRAND.c.id.in_(OWN_BRANDS), last > BRAND.c.log_read_at).limit(1)
+    return select(BRAND.c.id).where(OURS, last > BRAND.c.log_read_at).limit(1)
 
 
 _UNSHOWN, _SLOWEST, _BEHIND = _unshown(), _slowest(), _behind()
-_BRANDS = select(BRAND.c.brand_id).where(BRAND.c.id.in_(OWN_BRANDS)).order_by(BRAND.c.id)
+_BRANDS = select(BRAND.c.brand_id).where(OURS).order_by(BRAND.c.id)
 _BRAND = select(BRAND).where(THIS_BRAND)
 _READ_AT = select(BRAND.c.log_read_at).where(THIS_BRAND)
 _RESOLUTION = select(BRAND.c.resolution_ms).where(THIS_BRAND)
@@ -218,7 +219,7 @@ class Confirmations:
     def measure(self, cycle: str) -> None:
         """Learn from this cycle's landed batches how long an import takes to be carried out."""
         with self._scope.database.reading() as connection:
-            listed = connection.execute(_SLOWEST, {"b_cycle": cycle, "b_most": self._most}).all()
+            listed = connection.execute(_SLOWEST, self._scope.bound(b_cycle=cycle, b_most=self._most)).all()
         news = [(row.took, row.id) for row in listed if row.took is not None and row.took > row.slowest_ms]
         if news:
             with self._scope.database.writing() as connection:

@@ -32,7 +32,7 @@ from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import Record, as_list, one_of, to_ms
 from syncsvc.state.late import unsure
 from syncsvc.state.plans import Planned
-from syncsvc.state.scope import OWN_BRANDS, THIS_BRAND, Scope, at_most, unproven
+from syncsvc.state.scope import OURS, OWN_BRANDS, THIS_BRAND, Scope, at_most, unproven
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, MEMBER
 from syncsvc.state.witness import Witness
 
@@ -86,14 +86,15 @@ def _asked_before() -> Select[Any]:
 
 
 _DUE = select(MEMBER.c.id).where(MEMBER.c.brand == BRAND.c.id, MEMBER.c.due == 1)
-_BRANDS_DUE = select(BRAND.c.brand_id).where(BRAND.c.id.in_(OWN_BRANDS), _DUE.exists()).order_by(BRAND.c.id)
+_BRANDS_DUE = select(BRAND.c.brand_id).where(OURS, _DUE.exists()).order_by(BRAND.c.id)
 _BRAND = select(BRAND.c.id).where(THIS_BRAND)
 _BATCH_LIMIT = select(BRAND.c.batch_limit).where(THIS_BRAND)
 _LIMITED = update(BRAND).where(THIS_BRAND).values(batch_limit=bindparam("b_limit"))
 _KNOWN = (
     select(func.count())
-    .select_from(MEMBER)
-    .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.delivered.is_not(None))
+    .select_from(BRAND)
+    .join(MEMBER, MEMBER.c.brand == BRAND.c.id)
+    .where(OURS, MEMBER.c.delivered.is_not(None))
 )
 _CLAIM = BATCH.insert().returning(BATCH.c.id)
 _CLAIM_ROW = BATCH_ROW.insert()

@@ -35,10 +35,11 @@ _ANY = 2**62
 
 # The statements of this floor are built once, with parameters bound by name: to build one costs more than to
 # run it. The names begin with b_, so that none is a column's.
-_OURS = BRAND.c.organization_id == bindparam("b_organization")
-OWN_BRANDS = select(BRAND.c.id).where(_OURS)
+OURS = BRAND.c.organization_id == bindparam("b_organization")
+"""The condition for the organization's brands."""
+OWN_BRANDS = select(BRAND.c.id).where(OURS)
 """The ids of the organization's brands."""
-THIS_BRAND = and_(_OURS, BRAND.c.brand_id == bindparam("b_brand_id"))
+THIS_BRAND = and_(OURS, BRAND.c.brand_id == bindparam("b_brand_id"))
 """The condition for one of the organization's brands."""
 UNSETTLED_BATCHES = and_(BATCH.c.brand.in_(OWN_BRANDS), BATCH.c.outcome < Outcome.LANDED)
 """The condition for the organization's batches without a final outcome."""

@@ -10,3 +10,5 @@ from collections.abc import Callable
 
 SOAK = bool(os.environ.get("SYNCSVC_SOAK"))
 Proven = Callable[[str, int], None]
+LONG = 7200 if SOAK else 900
+"""Seconds after which a proof hangs for certain: many times what it takes."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from enginelab import SETTLED, Crash
 from quicklab import QuickLab
-from soak import Proven
+from soak import LONG, Proven
 from sqlalchemy import Connection
 
 from syncsvc.sandbox.faults import Kind
@@ -156,6 +156,7 @@ def whole(lab: QuickLab) -> None:
     assert lab.rows(f"SELECT sum(credited), sum(unsettled) {booked}") == [(sum(EARNED.values()), 0)]
 
 
+@pytest.mark.timeout(LONG)
 @pytest.mark.parametrize("part", range(SPREAD))
 @pytest.mark.parametrize(
     ("landed", "after"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from enginelab import BRAND, SETTLED
 from quicklab import QuickLab
-from soak import SOAK, Proven
+from soak import LONG, SOAK, Proven
 
 from syncsvc.sandbox.faults import Kind
 
@@ -208,6 +208,7 @@ def tell(folder: Path, stories: Sequence[Sequence[str]], *, cycles: bool = False
     return len(stories)
 
 
+@pytest.mark.timeout(LONG)
 @pytest.mark.parametrize("half", range(len(HALVES)))
 @pytest.mark.parametrize("first", VERBS)
 def test_every_sequence_of_three_events_ends_with_what_was_earned(
@@ -217,6 +218,7 @@ def test_every_sequence_of_three_events_ends_with_what_was_earned(
     proven("sequences of three events", tell(tmp_path, stories))
 
 
+@pytest.mark.timeout(LONG)
 @pytest.mark.parametrize("first", VERBS)
 def test_every_sequence_of_events_with_cycles_between_ends_with_what_was_earned(
     tmp_path: Path, first: str, proven: Proven

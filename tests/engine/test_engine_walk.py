@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from enginelab import LOG, SETTLED, Crash
 from quicklab import QuickLab
-from soak import SOAK, Proven
+from soak import LONG, SOAK, Proven
 
 from syncsvc.errors import TransientError
 from syncsvc.sandbox.faults import Kind
@@ -97,6 +97,7 @@ class Walk:
         assert self.lab.value(f"SELECT sum(credited) {self.books}") == self.lab.wallet.total_awarded()
 
 
+@pytest.mark.timeout(LONG)
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_no_walk_awards_a_point_too_many_or_too_few(tmp_path: Path, group: int, proven: Proven) -> None:
     with QuickLab(tmp_path) as lab:
