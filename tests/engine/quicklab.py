@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from enginelab import Lab, Timeline
+import orjson
+from enginelab import IMPORT, Lab, Timeline
 from sqlalchemy import event
 
 from syncsvc.errors import LostAnswerError
@@ -44,6 +45,8 @@ class Wire:
         **_: Any,
     ) -> Iterator[tuple[Answer, Content]]:
         call = Call(content or b"")
+        if (method, path) == IMPORT:
+            self._network.sent = orjson.loads(content or b"")["users"]
         query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
         sent = {"content-type": "application/json", "accept": "application/json", **(headers or {})}
         scope = {
@@ -111,8 +114,9 @@ class Call:
 
 
 class WiredTimeline(Timeline):
-    """A network whose connections to the wallet are `Wire`s."""
+    """A network whose connections to the wallet are `Wire`s; `sent` are the rows of the last import."""
 
+    sent: Sequence[Mapping[str, Any]] = ()
     lab: Lab
     loop: asyncio.Runner
 
