@@ -19,8 +19,7 @@ from syncsvc.errors import OperatorError, StateError, StoppedError, TransientErr
 from syncsvc.model import Written
 from syncsvc.organization import OpenConnector, Organization
 from syncsvc.remote.retry import repeat
-from syncsvc.rules.brakes import Allowed, Tripped
-from syncsvc.rules.completeness import Completeness
+from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.settling import Reading, Verdict
 from syncsvc.stages.brakes import Brakes
 from syncsvc.stages.confirm import read_log
@@ -30,9 +29,9 @@ from syncsvc.stages.settle import settle_abandoned, settle_doubts
 from syncsvc.stages.write_back import write_back
 from syncsvc.state.codes import Lane
 from syncsvc.state.database import to_ms
-from syncsvc.state.late import LandedLate
 from syncsvc.state.outbox import Batch
 from syncsvc.tally import Tally, Waiting
+from syncsvc.tidings import tell_of_brake, tell_of_late, tell_of_log, tell_of_reading, tell_of_stray
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport
 
@@ -79,7 +78,7 @@ class Cycle:
             organization.store.holds,
             organization.config.brakes,
             now=organization.network.now,
-            tell=self._tell_of_brake,
+            tell=tell_of_brake,
         )
         self._tally = Tally(held_by=self._brakes.held_by)
         self._requests = {name: it.network.requests for name, it in organization.connectors.items()}
@@ -197,21 +196,11 @@ class Cycle:
             log.warning("pull_cut_short", reason=str(error), retry_after=error.retry_after)
             return
         finally:
-            self._tell_of(pulled)
+            tell_of_reading(pulled)
         if whole:
             self._tally.read_until[connector.name] = began
         if intake.set_trouble(connector.id, None):
             log.info("connector_resumed")
-
-    def _tell_of(self, pulled: Pulled) -> None:
-        for record, name in pulled.refusals:
-            log.debug("contact_quarantined", record=record, field=name)
-        if pulled.cursor_lost:
-            log.warning("cursor_lost", remedy="everything is read again")
-        if pulled.partial:
-            log.warning("sweep_partial", remedy="mend what is in quarantine: until then nobody is gone")
-        if pulled.fallen:
-            log.warning("points_fell", members=pulled.fallen)
 
     def _sweep_due(self, connector: OpenConnector) -> bool:
         progress = self._store.intake.progress(connector.id)
@@ -276,10 +265,6 @@ class Cycle:
             told = what_changed(plans.departure(known, outbox.planned(self.allowed)), totals.points)
         held = sorted(hold.brake for hold in self._store.holds.open() if hold.released_by is None)
         return refusal(told, digest, totals, held=held)
-
-    @staticmethod
-    def _tell_of_brake(name: str, tripped: Tripped) -> None:
-        log.error("brake_tripped", brake=name, detail=tripped.detail, remedy="look, then release it")
 
     def _deliver(self) -> None:
         outbox, wallet = self._store.outbox, self._organization.config.wallet
@@ -350,38 +335,13 @@ class Cycle:
                     brand_id,
                     now=self._network.now,
                     stopping=self._stopping,
-                    strayed=self._tell_of_stray,
-                    completeness=self._tell_of_log,
-                    late=self._tell_of_late,
+                    strayed=tell_of_stray,
+                    completeness=tell_of_log,
+                    late=tell_of_late,
                 ),
                 network=self._network,
                 attempts=_LOG_ATTEMPTS,
             )
-
-    @staticmethod
-    def _tell_of_log(brand_id: str, found: Completeness) -> None:
-        tell, event = (log.error, "import_log_short") if found.short else (log.info, "import_log_whole")
-        tell(event, brand=brand_id, shown=found.shown, known=found.known)
-
-    @staticmethod
-    def _tell_of_late(brand_id: str, late: LandedLate) -> None:
-        facts = {
-            "brand": brand_id,
-            "rows": late.rows,
-            "profiles": late.profiles,
-            "points": late.points,
-            "points_in_doubt": late.doubted,
-        }
-        if late.points:
-            remedy = "they may be awarded twice: `syncsvc books` names the rows, the wallet what it has"
-            log.error("rows_landed_late", **facts, remedy=remedy)
-        else:
-            remedy = "none: newer profiles are sent again, points that were not sent anew yet are in doubt"
-            log.warning("rows_landed_late", **facts, remedy=remedy)
-
-    def _tell_of_stray(self, brand_id: str) -> None:
-        remedy = "the witness must be moved by nobody else: name another email in wallet.witness"
-        log.error("witness_moved_by_others", brand=brand_id, remedy=remedy)
 
     def _write_back(self, connector: OpenConnector) -> None:
         if not connector.needs.write or self._store.intake.progress(connector.id).trouble:
