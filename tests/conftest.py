@@ -12,6 +12,7 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 _PROVEN = "proven: "
+_SPENT = "spent: "
 
 
 @pytest.fixture
@@ -24,11 +25,28 @@ def proven(record_property: Callable[[str, object], None]) -> Callable[[str, int
     return count
 
 
+@pytest.fixture
+def spent(record_property: Callable[[str, object], None]) -> Callable[[str, tuple[int, int, int]], None]:
+    """Count the calls to a CRM, the fewest that could have done, and the contacts that changed in it."""
+
+    def count(crm: str, counts: tuple[int, int, int]) -> None:
+        record_property(f"{_SPENT}{crm}", counts)
+
+    return count
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts: Counter[str] = Counter()
+    spent: dict[str, list[int]] = {}
     for report in terminalreporter.stats.get("passed", []):
         for name, cases in report.user_properties:
             if name.startswith(_PROVEN) and report.when == "call":
                 counts[name.removeprefix(_PROVEN)] += cases
+            if name.startswith(_SPENT) and report.when == "call":
+                before = spent.get(name.removeprefix(_SPENT), [0, 0, 0])
+                spent[name.removeprefix(_SPENT)] = [sum(pair) for pair in zip(before, cases, strict=True)]
     for kind, cases in sorted(counts.items()):
         terminalreporter.write_line(f"proven without a violation: {cases:,} {kind}")
+    for crm, (calls, fewest, changed) in sorted(spent.items()):
+        ratios = f"{calls / changed:.2f} calls a changed contact, of at least {fewest / changed:.2f}"
+        terminalreporter.write_line(f"{crm}: {ratios}")
