@@ -96,9 +96,15 @@ def test_the_witness_is_shown_by_check_by_the_books_and_beside_a_doubt(world: Wo
     assert "witness: nothing before, nothing now (unmoved): what moved is not proven to be ours" in told
     assert command("-c", config, "doubt", "--json").json()["acme"][0]["witness"]["finding"] == "unmoved"
     config.write_text(text, encoding="utf-8")
-    until("a proof", lambda: command("-c", config, "once").code == 0)
+
+    def proven() -> bool:
+        # The cycle that refutes the batch may leave what is owed again, and the witness, to a later one.
+        command("-c", config, "once")
+        checked = command("-c", config, "check")
+        return checked.code == 0 and "1 landed, 1 were refuted" in checked.out
+
+    until("a proof", proven)
     checked = command("-c", config, "check")
-    assert (checked.code, "1 landed, 1 were refuted" in checked.out) == (0, True)
     books = command("-c", config, "books").out
     assert "beside these books: the witness of brand-1 has 1 points of its own" in books
     assert "sync-witness" not in checked.out + books + told
