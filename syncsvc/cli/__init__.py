@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from syncsvc.cli import cycles, decisions, extras, ledger, preparation, standing
+from syncsvc.cli import cycles, decisions, extras, ledger, preparation, privacy, standing
 from syncsvc.cli.context import Context
 from syncsvc.cli.exits import Commands
 
@@ -44,6 +44,7 @@ for _command in (
     decisions.doubt,
     decisions.release,
     ledger.books,
+    privacy.forget,
     extras.schema,
     extras.demo,
 ):

@@ -67,13 +67,13 @@ class Stores:
     def __init__(self, context: Context) -> None:
         installation = context.installation(read_secrets=False)
         self.organizations = installation.organizations
-        self._database = Database.open_beside(installation.service.state)
+        self.database = Database.open_beside(installation.service.state)
 
     def __enter__(self) -> dict[str, Store]:
-        return {it.name: open_store(self._database, it) for it in self.organizations}
+        return {it.name: open_store(self.database, it) for it in self.organizations}
 
     def __exit__(self, *_: object) -> None:
-        self._database.close()
+        self.database.close()
 
 
 def user() -> str:

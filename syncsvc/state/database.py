@@ -46,13 +46,15 @@ Record = Row[*tuple[Any, ...]]
 """A row of a query, by column name."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PATIENCE = "PRAGMA busy_timeout = 10000"
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
-    "PRAGMA busy_timeout = 10000",
+    _PATIENCE,
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -4096",
+    "PRAGMA secure_delete = ON",  # what is erased is overwritten: payloads hold personal data
 )
 
 
@@ -247,6 +249,41 @@ class Database:
                 connection.close()
                 raise
             self._readers.append(connection)
+
+    def shed(self) -> None:
+        """Empty the write-ahead log into the file: it still holds what has been erased there since.
+
+        Where somebody reads, this does nothing; the next call makes up for it.
+        """
+        with self._write_lock, _passing(self._gate), _told(self.path):
+            if self._writer is not None:
+                cursor = self._writer.connection.cursor()
+                cursor.execute("PRAGMA busy_timeout = 0")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                cursor.execute(_PATIENCE)
+                cursor.close()
+
+    def scrub(self) -> bool:
+        """Write the file anew without free pages, and empty the write-ahead log; returns whether it could.
+
+        It cannot while somebody reads for more than ten seconds.
+        """
+        with (
+            self._write_lock,
+            _passing(self._gate),
+            _told(self.path, sqlite3.Error),
+            contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection,
+        ):
+            connection.execute(_PATIENCE)
+            connection.execute("PRAGMA temp_store = MEMORY")
+            try:
+                connection.execute("VACUUM")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                return False
+            (blocked, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not blocked
 
     def close(self) -> None:
         """Give everything back, once a write under way has ended; another process can open it now."""

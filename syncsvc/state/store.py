@@ -11,7 +11,8 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ plans          what was planned lately
 ├─ reports        what an operator asks
 ├─ accounts       what the books say
-└─ audit          whether the books balance
+├─ audit          whether the books balance
+└─ erasure        what is left of a person who is forgotten
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from syncsvc.state.audit import Audit
 from syncsvc.state.confirmations import Confirmations
 from syncsvc.state.database import Database
 from syncsvc.state.doubts import Doubts
+from syncsvc.state.erasure import Erasure
 from syncsvc.state.holds import Holds
 from syncsvc.state.intake import IntakeStore
 from syncsvc.state.outbox import Outbox
@@ -62,6 +64,7 @@ class Store:
     reports: Reports
     accounts: Accounts
     audit: Audit
+    erasure: Erasure
 
 
 def open_store(database: Database, organization: OrganizationConfig) -> Store:
@@ -114,6 +117,7 @@ def _assemble(
         Reports(scope),
         Accounts(scope),
         Audit(scope),
+        Erasure(scope),
     )
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from town import Service, command, until
+from town import Service, command, settled, until
 
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.world import World
@@ -106,3 +106,31 @@ def test_the_service_logs_no_secret_and_no_person_at_debug_level(
         texts = {path: service.get(path)[1] for path in ("/metrics", "/readyz", "/healthz")}
         assert service.stop() == 0
         assert not leaks(world, texts | {"log": service.text()})
+
+
+def test_a_person_is_forgotten_beside_the_running_service(world: World, config: Path, tmp_path: Path) -> None:
+    with Service(config, tmp_path) as service:
+        until("a first delivery", lambda: settled(world))
+        gone = next(world.salesforce_people())
+        others = {it.key for it in world.people()} - {gone.key}
+        there = command("-c", config, "forget", gone.email)
+        assert there.code == 1
+        assert f"crm {gone.record_id} is there as far as is known" in there.err
+        assert "nothing was erased" in there.err
+        world.salesforce.delete("Contact", gone.record_id)
+        until("seen gone", lambda: _gone(config, gone.email))
+        asked = command("-c", config, "forget", gone.email, stdin="n\n")
+        assert (asked.code, "This cannot be undone" in asked.err) == (1, True)
+        done = command("-c", config, "forget", gone.email.upper(), "--yes")
+        assert (done.code, "points stay under forgotten:" in done.out) == (0, True), done
+        kept = b"".join(it.read_bytes() for it in world.folder.glob("acme.db*")).lower()
+        assert gone.key.encode() not in kept
+        assert min(others).encode() in kept
+        assert command("-c", config, "forget", gone.email, "--yes").code == 1
+        assert command("-c", config, "books", "--verify").code == 0
+        assert service.stop() == 0
+
+
+def _gone(config: Path, email: str) -> bool:
+    (life,) = command("-c", config, "explain", email, "--json").json()
+    return all(it["state"] == "gone" for it in life["contacts"])
