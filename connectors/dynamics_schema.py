@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from syncsvc.model import Problem
+from syncsvc.model import STATUS_LENGTH, Problem
 from syncsvc.remote.connector import Needs
 
 Attributes = Collection[Mapping[str, Any]]
@@ -22,8 +22,6 @@ DEFINITION = (
 )
 DATES = f"{ENTITY}/Attributes/Microsoft.Dynamics.CRM.DateTimeAttributeMetadata?$select=LogicalName,Format"
 LINES = f"{ENTITY}/Attributes/Microsoft.Dynamics.CRM.StringAttributeMetadata?$select=LogicalName,MaxLength"
-LONG_ENOUGH = 255
-"""Characters for a status with its reason; a line of text that is made anew has 100."""
 UNTRACKED = Problem(
     "table contact",
     "Dynamics does not track changes of contacts",
@@ -43,7 +41,7 @@ def by_name(attributes: Attributes) -> dict[str, Mapping[str, Any]]:
 def problems(needs: Needs, known: Definitions, *, dates: Attributes, lines: Attributes) -> Iterator[Problem]:
     """Yield what is wrong with the columns that are read and written; `dates` and `lines` are of a kind."""
     unfit = {str(it.get("LogicalName")) for it in dates if it.get("Format") == "DateOnly"}
-    unfit |= {str(it.get("LogicalName")) for it in lines if _length(it) < LONG_ENOUGH}
+    unfit |= {str(it.get("LogicalName")) for it in lines if _length(it) < STATUS_LENGTH}
     for name in sorted(needs.read):
         yield from _of_read(name, known)
     for fact, name in sorted(needs.write.items()):
@@ -52,7 +50,7 @@ def problems(needs: Needs, known: Definitions, *, dates: Attributes, lines: Attr
 
 def _length(attribute: Mapping[str, Any]) -> int:
     length = attribute.get("MaxLength")
-    return length if type(length) is int else LONG_ENOUGH
+    return length if type(length) is int else STATUS_LENGTH
 
 
 def _shown(attribute: Mapping[str, Any]) -> str:
@@ -79,7 +77,7 @@ def _of_read(name: str, known: Definitions) -> Iterator[Problem]:
 
 def _of_fact(fact: str, name: str, known: Definitions, unfit: Collection[str]) -> Iterator[Problem]:
     where = f"write_back.{fact}"
-    kinds, made = _TEXTS, f"single line of text, {LONG_ENOUGH} characters or more"
+    kinds, made = _TEXTS, f"single line of text, {STATUS_LENGTH} characters or more"
     if fact == "last_updated":
         kinds, made = {"DateTime"}, "date and time"
     if name not in known:

@@ -7,11 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from syncsvc.model import Problem
+from syncsvc.model import STATUS_LENGTH, Problem
 from syncsvc.remote.connector import Needs
-
-LONG_ENOUGH = 255
-"""Characters that a field for the status must take, the most that a text field of Salesforce has."""
 
 _TEXT_TYPES = {"picklist", "string", "textarea"}
 _MADE = {True: "Date/Time", False: "Text(255)"}
@@ -116,10 +113,10 @@ def _writing(name: str, field: str, fact: str, described: Description) -> Proble
     if found["type"] not in fitting:
         wanted = " or ".join(sorted(fitting))
         return Problem(where, f"is of type {found['type']}", f"write {fact} to a field of type {wanted}")
-    length = found.get("length") or LONG_ENOUGH
-    if fact != "last_updated" and length < LONG_ENOUGH:
+    length = found.get("length") or STATUS_LENGTH
+    if fact != "last_updated" and length < STATUS_LENGTH:
         told = f"takes {length} characters at most, and a status with its reason can be longer"
-        return Problem(where, told, f"write {fact} to a text field of {LONG_ENOUGH} characters")
+        return Problem(where, told, f"write {fact} to a text field of {STATUS_LENGTH} characters")
     if found.get("restrictedPicklist"):
         told = "is a picklist that takes no other values than its own"
         return Problem(where, told, f"write {fact} to a text field, or let the picklist take any value")

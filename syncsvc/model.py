@@ -61,6 +61,10 @@ class Allowance:
     told_at: datetime
 
 
+STATUS_LENGTH = 255
+"""How many characters a status that is written back has at most: a line of text holds them in every CRM."""
+
+
 @dataclass(frozen=True, slots=True)
 class WriteBack:
     """What one CRM record should hold: the CRM's field names with their new values."""

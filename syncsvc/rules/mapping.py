@@ -337,9 +337,7 @@ class Mapper:
     def _refused(self, name: str, problem: str) -> Refused:
         used = ", ".join(sorted(self._uses.get(name, ())))
         origin = f"{name} (from {used})" if used else name
-        return Refused(
-            name, f"{origin} {problem}; correct the record in the CRM or the map in the configuration"
-        )
+        return Refused(name, f"{origin} {problem}; correct the record, or the map in the configuration")
 
 
 def _digest(connector: ConnectorConfig, wallet: WalletConfig) -> str:

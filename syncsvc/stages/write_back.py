@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from syncsvc.errors import StoppedError
@@ -29,7 +30,8 @@ def write_back(
     """Write every value that differs, and nothing else; returns the outcomes.
 
     `fields` are the CRM fields by fact, `allowed` is what brakes let flow. Outcomes are stored as the CRM
-    answers, so that what was written before an error is known. Raises what the connector raises, and
+    answers, so that what was written before an error is known. Where a record's values are refused, its
+    `last_updated` is written without the status that may be the reason. Raises what the connector raises, and
     StoppedError between pages.
     """
     outcomes: Counter[Written] = Counter()
@@ -65,9 +67,10 @@ def _write(
         return outcomes
     told: list[tuple[DueWrite, WriteOutcome]] = []
     try:
-        for pair in zip(due, connector.write_back([_values(value, fields) for value in due]), strict=True):
-            told.append(pair)
-            outcomes[pair[1].result] += 1
+        for value, outcome in _answers(connector, due, fields):
+            told.append((value, outcome))
+            outcomes[outcome.result] += 1
+            outcomes[Written.WRITTEN] += value.time_taken
             if len(told) >= _RECORD_EVERY:
                 write_backs.record(connector_id, told, now=now())
                 told = []
@@ -75,6 +78,33 @@ def _write(
         if told:
             write_backs.record(connector_id, told, now=now())
     return outcomes
+
+
+def _answers(
+    connector: Connector, due: Sequence[DueWrite], fields: Mapping[str, str]
+) -> Iterator[tuple[DueWrite, WriteOutcome]]:
+    """Yield what became of each value; those of which the time alone may be taken come last."""
+    parted = []
+    for value, outcome in _told(connector, due, fields):
+        both = value.last_updated is not None and value.status is not None
+        if both and outcome.result is Written.REFUSED:
+            parted.append((value, outcome))
+        else:
+            yield value, outcome
+    times = [replace(value, status=None) for value, _ in parted]
+    for (value, refusal), (_, outcome) in zip(parted, _told(connector, times, fields), strict=True):
+        if outcome.result is Written.WRITTEN:
+            yield replace(value, time_taken=True), refusal
+        elif outcome.result is Written.REFUSED:
+            yield value, refusal
+        else:
+            yield replace(value, status=None), outcome
+
+
+def _told(
+    connector: Connector, due: Sequence[DueWrite], fields: Mapping[str, str]
+) -> Iterator[tuple[DueWrite, WriteOutcome]]:
+    return zip(due, connector.write_back([_values(value, fields) for value in due]), strict=True)
 
 
 def _values(due: DueWrite, fields: Mapping[str, str]) -> WriteBack:

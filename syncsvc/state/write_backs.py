@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from syncsvc.config import Points
-from syncsvc.model import WriteOutcome, Written
+from syncsvc.model import STATUS_LENGTH, WriteOutcome, Written
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.codes import Outcome, WriteDue
@@ -58,6 +58,7 @@ class DueWrite:
     """What one CRM record should hold; None where that fact needs no writing.
 
     `tries` is how often writing it has failed already, `log_at` (milliseconds) the time in the import log.
+    `time_taken` says of one that was refused that the CRM took `last_updated` without the status.
     """
 
     record_id: str
@@ -65,6 +66,7 @@ class DueWrite:
     status: str | None
     tries: int = 0
     log_at: int | None = None
+    time_taken: bool = False
 
     @property
     def differs(self) -> bool:
@@ -218,27 +220,25 @@ class WriteBacks:
         """Remember what became of written values.
 
         What failed is tried again later; it is in quarantine, with the CRM's words, where the CRM refuses it,
-        or where its trouble has not passed for `MANY_TRIES` tries.
+        or where its trouble has not passed for `MANY_TRIES` tries. A time that was taken without its status
+        is written, and the status alone is tried again.
         """
         written = [(value, it) for value, it in outcomes if it.result in {Written.WRITTEN, Written.MERGED}]
         gone = [value.record_id for value, it in outcomes if it.result is Written.GONE]
         failed = [(value, it) for value, it in outcomes if it.result in {Written.REFUSED, Written.RETRY}]
         with self._scope.database.writing() as connection:
-            if written:
-                connection.execute(
-                    _WRITTEN,
-                    [
-                        {
-                            "b_connector": connector_id,
-                            "b_record": value.record_id,
-                            "b_at": None if value.last_updated is None else to_ms(value.last_updated),
-                            "b_status": value.status,
-                            # A record that lives on under another id does not come home under this one.
-                            "b_due": WriteDue.ECHO if it.result is Written.WRITTEN else WriteDue.NO,
-                        }
-                        for value, it in written
-                    ],
-                )
+            # A record that lives on under another id does not come home under this one.
+            held = [
+                _holds(connector_id, value, WriteDue.ECHO if it.result is Written.WRITTEN else WriteDue.NO)
+                for value, it in written
+            ]
+            held += [
+                _holds(connector_id, replace(value, status=None), WriteDue.YES)
+                for value, _ in failed
+                if value.time_taken
+            ]
+            if held:
+                connection.execute(_WRITTEN, held)
             if gone:
                 connection.execute(_NOT_DUE, _these(connector_id, gone))
             self._forget_failures(connection, connector_id, [value.record_id for value, _ in outcomes])
@@ -283,7 +283,7 @@ class WriteBacks:
                         "connector_id": connector_id,
                         "record_id": value.record_id,
                         "side": "crm",
-                        "field": "write_back",
+                        "field": "write_back.status" if value.time_taken else "write_back",
                         "reason": it.detail or "the CRM does not take the value and does not say why",
                         "since": to_ms(now),
                     }
@@ -298,9 +298,28 @@ def _pause(result: Written, tries: int) -> timedelta:
     return min(first * (1 << min(tries, 16)), longest)
 
 
+def _holds(connector_id: int, value: DueWrite, due: WriteDue) -> dict[str, Any]:
+    """Return the row of `_WRITTEN` for a value that its record holds now."""
+    return {
+        "b_connector": connector_id,
+        "b_record": value.record_id,
+        "b_at": None if value.last_updated is None else to_ms(value.last_updated),
+        "b_status": value.status,
+        "b_due": due,
+    }
+
+
+def _cut(text: str) -> str:
+    """Return a status as far as a field holds it, also where its characters are counted in UTF-16."""
+    units = text.encode("utf-16-le", "replace")
+    if len(units) <= 2 * STATUS_LENGTH:
+        return text
+    return units[: 2 * STATUS_LENGTH - 2].decode("utf-16-le", "ignore").rstrip() + "…"
+
+
 def _status(row: Record) -> str | None:
     if row.state == ContactState.QUARANTINED or row.reason is not None:
-        return f"quarantined: {row.reason}"
+        return _cut(f"quarantined: {row.reason}")
     if row.doubt is not None:
         return "in doubt"
     if row.unsettled or (row.due and row.kept_back):

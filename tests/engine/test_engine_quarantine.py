@@ -32,7 +32,7 @@ def test_a_bad_contact_waits_with_a_reason_and_is_delivered_once_mended(lab: Lab
     assert lab.awarded("good@example.org") == 5
     side, found, reason = lab.quarantine()["x"]
     assert (side, found) == ("mapping", field)
-    assert "correct the record in the CRM" in reason
+    assert "correct the record, or the map" in reason
     assert str(next(iter(bad.values()))) not in reason or case == "no email"
     assert lab.crm.records["x"]["wallet_status"] == f"quarantined: {reason}"
     lab.crm.put("x", **mended)

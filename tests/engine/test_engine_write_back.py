@@ -8,7 +8,7 @@ import pytest
 from enginelab import BRAND, Lab
 
 from syncsvc.errors import TransientError
-from syncsvc.model import WriteBack, WriteOutcome, Written
+from syncsvc.model import STATUS_LENGTH, WriteBack, WriteOutcome, Written
 from syncsvc.watch.report import Outcome
 
 Open = Callable[..., Lab]
@@ -141,6 +141,62 @@ def test_a_refused_value_goes_to_quarantine_with_the_crms_words_and_is_not_tried
     lab.cycle(after=400)
     assert lab.quarantine() == {}
     assert lab.crm.records["a"]["wallet_time"] is not None
+
+
+def narrow(lab: Lab, most: int) -> None:
+    """Let the CRM refuse a record's whole write where its status is longer than `most`."""
+    write = lab.crm.write
+
+    def refusing(value: WriteBack) -> WriteOutcome:
+        if len(str(value.values.get("wallet_status", ""))) > most:
+            return WriteOutcome(value.record_id, Written.REFUSED, "STRING_TOO_LONG")
+        return write(value)
+
+    lab.crm.write = refusing  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("column", ["x" * 300, "\N{PILE OF POO}" * 150])
+def test_a_status_is_never_longer_than_a_line_of_text(open_lab: Open, column: str) -> None:
+    lab = open_lab(connectors={"crm": {"member": {"email": "{email}", "name": f"{{{column}}}"}}})
+    lab.crm.put("a", **{column: None})
+    lab.cycle()
+    told = lab.crm.records["a"]["wallet_status"]
+    assert isinstance(told, str)
+    assert told.startswith("quarantined: name")
+    assert STATUS_LENGTH - 2 <= len(told.encode("utf-16-le")) / 2 <= STATUS_LENGTH
+    lab.cycle()
+    assert len(lab.crm.writes) == 1
+
+
+def test_a_status_that_is_refused_keeps_no_time_from_being_written(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.crm.put("b", points=1)
+    narrow(lab, 5)
+    report = lab.cycle()
+    assert (report.written_back, report.write_back_failed) == (2, 2)
+    assert all(lab.crm.records[it]["wallet_time"] is not None for it in "ab")
+    assert lab.quarantine()["a"] == ("crm", "write_back.status", "STRING_TOO_LONG")
+    asked = lab.network.requests
+    quiet = lab.cycle()
+    assert (quiet.written_back, quiet.write_back_failed) == (0, 0)
+    assert lab.network.requests - asked <= 2
+    lab.wallet.touch(BRAND, "a@example.org")
+    lab.cycle(after=400)
+    assert lab.crm.records["a"]["wallet_time"] > lab.crm.records["b"]["wallet_time"]
+    narrow(lab, 99)
+    del lab.crm.write
+    lab.cycle(after=90_000)
+    assert [lab.crm.records[it]["wallet_status"] for it in "ab"] == ["imported", "imported"]
+    assert lab.quarantine() == {}
+
+
+def test_a_record_that_takes_neither_is_refused_once(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome("a", Written.REFUSED, "VALIDATION")
+    report = lab.cycle()
+    assert (report.written_back, report.write_back_failed) == (0, 1)
+    assert lab.quarantine() == {"a": ("crm", "write_back", "VALIDATION")}
+    assert lab.value("SELECT written_at FROM contact") is None
 
 
 @pytest.mark.parametrize("result", [Written.GONE, Written.MERGED])
