@@ -180,6 +180,7 @@ class ScheduleConfig(Settings):
     every: Positive = timedelta(seconds=60)
     sweep_every: Positive = timedelta(hours=24)
     log_every: Positive = timedelta(minutes=5)
+    stuck_after: Positive = timedelta(minutes=15)
 
 
 class WalletConfig(Settings):

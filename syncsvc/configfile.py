@@ -30,6 +30,11 @@ from syncsvc.settings import Secret, Settings
 from syncsvc.tomllines import Place, lines_of
 
 SERVICE_FILE = "service.toml"
+TWINS = (
+    ("name", "give each organization its own"),
+    ("organization_id", "one organization is one file, so put both in one"),
+)
+"""The keys that no two files may give the same value, each with the remedy."""
 
 Model = TypeVar("Model", bound=BaseModel)
 Types = Mapping[str, type[Settings]]
@@ -76,44 +81,17 @@ def load_organization(path: Path, types: Types, *, read_secrets: bool = True) ->
     return organization
 
 
-def json_schema(types: Types) -> dict[str, Any]:
-    """Return the JSON Schema of an organization file, of `service.toml`, and of both in one file."""
-    schema = OrganizationConfig.model_json_schema()
-    definitions = schema["$defs"]
-    definitions["FieldRule"] = {"anyOf": [{"type": "string", "minLength": 1}, definitions["FieldRule"]]}
-    definitions.update(_definitions(ServiceConfig, "ServiceConfig", "ServiceConfig"))
-    common = definitions.pop("ConnectorConfig")
-    del common["properties"]["settings"]
-    definitions.pop("Settings", None)
-    variants = []
-    for name, settings in sorted(types.items()):
-        own = _definitions(settings, f"connector.{name}", f"connector.{name}.{{model}}")
-        table = own[f"connector.{name}"]
-        table["properties"] = {
-            **common["properties"],
-            "type": {"const": name, "description": "the connector's type"},
-            **table.get("properties", {}),
-        }
-        table["required"] = [*common["required"], *table.get("required", [])]
-        definitions.update(own)
-        variants.append({"$ref": f"#/$defs/connector.{name}"})
-    connectors = schema["properties"]["connectors"]
-    names = {pattern: {"oneOf": variants} for pattern in connectors["patternProperties"]}
-    connectors.update(minProperties=1, additionalProperties=False, patternProperties=names)
-    schema["properties"]["service"] = {"$ref": "#/$defs/ServiceConfig"}
-    required = [name for name in schema.pop("required") if name != "name"]
-    schema["anyOf"] = [{"required": required}, {"required": ["service"], "maxProperties": 1}]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "syncsvc configuration",
-    }
-
-
-def _definitions(model: type[BaseModel], name: str, template: str) -> dict[str, Any]:
-    schema = model.model_json_schema(ref_template=f"#/$defs/{template}")
-    inner = schema.pop("$defs", {})
-    return {template.format(model=key): value for key, value in inner.items()} | {name: schema}
+def load_service(path: Path) -> ServiceConfig:
+    """Return the settings of the service itself; raises ConfigurationError with all their problems."""
+    directory = path.is_dir()
+    file = path / SERVICE_FILE if directory else path
+    if directory and not file.exists():
+        return ServiceConfig()
+    document = _Document(file)
+    service = document.service(alone=directory)
+    if service is None or document.problems:
+        raise ConfigurationError(document.report())
+    return service
 
 
 def _load_directory(path: Path, types: Types, *, read_secrets: bool) -> Installation:
@@ -140,10 +118,7 @@ def _load_directory(path: Path, types: Types, *, read_secrets: bool) -> Installa
 
 
 def _refuse_twins(documents: Sequence[_Document]) -> None:
-    for key, remedy in (
-        ("name", "give each organization its own"),
-        ("organization_id", "one organization is one file, so put both in one"),
-    ):
+    for key, remedy in TWINS:
         first: dict[str, Path] = {}
         for document in documents:
             value = document.data.get(key, document.path.stem if key == "name" else None)

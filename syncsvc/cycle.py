@@ -66,6 +66,7 @@ class Cycle:
         With the digest of a `plan`, it delivers exactly what that plan says, or nothing.
         """
         self.id = secrets.token_hex(6)
+        self.at = ""  # the stage that runs, and the connector it is about
         self._organization = organization
         self._store = organization.store
         self._network = organization.network
@@ -111,7 +112,7 @@ class Cycle:
         with self._stage("settle"):
             self._settle()
         for connector in self._organization.connectors.values():
-            with self._stage("pull"), bound(connector=connector.name):
+            with self._stage("pull", connector.name), bound(connector=connector.name):
                 self._pull(connector)
         with self._stage("brakes"):
             self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
@@ -126,13 +127,13 @@ class Cycle:
         with self._stage("confirm"):
             self._confirm()
         for connector in self._organization.connectors.values():
-            with self._stage("write_back"), bound(connector=connector.name):
+            with self._stage("write_back", connector.name), bound(connector=connector.name):
                 self._write_back(connector)
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def _stage(self, name: str, connector: str = "") -> Iterator[None]:
         """Time a stage, noting its trouble."""
-        begun = time.monotonic()
+        begun, self.at = time.monotonic(), f"{name} {connector}".rstrip()
         with self._noting(name):
             yield
         spent = self._tally.stages.get(name, 0.0)

@@ -12,8 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Any
@@ -22,14 +21,17 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from syncsvc.config import OrganizationConfig
 from syncsvc.configfile import Installation
 from syncsvc.cycle import Cycle, Progress
-from syncsvc.errors import SyncError
-from syncsvc.organization import ConnectorTypes, Organization, open_organization
+from syncsvc.errors import ConfigurationError, StateError
+from syncsvc.organization import ConnectorTypes, open_organization
 from syncsvc.remote.transport import USER_AGENT, Network
+from syncsvc.roster import Changes, Roster
+from syncsvc.runner import Runner, attempt
 from syncsvc.state.database import Database
 from syncsvc.watch.health import HealthServer
-from syncsvc.watch.log import bound, logger
+from syncsvc.watch.log import logger
 from syncsvc.watch.metrics import Metrics
 from syncsvc.watch.report import CycleReport, Outcome
 
@@ -44,9 +46,9 @@ AT_ONCE = 8
 SPREAD = timedelta(minutes=1)
 
 _WATCH_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
+_MOST_ORGANIZATIONS = 10_000  # threads that may run cycles; one is made when no other is idle
 _CLOCK_STEP = timedelta(seconds=30)
-_LATE_CYCLES = 3
-_LATE_LEAST_SECONDS = 60.0
 _PHASE_ORIGIN = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -63,141 +65,192 @@ def stop_on_signals(stop: threading.Event) -> None:
         signal.signal(number, ask)
 
 
-@dataclass(slots=True)
-class Health:
-    """What is known of an organization's cycles since the process started; times are monotonic seconds."""
-
-    every: float
-    last: CycleReport | None = None
-    last_good: float | None = None
-
-    def is_ready(self, now: float) -> bool:
-        """Whether a cycle has reached every service lately."""
-        if self.last_good is None:
-            return False
-        return now - self.last_good <= max(_LATE_LEAST_SECONDS, _LATE_CYCLES * self.every)
-
-    def facts(self, now: float) -> dict[str, Any]:
-        """Return what /readyz shows of an organization."""
-        return {
-            "ready": self.is_ready(now),
-            "outcome": None if self.last is None else str(self.last.outcome),
-            "last_good_seconds": None if self.last_good is None else round(now - self.last_good, 1),
-        }
-
-
 class Daemon:
-    """Runs every organization of an installation until `stop` is set."""
+    """Runs every organization of a roster until `stop` is set, and takes in what changes in its files."""
 
-    def __init__(self, installation: Installation, *, types: ConnectorTypes, stop: threading.Event) -> None:
-        """Open the state and every organization; nothing runs yet. Raises StateError."""
-        self._installation = installation
+    def __init__(self, roster: Roster, *, types: ConnectorTypes, stop: threading.Event) -> None:
+        """Open the state and every organization; nothing runs yet. The roster has begun.
+
+        Raises StateError, and ConfigurationError where none of the organizations can be opened.
+        """
+        self._roster = roster
+        self._types = types
         self._stop = stop
-        network = Network(ca_file=installation.service.ca_file, stop=stop)
-        self._database = Database.open(installation.service.state)
+        self._network = Network(ca_file=roster.service.ca_file, stop=stop)
+        self._database = Database.open(roster.service.state)
         self._metrics = Metrics(version=USER_AGENT.partition("/")[2])
-        self._organizations = [
-            open_organization(config, self._database, types=types, network=network.branch())
-            for config in installation.organizations
-        ]
-        self._health = {
-            it.config.name: Health(it.config.schedule.every.total_seconds()) for it in self._organizations
-        }
-        self._running = 0
-        self._changed = threading.Condition()
+        self._turns = threading.Condition()
+        self._runners: dict[str, Runner] = {}
+        self._broken: Mapping[str, bool] = {}  # organizations with a broken file, and whether they go on
+        self._failed: dict[str, str] = {}  # what is tried again at the next look
+        self._scheduler = _scheduler(len(roster.organizations))
+        problems = [it for config in roster.organizations.values() for it in self._open(config)]
+        if not self._runners:
+            self._database.close()
+            raise ConfigurationError(problems)
+        now, count = datetime.now(UTC), len(self._runners)
+        for runner in self._runners.values():
+            self._schedule(runner, first_run(runner.name, runner.config.schedule.every, now=now, count=count))
 
     def run(self) -> None:
         """Run until asked to stop; every cycle that was running has ended, or the process exits.
 
         Raises ConfigurationError where the address to listen on cannot be opened.
         """
-        health = HealthServer(self._installation.service.listen, self._metrics, self._ready)
+        health = HealthServer(self._roster.service.listen, self._metrics, self.ready)
         health.start()
-        scheduler = self._schedule()
-        scheduler.start()
-        log.info("service_started", organizations=len(self._organizations), port=health.port)
-        self._watch(scheduler)
-        log.info("service_stopping", cycles=self._running)
-        scheduler.pause()
+        self._scheduler.start()
+        log.info("service_started", organizations=len(self._runners), port=health.port)
+        self._tell(self._roster.news())
+        self._watch()
+        log.info("service_stopping", cycles=sum(it.running for it in self._runners.values()))
+        self._scheduler.pause()
         ended = self._wait_for_cycles()
-        scheduler.shutdown(wait=False)
+        self._scheduler.shutdown(wait=False)
         health.stop()
         if not ended:  # its threads would keep the process; whatever they sent is durable and settled later
             log.warning("service_stopped_hard", waited=GRACE_SECONDS)
             os._exit(0)
-        for organization in self._organizations:
-            organization.close()
+        for runner in self._runners.values():
+            runner.close()
         self._database.close()
         log.info("service_stopped")
 
-    def _schedule(self) -> BackgroundScheduler:
-        # A cycle longer than its interval is no fault, and the next one is simply skipped.
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        count = len(self._organizations)
-        scheduler = BackgroundScheduler(
-            timezone=UTC,
-            executors={"default": ThreadPoolExecutor(count)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
-        now = datetime.now(UTC)
-        for organization in self._organizations:
-            name, every = organization.config.name, organization.config.schedule.every
-            origin = _PHASE_ORIGIN + phase(name, every)
-            scheduler.add_job(
-                self._job(organization),
-                IntervalTrigger(seconds=every.total_seconds(), start_date=origin, timezone=UTC),
-                id=name,
-                next_run_time=first_run(name, every, now=now, count=count),
+    def look(self) -> None:
+        """Make true what has changed in the files: organizations come, change and go."""
+        for runner in self._runners.values():
+            if refused := runner.refused():
+                self._roster.refuse(runner.name, refused, instead=runner.config)
+        changes = self._roster.look()
+        for name, config in self._roster.organizations.items():
+            if name not in self._runners:
+                self._add(config)
+                continue
+            runner = self._runners[name]
+            if runner.leaving or config != runner.config or name in changes.renewed:
+                runner.renew(config)
+                self._schedule(runner, datetime.now(UTC))
+                log.info("organization_changed", organization=name, secrets=name in changes.renewed)
+        for name in self._runners.keys() - self._roster.organizations.keys():
+            self._let_go(self._runners[name])
+        self._tell(changes)
+        self._tell(self._roster.news())
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether every organization delivers, and the facts of each."""
+        now, broken = time.monotonic(), self._broken
+        facts = {it.name: it.health.facts(now) for it in list(self._runners.values())}
+        for name in broken:
+            facts.setdefault(name, {"ready": broken[name], "outcome": None})["configuration"] = "broken"
+        return all(it["ready"] for it in facts.values()), facts
+
+    def _open(self, config: OrganizationConfig) -> Sequence[str]:
+        """Open an organization; returns what keeps it from being opened, which is told of its file."""
+        try:
+            self._runners[config.name] = Runner(
+                config,
+                open_as=lambda it: open_organization(
+                    it, self._database, types=self._types, network=self._network.branch()
+                ),
+                stopping=self._stop.is_set,
+                watchers=self._metrics,
+                turns=self._turns,
             )
-        return scheduler
+        except ConfigurationError as error:
+            self._roster.refuse(config.name, error.problems)
+            return error.problems
+        return ()
 
-    def _job(self, organization: Organization) -> Callable[[], None]:
-        def run() -> None:
-            with self._changed:
-                if self._stop.is_set():
-                    return
-                self._running += 1
-            try:
-                self._cycle(organization)
-            finally:
-                with self._changed:
-                    self._running -= 1
-                    self._changed.notify_all()
+    def _add(self, config: OrganizationConfig) -> None:
+        name = config.name
+        try:
+            refused = self._open(config)
+        except StateError as error:
+            if self._failed.get(name) != str(error):
+                self._failed[name] = str(error)
+                log.error("organization_not_added", organization=name, reason=str(error))
+            return
+        self._failed.pop(name, None)
+        if not refused:
+            self._schedule(self._runners[name], datetime.now(UTC))
+            log.info("organization_added", organization=name)
 
-        return run
+    def _let_go(self, runner: Runner) -> None:
+        """Let an organization go that is not configured any more, once its running cycle has ended."""
+        if not runner.leaving:
+            runner.retire()
+            self._scheduler.remove_job(runner.name)
+            log.info("organization_removed", organization=runner.name)
+        if runner.gone:
+            runner.close()
+            del self._runners[runner.name]
+            self._metrics.forget(runner.name)
 
-    def _cycle(self, organization: Organization) -> None:
-        name = organization.config.name
-        report = _attempt(name, Cycle(organization, stopping=self._stop.is_set).run)
-        self._metrics.observe(report)
-        health = self._health[name]
-        if report.outcome in {Outcome.OK, Outcome.DEGRADED}:
-            health.last_good = time.monotonic()
-        health.last = report
+    def _schedule(self, runner: Runner, first: datetime) -> None:
+        every = runner.config.schedule.every
+        begin = _PHASE_ORIGIN + phase(runner.name, every)
+        self._scheduler.add_job(
+            runner.run,
+            IntervalTrigger(seconds=every.total_seconds(), start_date=begin, timezone=UTC),
+            id=runner.name,
+            next_run_time=first,
+            replace_existing=True,
+        )
 
-    def _watch(self, scheduler: BackgroundScheduler) -> None:
-        """Return when asked to stop; meanwhile run everything anew when the wall clock has been set back."""
+    def _tell(self, changes: Changes) -> None:
+        for path, it in changes.broken.items():
+            goes_on = "until then it runs as it did" if it.kept else "until then it does not run"
+            log.error(
+                "configuration_broken",
+                file=str(path),
+                organization=it.organization,
+                problems=list(it.problems),
+                remedy=f"mend the file; {goes_on}",
+            )
+        for path, it in changes.mended.items():
+            log.info("configuration_mended", file=str(path), organization=it.organization)
+        if changes.service:
+            log.warning("service_settings_changed", remedy="restart the service: they take effect then")
+        if changes.broken or changes.mended:
+            before, now = self._broken, self._roster.broken.values()
+            self._broken = {it.organization: it.kept for it in now}
+            for name in {*before, *self._broken}:
+                self._metrics.broken(name, broken=name in self._broken)
+
+    def _watch(self) -> None:
+        """Return when asked to stop; meanwhile look after files, stuck cycles and the wall clock."""
         wall, steady = datetime.now(UTC), time.monotonic()
+        looked = steady
         while not self._stop.wait(_WATCH_SECONDS):
-            passed = timedelta(seconds=time.monotonic() - steady)
-            step = datetime.now(UTC) - wall - passed
+            now = time.monotonic()
+            step = datetime.now(UTC) - wall - timedelta(seconds=now - steady)
             if step < -_CLOCK_STEP:  # jobs would wait until the old time comes round again
                 log.warning("clock_was_set_back", seconds=round(-step.total_seconds()))
-                for job in scheduler.get_jobs():
+                for job in self._scheduler.get_jobs():
                     job.modify(next_run_time=datetime.now(UTC))
             if abs(step) > _CLOCK_STEP:
-                wall, steady = datetime.now(UTC), time.monotonic()
+                wall, steady = datetime.now(UTC), now
+            for runner in self._runners.values():
+                runner.watch()
+            if now - looked >= _LOOK_SECONDS:
+                looked = now
+                self.look()
 
     def _wait_for_cycles(self) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: self._running == 0, GRACE_SECONDS)
+        with self._turns:
+            return self._turns.wait_for(
+                lambda: not any(it.running for it in self._runners.values()), GRACE_SECONDS
+            )
 
-    def _ready(self) -> tuple[bool, dict[str, Any]]:
-        now = time.monotonic()
-        return (
-            all(health.is_ready(now) for health in self._health.values()),
-            {name: health.facts(now) for name, health in self._health.items()},
-        )
+
+def _scheduler(count: int) -> BackgroundScheduler:
+    # A cycle longer than its interval is no fault, and the next one is simply skipped.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    return BackgroundScheduler(
+        timezone=UTC,
+        executors={"default": ThreadPoolExecutor(max(count, _MOST_ORGANIZATIONS))},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    )
 
 
 def run_once(
@@ -223,26 +276,8 @@ def run_once(
                 continue
             with open_organization(config, database, types=types, network=network.branch()) as organization:
                 cycle = Cycle(organization, stopping=stop.is_set, progress=progress, full=full, plan=plan)
-                reports.append(_attempt(config.name, cycle.run))
+                reports.append(attempt(config.name, cycle.run))
     return reports
-
-
-def _attempt(name: str, run: Callable[[], CycleReport]) -> CycleReport:
-    """Return what a cycle came to.
-
-    Whatever is wrong with one organization ends neither the others nor its own next try: a cycle that raises
-    is reported as transient.
-    """
-    with bound(organization=name):
-        try:
-            return run()
-        except SyncError as error:
-            reason = str(error)
-            log.error("cycle_failed", reason=reason)
-        except Exception as error:
-            reason = f"the cycle failed unexpectedly ({type(error).__name__}), see the log"
-            log.exception("cycle_failed")
-    return CycleReport(organization=name, cycle="", outcome=Outcome.TRANSIENT, errors=(reason,))
 
 
 def first_run(name: str, every: timedelta, *, now: datetime, count: int) -> datetime:

@@ -67,19 +67,33 @@ class Organization:
 def open_organization(
     config: OrganizationConfig, database: Database, *, types: ConnectorTypes, network: Network
 ) -> Organization:
-    """Return a configured organization ready to work; makes no request yet."""
+    """Return a configured organization ready to work; makes no request yet.
+
+    Raises ConfigurationError where a connector cannot be opened, or the state knows the organization as
+    another, and StateError where the state cannot be used; the state then is as it was.
+    """
     gc.set_threshold(_BETWEEN_COLLECTIONS)
-    store = open_store(database, config)
     wallet = WalletClient(config.organization_id, config.wallet, network)
+    opened: list[tuple[str, Connector, Mapper, Needs, Network]] = []
+    try:
+        for name, settings in config.connectors.items():
+            mapper = Mapper(settings, config.wallet)
+            needs = Needs(mapper.needs, settings.write_back.model_dump(exclude_none=True))
+            branch = network.branch()
+            connector = types[settings.type](settings.settings, needs, branch)
+            opened.append((name, connector, mapper, needs, branch))
+        store = open_store(database, config)
+    except BaseException:
+        for _, connector, *_ in opened:
+            connector.close()
+        wallet.close()
+        raise
     organization = Organization(config, store, wallet, network)
-    for name, settings in config.connectors.items():
-        mapper = Mapper(settings, config.wallet)
-        needs = Needs(mapper.needs, settings.write_back.model_dump(exclude_none=True))
-        branch = network.branch()
+    for name, connector, mapper, needs, branch in opened:
         organization.connectors[name] = OpenConnector(
             name=name,
             id=store.connectors.get(name, 0),
-            connector=types[settings.type](settings.settings, needs, branch),
+            connector=connector,
             reader=Reader(mapper, store.fingerprinter, needs.write),
             needs=needs,
             mapping=f"{mapper.digest}:{','.join(needs.fields)}",

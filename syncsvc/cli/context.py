@@ -15,6 +15,7 @@ from syncsvc.config import ServiceConfig
 from syncsvc.configfile import Installation, load
 from syncsvc.organization import ConnectorTypes
 from syncsvc.plugins import InstalledSettings, InstalledTypes
+from syncsvc.roster import Roster
 from syncsvc.settings import Settings, secrets_of
 from syncsvc.state.database import Database
 from syncsvc.state.store import Store, open_store
@@ -23,6 +24,9 @@ from syncsvc.watch import log
 as_json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for programs instead of tables."
 )
+
+
+_NO_PATH = "name the configuration: -c FILE, -c DIRECTORY, or SYNCSVC_CONFIG"
 
 
 class Context:
@@ -41,19 +45,32 @@ class Context:
         """The settings that each connector type takes, by its name."""
         return InstalledSettings(self.types)
 
-    def installation(self, *, read_secrets: bool = True, shows_result: bool = True) -> Installation:
+    def installation(self, *, read_secrets: bool = True) -> Installation:
         """Return what is configured, with logging set up for it and its secrets kept out of every line.
 
-        At a terminal, a command that `shows_result` leaves the log to warnings, unless asked for more.
+        At a terminal the log is left to warnings, unless asked for more.
         """
         if self._path is None:
-            raise click.UsageError("name the configuration: -c FILE, -c DIRECTORY, or SYNCSVC_CONFIG")
+            raise click.UsageError(_NO_PATH)
         installation = load(self._path, self.settings, read_secrets=read_secrets)
-        _log(installation.service, quietly=shows_result and sys.stderr.isatty())
+        _log(installation.service, quietly=sys.stderr.isatty())
         for organization in installation.organizations if read_secrets else ():
             for secret in secrets_of(organization):
                 log.redact_secret(secret.read())
         return installation
+
+    def roster(self) -> Roster:
+        """Return what a service runs and looked after from now on, with logging set up for it.
+
+        Broken files keep none but their own organization from running; raises ConfigurationError where
+        none is good.
+        """
+        if self._path is None:
+            raise click.UsageError(_NO_PATH)
+        roster = Roster(self._path, self.settings)
+        roster.begin()
+        _log(roster.service, quietly=False)
+        return roster
 
 
 def _log(service: ServiceConfig, *, quietly: bool) -> None:

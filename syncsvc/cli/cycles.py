@@ -66,4 +66,4 @@ def run(context: Context) -> None:
     """Run as a service: cycles on schedule, health and metrics, until SIGTERM or SIGINT."""
     stop = threading.Event()
     stop_on_signals(stop)  # before anything else: the first process of a container ignores them until then
-    Daemon(context.installation(shows_result=False), types=context.types, stop=stop).run()
+    Daemon(context.roster(), types=context.types, stop=stop).run()

@@ -9,7 +9,7 @@ import click
 
 from syncsvc.cli.context import Context
 from syncsvc.cli.exits import ATTENTION, OK
-from syncsvc.configfile import json_schema
+from syncsvc.schema import json_schema
 
 
 @click.command()

@@ -59,6 +59,10 @@ class Metrics:
         self._quarantined = self._gauge("contacts_quarantined", "Contacts in quarantine now.")
         self._last_cycle = self._gauge("last_cycle_timestamp_seconds", "When the last cycle ended.")
         self._last_success = self._gauge("last_success_timestamp_seconds", "When the last ok cycle ended.")
+        self._stuck = self._gauge("cycle_stuck", "Whether the running cycle makes no progress.")
+        self._broken = self._gauge(
+            "configuration_broken", "Whether a file cannot be used as it is; the last good one runs, if any."
+        )
         self._calls_left = self._gauge(
             "connector_calls_left", "Calls that the CRM allows today and that are left.", "connector"
         )
@@ -107,6 +111,14 @@ class Metrics:
         self._last_cycle.labels(name).set(now)
         if report.outcome == Outcome.OK:
             self._last_success.labels(name).set(now)
+
+    def stuck(self, organization: str, *, stuck: bool) -> None:
+        """Whether the running cycle of an organization makes no progress is in the metrics."""
+        self._stuck.labels(organization).set(stuck)
+
+    def broken(self, organization: str, *, broken: bool) -> None:
+        """Whether a file of an organization cannot be used as it is now is in the metrics."""
+        self._broken.labels(organization).set(broken)
 
     def forget(self, organization: str) -> None:
         """No series of this organization is left: its configuration was taken away."""

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from syncsvc.config import BrakesConfig, MemberMap, ServiceConfig, WalletConfig
-from syncsvc.configfile import json_schema
+from syncsvc.schema import json_schema
 from syncsvc.settings import Duration, Secret, Settings, Url
 
 

@@ -125,7 +125,12 @@ def test_a_small_file_has_every_default(tmp_path: Path) -> None:
     (acme,) = installation.organizations
     assert (acme.name, acme.organization_id, acme.first_run) == ("acme", "01JC", FirstRun.IMPORT)
     assert acme.schedule == ScheduleConfig()
-    assert acme.schedule.model_dump() == {"every": "60s", "sweep_every": "86400s", "log_every": "300s"}
+    assert acme.schedule.model_dump() == {
+        "every": "60s",
+        "sweep_every": "86400s",
+        "log_every": "300s",
+        "stuck_after": "900s",
+    }
     assert acme.policy == PolicyConfig(on_gone=OnGone.KEEP, on_email_change=OnEmailChange.HOLD)
     assert acme.brakes == BrakesConfig(max_share="30%", max_gone_share="5%")
     assert (acme.brakes.max_share, acme.brakes.max_gone_share) == (0.30, 0.05)

@@ -1,0 +1,260 @@
+"""The runner: the cycles of one organization in a service, never two at once.
+
+That holds across changes of its file too. A cycle cannot be ended from outside: one that makes no progress
+for too long is said to be stuck, and keeps none but its own organization waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from syncsvc.config import OrganizationConfig
+from syncsvc.cycle import Cycle
+from syncsvc.errors import ConfigurationError, SyncError
+from syncsvc.organization import Organization
+from syncsvc.watch.log import bound, logger
+from syncsvc.watch.report import CycleReport, Outcome
+
+log = logger()
+
+_LATE_CYCLES = 3
+_LATE_LEAST_SECONDS = 60.0
+
+Open = Callable[[OrganizationConfig], Organization]
+"""Opens an organization for its cycles; raises what `open_organization` raises."""
+
+
+class Watchers(Protocol):
+    """Who is told of cycles; `Metrics` is one."""
+
+    def observe(self, report: CycleReport) -> None:
+        """Take in a cycle that has ended."""
+
+    def stuck(self, organization: str, *, stuck: bool) -> None:
+        """Take in whether the running cycle of an organization makes no progress."""
+
+
+@dataclass(slots=True)
+class Health:
+    """What is known of an organization's cycles since the process started; times are monotonic seconds."""
+
+    every: float
+    last: CycleReport | None = None
+    last_good: float | None = None
+    stuck_since: float | None = None
+
+    def is_ready(self, now: float) -> bool:
+        """Whether a cycle has reached every service lately, and none is stuck."""
+        if self.last_good is None or self.stuck_since is not None:
+            return False
+        return now - self.last_good <= max(_LATE_LEAST_SECONDS, _LATE_CYCLES * self.every)
+
+    def facts(self, now: float) -> dict[str, Any]:
+        """Return what /readyz shows of an organization."""
+        facts: dict[str, Any] = {
+            "ready": self.is_ready(now),
+            "outcome": None if self.last is None else str(self.last.outcome),
+            "last_good_seconds": None if self.last_good is None else round(now - self.last_good, 1),
+        }
+        if self.stuck_since is not None:
+            facts["stuck_seconds"] = round(now - self.stuck_since, 1)
+        return facts
+
+
+class Runner:
+    """The cycles of one organization.
+
+    `run` belongs to the threads of the service's clock, everything else to one thread that watches. `turns`
+    is notified whenever a run ends.
+    """
+
+    def __init__(
+        self,
+        config: OrganizationConfig,
+        *,
+        open_as: Open,
+        stopping: Callable[[], bool],
+        watchers: Watchers,
+        turns: threading.Condition,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Open the organization; raises what `open_as` raises."""
+        self.name = config.name
+        self._open_as = open_as
+        self._stopping = stopping
+        self._watchers = watchers
+        self._turns = turns
+        self._monotonic = monotonic
+        self._organization = open_as(config)
+        self._wanted: OrganizationConfig | None = None
+        self._refused: tuple[str, ...] | None = None
+        self._retired = False
+        self._running = False
+        self._cycle: Cycle | None = None
+        self._pulse: tuple[object, ...] = ()
+        self._moved_at = 0.0
+        self._reached = 0  # the points at which a cycle could be stopped
+        self._watching = threading.Lock()
+        self.health = Health(config.schedule.every.total_seconds())
+
+    @property
+    def config(self) -> OrganizationConfig:
+        """What the next cycle runs under."""
+        return self._wanted or self._organization.config
+
+    @property
+    def running(self) -> bool:
+        """Whether a cycle is under way."""
+        return self._running
+
+    def renew(self, config: OrganizationConfig) -> None:
+        """Let cycles run under this configuration, on connections of their own, from the next one on."""
+        with self._turns:
+            self._wanted, self._retired = config, False
+            self.health.every = config.schedule.every.total_seconds()
+
+    def retire(self) -> None:
+        """Let no other cycle begin; `gone` is true once the running one has ended."""
+        with self._turns:
+            self._wanted, self._retired = None, True
+
+    @property
+    def leaving(self) -> bool:
+        """Whether no other cycle begins."""
+        return self._retired
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is retired and no cycle runs any more."""
+        with self._turns:
+            return self._retired and not self._running
+
+    def refused(self) -> tuple[str, ...]:
+        """Return, once, why the configuration that was wanted cannot be used; the former one stays."""
+        with self._turns:
+            refused, self._refused = self._refused, None
+        return refused or ()
+
+    def close(self) -> None:
+        """Give back every connection; no cycle runs."""
+        self._organization.close()
+
+    def run(self) -> None:
+        """Run a cycle, and another where the configuration changed meanwhile; none where one is running."""
+        with self._turns:
+            if self._running or self._retired or self._stopping():
+                return
+            self._running = True
+        again = True
+        try:
+            while again:
+                tried = self._renew()
+                self._run()
+                with self._turns:
+                    again = self._wanted not in (None, tried) and not self._stopping()
+                    self._running = again
+        finally:
+            with self._turns:
+                self._running = False
+                self._turns.notify_all()
+
+    def watch(self) -> None:
+        """Take in whether the running cycle moves; tell, once, when it is stuck and when it moves again."""
+        with self._watching:
+            cycle, now = self._cycle, self._monotonic()
+            if cycle is None:
+                return
+            pulse = (cycle.id, cycle.at, self._reached, _requests(self._organization))
+            if pulse != self._pulse:
+                self._pulse, self._moved_at = pulse, now
+                self._moves(now)
+            elif now - self._moved_at >= self._organization.config.schedule.stuck_after.total_seconds():
+                self._sticks(cycle, now)
+
+    def _run(self) -> None:
+        cycle = Cycle(self._organization, stopping=self._at_safe_point)
+        with self._watching:
+            self._cycle, self._moved_at = cycle, self._monotonic()
+        report = attempt(self.name, cycle.run)
+        with self._watching:
+            self._cycle, now = None, self._monotonic()
+            self._moves(now)
+        self._watchers.observe(report)
+        if report.outcome in {Outcome.OK, Outcome.DEGRADED}:
+            self.health.last_good = now
+        self.health.last = report
+
+    def _at_safe_point(self) -> bool:
+        self._reached += 1
+        return self._stopping()
+
+    def _sticks(self, cycle: Cycle, now: float) -> None:
+        if self.health.stuck_since is not None:
+            return
+        self.health.stuck_since = self._moved_at
+        self._watchers.stuck(self.name, stuck=True)
+        with bound(organization=self.name, cycle=cycle.id):
+            log.error(
+                "cycle_stuck",
+                stage=cycle.at,
+                seconds=round(now - self._moved_at),
+                remedy="look at what this stage asks; a restart is safe: what was sent is settled later",
+            )
+
+    def _moves(self, now: float) -> None:
+        if self.health.stuck_since is None:
+            return
+        seconds, self.health.stuck_since = round(now - self.health.stuck_since), None
+        self._watchers.stuck(self.name, stuck=False)
+        with bound(organization=self.name):
+            log.info("cycle_moves_again", seconds=seconds)
+
+    def _renew(self) -> OrganizationConfig | None:
+        """Make the wanted configuration the one that runs, and return it; where it fails the former stays."""
+        with self._turns:
+            wanted = self._wanted
+        if wanted is None:
+            return None
+        former, refused = self._organization, None
+        try:
+            self._organization = self._open_as(wanted)
+        except ConfigurationError as error:
+            refused = error.problems
+        except SyncError as error:  # passing: it is tried again before the next cycle
+            with bound(organization=self.name):
+                log.error("organization_not_renewed", reason=str(error), remedy="it is tried again")
+            return wanted
+        else:
+            former.close()
+        with self._turns:
+            self._refused = refused
+            if self._wanted is wanted:
+                self._wanted = None
+        return wanted
+
+
+def attempt(name: str, run: Callable[[], CycleReport]) -> CycleReport:
+    """Return what a cycle came to.
+
+    Whatever is wrong with one organization ends neither the others nor its own next try: a cycle that raises
+    is reported as transient.
+    """
+    with bound(organization=name):
+        try:
+            return run()
+        except SyncError as error:
+            reason = str(error)
+            log.error("cycle_failed", reason=reason)
+        except Exception as error:
+            reason = f"the cycle failed unexpectedly ({type(error).__name__}), see the log"
+            log.exception("cycle_failed")
+    return CycleReport(organization=name, cycle="", outcome=Outcome.TRANSIENT, errors=(reason,))
+
+
+def _requests(organization: Organization) -> int:
+    own = (it.network.requests for it in organization.connectors.values())
+    return organization.network.requests + sum(own)
