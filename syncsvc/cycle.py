@@ -18,9 +18,10 @@ from syncsvc.doubts import terms_of
 from syncsvc.errors import OperatorError, StateError, StoppedError, TransientError
 from syncsvc.model import Written
 from syncsvc.organization import OpenConnector, Organization
+from syncsvc.remote.calling import calling_for
 from syncsvc.remote.retry import repeat
 from syncsvc.rules.brakes import Allowed
-from syncsvc.rules.settling import Reading, Verdict
+from syncsvc.rules.settling import Reading
 from syncsvc.stages.brakes import Brakes
 from syncsvc.stages.confirm import read_log
 from syncsvc.stages.deliver import Delivery, deliver
@@ -31,9 +32,22 @@ from syncsvc.state.codes import Lane
 from syncsvc.state.database import to_ms
 from syncsvc.state.outbox import Batch
 from syncsvc.tally import Tally, Waiting
-from syncsvc.tidings import tell_of_brake, tell_of_late, tell_of_log, tell_of_reading, tell_of_stray
+from syncsvc.tidings import (
+    tell_of_batch,
+    tell_of_brake,
+    tell_of_late,
+    tell_of_log,
+    tell_of_outcome,
+    tell_of_reading,
+    tell_of_recovery,
+    tell_of_settled,
+    tell_of_stray,
+    tell_of_sweep,
+    tell_of_trouble,
+)
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport
+from syncsvc.watch.states import PAUSED, WHOLE
 
 log = logger()
 
@@ -70,6 +84,7 @@ class Cycle:
         self._organization = organization
         self._store = organization.store
         self._network = organization.network
+        self._states = organization.states
         self._stopping = stopping
         self._progress = progress
         self._full = full
@@ -87,7 +102,7 @@ class Cycle:
     def run(self) -> CycleReport:
         """Do everything that can be done now, and say what it came to. Never raises for passing trouble."""
         started, clock = self._network.now(), time.monotonic()
-        with bound(organization=self._organization.config.name, cycle=self.id):
+        with bound(organization=self._organization.config.name, cycle=self.id), calling_for(self.id):
             try:
                 self._run()
                 self._keep_allowances()
@@ -95,7 +110,10 @@ class Cycle:
                 self._tally.stopped = True
             except StateError as error:
                 self._tally.transient.append(str(error))
-                log.error("state_failed", reason=str(error))
+                if self._states.became("state", "failed"):
+                    log.error("state_failed", reason=str(error))
+            else:
+                tell_of_recovery(self._states, "state", "")
             report = self._report(time.monotonic() - clock)
             if self._tally.did_something:
                 self._store.reports.save_cycle(
@@ -105,6 +123,8 @@ class Cycle:
                     outcome=report.outcome,
                     facts=report.facts(),
                 )
+            if self._send:
+                tell_of_outcome(self._states, report)
             log.info("cycle_finished", **report.facts())
         return report
 
@@ -112,7 +132,7 @@ class Cycle:
         with self._stage("settle"):
             self._settle()
         for connector in self._organization.connectors.values():
-            with self._stage("pull", connector.name), bound(connector=connector.name):
+            with bound(connector=connector.name), self._timed("pull", connector.name):
                 self._pull(connector)
         with self._stage("brakes"):
             self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
@@ -127,29 +147,37 @@ class Cycle:
         with self._stage("confirm"):
             self._confirm()
         for connector in self._organization.connectors.values():
-            with self._stage("write_back", connector.name), bound(connector=connector.name):
+            with bound(connector=connector.name), self._stage("write_back", connector.name):
                 self._write_back(connector)
+
+    @contextmanager
+    def _timed(self, stage: str, connector: str = "") -> Iterator[None]:
+        """Count the time of a stage that comes to its end."""
+        begun, self.at = time.monotonic(), f"{stage} {connector}".rstrip()
+        yield
+        spent = self._tally.stages.get(stage, 0.0)
+        self._tally.stages[stage] = spent + time.monotonic() - begun
 
     @contextmanager
     def _stage(self, name: str, connector: str = "") -> Iterator[None]:
         """Time a stage, noting its trouble."""
-        begun, self.at = time.monotonic(), f"{name} {connector}".rstrip()
-        with self._noting(name):
+        with self._timed(name, connector), self._noting(name, connector):
             yield
-        spent = self._tally.stages.get(name, 0.0)
-        self._tally.stages[name] = spent + time.monotonic() - begun
 
     @contextmanager
-    def _noting(self, name: str) -> Iterator[None]:
+    def _noting(self, name: str, connector: str = "") -> Iterator[None]:
         """Let trouble end the block and no more; it is noted."""
         try:
             yield
         except TransientError as error:
             self._tally.transient.append(str(error))
-            log.warning("stage_cut_short", stage=name, reason=str(error), retry_after=error.retry_after)
+            tell_of_trouble(self._states, name, connector, error)
         except OperatorError as error:
             self._tally.degraded.append(str(error))
-            log.error("stage_needs_operator", stage=name, reason=str(error))
+            tell_of_trouble(self._states, name, connector, error)
+        else:
+            if self._states.of(f"pull:{connector}") != PAUSED:  # else it was not even asked
+                tell_of_recovery(self._states, name, connector)
 
     def _settle(self) -> None:
         settlements, wallet = self._store.settlements, self._organization.config.wallet
@@ -164,12 +192,7 @@ class Cycle:
         terms = terms_of(self._organization.config.wallet)
         settled = settle_doubts(self._store.settlements, terms, now=self._network.now)
         self._tally.settled.add(settled)
-        if settled.landed or settled.refuted:
-            log.info("doubts_settled", landed=settled.landed, refuted=settled.refuted)
-        if settled.held:
-            log.error(
-                "doubts_held", rows=settled.held, remedy="look at `syncsvc doubt`, and settle them there"
-            )
+        tell_of_settled(settled)
 
     def _pull(self, connector: OpenConnector) -> None:
         pulled = self._tally.pulled.setdefault(connector.name, Pulled())
@@ -188,20 +211,23 @@ class Cycle:
             due = everything or self._sweep_due(connector)
             whole = not due or self._sweep(connector, pulled, polled=everything)
         except OperatorError as error:
+            self._states.became(f"pull:{connector.name}", PAUSED)
             if intake.set_trouble(connector.id, str(error)):
                 log.error("connector_paused", reason=str(error))
             self._tally.degraded.append(f"{connector.name}: {error}")
             return
         except TransientError as error:
             self._tally.transient.append(f"{connector.name}: {error}")
-            log.warning("pull_cut_short", reason=str(error), retry_after=error.retry_after)
+            tell_of_trouble(self._states, "pull", connector.name, error)
             return
         finally:
             tell_of_reading(pulled)
         if whole:
             self._tally.read_until[connector.name] = began
         if intake.set_trouble(connector.id, None):
+            self._states.became(f"pull:{connector.name}", WHOLE)
             log.info("connector_resumed")
+        tell_of_recovery(self._states, "pull", connector.name)
 
     def _sweep_due(self, connector: OpenConnector) -> bool:
         progress = self._store.intake.progress(connector.id)
@@ -233,6 +259,7 @@ class Cycle:
         sweep_number, now = self._store.intake.progress(connector.id).sweep, self._network.now()
         missing, known = self._store.intake.missing(connector.id, sweep_number)
         partial = pulled.partial
+        tell_of_sweep(self._states, connector.name, partial=partial, missing=missing)
         bury = self._brakes.judge_sweep(connector.name, known=known, missing=missing, partial=partial)
         pulled.gone += self._store.intake.finish_sweep(
             connector.id, sweep=sweep_number, mapping=connector.mapping, bury=bury, polled=polled, now=now
@@ -299,18 +326,7 @@ class Cycle:
         self._brakes.delivery_done(outbox)
 
     def _tell_of_batch(self, batch: Batch, reading: Reading) -> None:
-        facts = {
-            "batch": batch.id,
-            "lane": batch.lane.name.lower(),
-            "rows": len(batch.users),
-            "points": batch.points,
-            "verdict": str(reading.verdict),
-            "detail": reading.detail,
-        }
-        if reading.verdict is Verdict.LANDED:
-            log.debug("batch_settled", **facts)
-        else:
-            log.warning("batch_not_landed", **facts)
+        tell_of_batch(batch, reading)
         self._progress("deliver", batch.brand_id, self._tally.delivered.landed, None)
 
     def _confirm(self) -> None:

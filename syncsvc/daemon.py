@@ -276,7 +276,7 @@ def run_once(
                 continue
             with open_organization(config, database, types=types, network=network.branch()) as organization:
                 cycle = Cycle(organization, stopping=stop.is_set, progress=progress, full=full, plan=plan)
-                reports.append(attempt(config.name, cycle.run))
+                reports.append(attempt(organization, cycle))
     return reports
 
 

@@ -16,6 +16,7 @@ from syncsvc.rules.intake import Reader
 from syncsvc.rules.mapping import Mapper
 from syncsvc.state.database import Database
 from syncsvc.state.store import Store, open_store
+from syncsvc.watch.states import States
 
 _BETWEEN_COLLECTIONS = 50_000
 """Objects made between two searches for cycles: a page alone makes a thousand, and holds no cycle."""
@@ -46,6 +47,7 @@ class Organization:
     wallet: WalletClient
     network: Network
     connectors: dict[str, OpenConnector] = field(default_factory=dict)
+    states: States = field(default_factory=States)
 
     def close(self) -> None:
         """Give back every connection."""

@@ -18,6 +18,7 @@ from syncsvc.errors import ConfigurationError, SyncError
 from syncsvc.organization import Organization
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport, Outcome
+from syncsvc.watch.states import WHOLE
 
 log = logger()
 
@@ -171,7 +172,7 @@ class Runner:
             pulse = (cycle.id, cycle.at, self._reached, _requests(self._organization))
             if pulse != self._pulse:
                 self._pulse, self._moved_at = pulse, now
-                self._moves(now)
+                self._moves(cycle, now)
             elif now - self._moved_at >= self._organization.config.schedule.stuck_after.total_seconds():
                 self._sticks(cycle, now)
 
@@ -179,10 +180,10 @@ class Runner:
         cycle = Cycle(self._organization, stopping=self._at_safe_point)
         with self._watching:
             self._cycle, self._moved_at = cycle, self._monotonic()
-        report = attempt(self.name, cycle.run)
+        report = attempt(self._organization, cycle)
         with self._watching:
             self._cycle, now = None, self._monotonic()
-            self._moves(now)
+            self._moves(cycle, now)
         self._watchers.observe(report)
         if report.outcome in {Outcome.OK, Outcome.DEGRADED}:
             self.health.last_good = now
@@ -205,12 +206,12 @@ class Runner:
                 remedy="look at what this stage asks; a restart is safe: what was sent is settled later",
             )
 
-    def _moves(self, now: float) -> None:
+    def _moves(self, cycle: Cycle, now: float) -> None:
         if self.health.stuck_since is None:
             return
         seconds, self.health.stuck_since = round(now - self.health.stuck_since), None
         self._watchers.stuck(self.name, stuck=False)
-        with bound(organization=self.name):
+        with bound(organization=self.name, cycle=cycle.id):
             log.info("cycle_moves_again", seconds=seconds)
 
     def _renew(self) -> OrganizationConfig | None:
@@ -237,22 +238,29 @@ class Runner:
         return wanted
 
 
-def attempt(name: str, run: Callable[[], CycleReport]) -> CycleReport:
+def attempt(organization: Organization, cycle: Cycle) -> CycleReport:
     """Return what a cycle came to.
 
     Whatever is wrong with one organization ends neither the others nor its own next try: a cycle that raises
-    is reported as transient.
+    is reported as transient, and told where the one before it did not end the same.
     """
-    with bound(organization=name):
+    name, states = organization.config.name, organization.states
+    with bound(organization=name, cycle=cycle.id):
         try:
-            return run()
+            report = cycle.run()
         except SyncError as error:
             reason = str(error)
-            log.error("cycle_failed", reason=reason)
+            if states.became("cycle", reason):
+                log.error("cycle_failed", reason=reason)
         except Exception as error:
             reason = f"the cycle failed unexpectedly ({type(error).__name__}), see the log"
-            log.exception("cycle_failed")
-    return CycleReport(organization=name, cycle="", outcome=Outcome.TRANSIENT, errors=(reason,))
+            if states.became("cycle", reason):
+                log.exception("cycle_failed", reason=reason)
+        else:
+            if states.became("cycle", WHOLE):
+                log.info("cycle_recovered")
+            return report
+    return CycleReport(organization=name, cycle=cycle.id, outcome=Outcome.TRANSIENT, errors=(reason,))
 
 
 def _requests(organization: Organization) -> int:

@@ -1,14 +1,87 @@
-"""What a cycle found that people should know, as log events; each names its remedy."""
+"""What a cycle found that people should know, as log events; each names its remedy.
+
+Events are told when they happen, states when they change. `docs/log-events.md` lists every one of them.
+"""
 
 from __future__ import annotations
 
+from syncsvc.errors import OperatorError, TransientError
 from syncsvc.rules.brakes import Tripped
 from syncsvc.rules.completeness import Completeness
+from syncsvc.rules.settling import Reading, Verdict
 from syncsvc.stages.pull import Pulled
+from syncsvc.stages.settle import Settled
+from syncsvc.state.codes import Lane
 from syncsvc.state.late import LandedLate
+from syncsvc.state.outbox import Batch
 from syncsvc.watch.log import logger
+from syncsvc.watch.report import CycleReport, Outcome
+from syncsvc.watch.states import WHOLE, States
 
 log = logger()
+
+
+def tell_of_trouble(states: States, stage: str, where: str, error: TransientError | OperatorError) -> None:
+    """Tell that a stage ended early, once for as long as it does, `where` naming its connector if any."""
+    if isinstance(error, TransientError):
+        if states.became(f"{stage}:{where}", "cut short"):
+            log.warning("stage_cut_short", stage=stage, reason=str(error), retry_after=error.retry_after)
+    elif states.became(f"{stage}:{where}", "needs a person"):
+        log.error("stage_needs_operator", stage=stage, reason=str(error))
+
+
+def tell_of_recovery(states: States, stage: str, where: str) -> None:
+    """Tell that a stage which ended early before has come to its end."""
+    if states.became(f"{stage}:{where}", WHOLE):
+        log.info("stage_recovered", stage=stage)
+
+
+def tell_of_outcome(states: States, report: CycleReport) -> None:
+    """Tell that the organization's cycles have begun to end otherwise than before."""
+    was = states.of("outcome") or str(Outcome.OK)
+    if report.outcome is Outcome.STOPPED:
+        return
+    if report.outcome is not Outcome.OK:
+        if states.became("outcome", str(report.outcome)):
+            log.warning("organization_degraded", outcome=str(report.outcome), was=was)
+    elif states.became("outcome", WHOLE):
+        log.info("organization_recovered", was=was)
+
+
+def tell_of_sweep(states: States, connector: str, *, partial: bool, missing: int) -> None:
+    """Tell that a sweep could not tell every record from the others, unless the one before it was the same.
+
+    `missing` is how many contacts it did not find.
+    """
+    part = f"sweep:{connector}"
+    if partial and states.became(part, f"partial, {missing} missing"):
+        remedy = "mend what is in quarantine: until then nobody is gone"
+        log.warning("sweep_partial", missing=missing, remedy=remedy)
+    elif not partial and states.became(part, WHOLE):
+        log.info("sweep_whole")
+
+
+def tell_of_batch(batch: Batch, reading: Reading) -> None:
+    """Tell what the answer to a batch proved.
+
+    A profile that did not land, or a batch that never left, is sent anew: the stage's own event says why.
+    """
+    lane, verdict = batch.lane.name.lower(), str(reading.verdict)
+    rows, points, detail = len(batch.users), batch.points, reading.detail
+    facts = {
+        "batch": batch.id,
+        "lane": lane,
+        "rows": rows,
+        "points": points,
+        "verdict": verdict,
+        "detail": detail,
+    }
+    if reading.verdict is Verdict.LANDED:
+        log.debug("batch_settled", **facts)
+    elif reading.refused or (batch.lane is Lane.POINTS and reading.verdict is not Verdict.REFUTED):
+        log.warning("batch_not_landed", **facts)
+    else:
+        log.debug("batch_not_landed", **facts)
 
 
 def tell_of_reading(pulled: Pulled) -> None:
@@ -17,10 +90,17 @@ def tell_of_reading(pulled: Pulled) -> None:
         log.debug("contact_quarantined", record=record, field=name)
     if pulled.cursor_lost:
         log.warning("cursor_lost", remedy="everything is read again")
-    if pulled.partial:
-        log.warning("sweep_partial", remedy="mend what is in quarantine: until then nobody is gone")
     if pulled.fallen:
         log.warning("points_fell", members=pulled.fallen)
+
+
+def tell_of_settled(settled: Settled) -> None:
+    """Tell what became of rows in doubt."""
+    if settled.landed or settled.refuted:
+        log.info("doubts_settled", landed=settled.landed, refuted=settled.refuted)
+    if settled.held:
+        remedy = "look at `syncsvc doubt`, and settle them there"
+        log.error("doubts_held", rows=settled.held, remedy=remedy)
 
 
 def tell_of_brake(name: str, tripped: Tripped) -> None:
@@ -30,8 +110,10 @@ def tell_of_brake(name: str, tripped: Tripped) -> None:
 
 def tell_of_log(brand_id: str, found: Completeness) -> None:
     """Tell that a brand's import log has become short, or whole again."""
-    tell, event = (log.error, "import_log_short") if found.short else (log.info, "import_log_whole")
-    tell(event, brand=brand_id, shown=found.shown, known=found.known)
+    if found.short:
+        log.error("import_log_short", brand=brand_id, shown=found.shown, known=found.known)
+    else:
+        log.info("import_log_whole", brand=brand_id, shown=found.shown, known=found.known)
 
 
 def tell_of_late(brand_id: str, late: LandedLate) -> None:

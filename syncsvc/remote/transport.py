@@ -28,6 +28,7 @@ import requests.adapters
 from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, StoppedError
 from syncsvc.model import Allowance
 from syncsvc.remote.answer import Answer
+from syncsvc.remote.calling import saying
 from syncsvc.settings import LOOPBACK
 
 CONNECT_SECONDS = 5.0
@@ -136,6 +137,7 @@ class HttpClient:
         """Make no connection yet; `timeout` is in seconds, for the whole of each call."""
         self._base_url = base_url
         self._timeout = timeout
+        self._user_agent = user_agent
         self._count = count
         self._deadline = _Deadline()
         self._http = httpx.Client(
@@ -233,6 +235,7 @@ class HttpClient:
         """
         sent = self._http.headers.copy()
         sent.update(headers)
+        sent["User-Agent"] = saying(self._user_agent)
         request = httpx.Request(method, url, headers=sent, content=content, extensions=self._extensions)
         return self._http._transport_for_url(request.url).handle_request(request)  # noqa: SLF001 - as above
 
