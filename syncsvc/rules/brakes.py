@@ -24,7 +24,10 @@ class Brake(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a delivery would send: members known before it, how many of them change, and the points."""
+    """What a delivery would send: members known before it, how many of them change, and the points.
+
+    `leaving` are those of `changed` that would be expired, out of `present` known ones that are not yet.
+    """
 
     known: int
     changed: int
@@ -32,6 +35,8 @@ class Totals:
     points: int
     largest: int
     over_member_limit: int = 0
+    leaving: int = 0
+    present: int = 0
 
     @property
     def members(self) -> int:
@@ -44,11 +49,12 @@ class Allowed:
     """What a delivery may send while brakes hold the rest.
 
     A member that is owed more than `most_points` gets none of them (its profile flows); without `known`,
-    only members that were never delivered before are sent.
+    only members that were never delivered before are sent; without `leaving`, none is expired.
     """
 
     most_points: int | None = None
     known: bool = True
+    leaving: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +80,35 @@ def judge_members(totals: Totals, *, max_points_per_member: int | None) -> list[
     return [Tripped(Brake.POINTS_PER_MEMBER, totals.largest, detail)]
 
 
+def judge_leaving(totals: Totals, *, max_gone_share: float, looked_at: int = 0) -> list[Tripped]:
+    """Return the brake that members trip who would be expired all at once, if they do.
+
+    `looked_at` is how many contacts a person has let be gone, of which these members may be.
+    """
+    if totals.present < SMALLEST_KNOWN or totals.leaving <= looked_at:
+        return []
+    if totals.leaving <= max_gone_share * totals.present:
+        return []
+    detail = (
+        f"{totals.leaving} of {totals.present} known members would be expired, no contact of theirs being "
+        f"left ({totals.leaving / totals.present:.0%}, the limit is {max_gone_share:.0%}); all others flow"
+    )
+    return [Tripped(Brake.GONE_SHARE, totals.leaving, detail)]
+
+
 def judge_delivery(totals: Totals, *, max_share: float, max_points_per_cycle: int | None) -> list[Tripped]:
-    """Return the brakes that a delivery of these totals trips; `max_share` is a fraction."""
-    tripped = []
-    if totals.known >= SMALLEST_KNOWN and totals.changed > max_share * totals.known:
+    """Return the brakes that a delivery of these totals trips; `max_share` is a fraction.
+
+    Members that would be expired are judged by `judge_leaving` alone: nobody has to let them go twice.
+    """
+    tripped, changed = [], totals.changed - totals.leaving
+    if totals.known >= SMALLEST_KNOWN and changed > max_share * totals.known:
         tripped.append(
             Tripped(
                 Brake.SHARE,
-                totals.changed,
-                f"{totals.changed} of {totals.known} known members would change "
-                f"({totals.changed / totals.known:.0%}, the limit is {max_share:.0%}); "
+                changed,
+                f"{changed} of {totals.known} known members would change "
+                f"({changed / totals.known:.0%}, the limit is {max_share:.0%}); "
                 "new members flow, known ones are held",
             )
         )
@@ -103,10 +128,12 @@ def allowed_by(held: Collection[Brake], most_points: int | None) -> Allowed:
     """Return what may flow while these brakes hold: never a part of what is under suspicion.
 
     Which of too many points are wrong cannot be told, so none flow; profiles do. Where too many known members
-    change, new ones still come in.
+    change, new ones still come in; where too many would be expired, all others are sent.
     """
     return Allowed(
-        most_points=0 if Brake.POINTS_PER_CYCLE in held else most_points, known=Brake.SHARE not in held
+        most_points=0 if Brake.POINTS_PER_CYCLE in held else most_points,
+        known=Brake.SHARE not in held,
+        leaving=Brake.GONE_SHARE not in held,
     )
 
 

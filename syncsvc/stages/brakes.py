@@ -12,6 +12,7 @@ from syncsvc.rules.brakes import (
     Tripped,
     allowed_by,
     judge_delivery,
+    judge_leaving,
     judge_members,
     judge_sweep,
 )
@@ -19,7 +20,7 @@ from syncsvc.state.holds import Holds
 from syncsvc.state.outbox import Outbox
 from syncsvc.state.write_backs import WriteBacks
 
-_OF_DELIVERIES = {Brake.SHARE, Brake.POINTS_PER_CYCLE, Brake.POINTS_PER_MEMBER}
+_OF_DELIVERIES = {Brake.SHARE, Brake.GONE_SHARE, Brake.POINTS_PER_CYCLE, Brake.POINTS_PER_MEMBER}
 
 
 class Brakes:
@@ -39,6 +40,7 @@ class Brakes:
         self._now = now
         self._tell = tell
         self._released: list[str] = []
+        self._let_go: dict[str, int] = {}
         self.held_by: list[str] = []
         self.allowed = Allowed()
 
@@ -60,8 +62,15 @@ class Brakes:
         return any(it.brake == name and it.released_by is not None for it in self._holds.open())
 
     def sweep_done(self, connector: str) -> None:
-        """Let a release end with the sweep that it was given for."""
-        self._holds.lapse([f"{Brake.GONE_SHARE}:{connector}"], now=self._now())
+        """Let a hold end with its sweep; one that was released lasts until the members it let go are sent."""
+        name = f"{Brake.GONE_SHARE}:{connector}"
+        self._let_go |= {
+            it.brake: it.amount
+            for it in self._holds.open()
+            if it.brake == name and it.released_by is not None
+        }
+        if name not in self._let_go:
+            self._holds.lapse([name], now=self._now())
 
     def judge_delivery(self, outbox: Outbox, write_backs: WriteBacks) -> None:
         """Judge everything that would be sent; `allowed` is then what may flow."""
@@ -73,6 +82,7 @@ class Brakes:
             _, whole = self._trips(outbox, most)
         over = _OF_DELIVERIES - {it.brake for it in (*single, *whole)}
         self._holds.lapse(sorted(over), now=self._now())
+        self._end_sweeps(outbox)
         self.allowed = allowed_by(self._hold(whole), most)
         if set(self.held_by[held:]) - known:
             write_backs.look_at_held(self.allowed)
@@ -85,6 +95,16 @@ class Brakes:
             single, whole = self._trips(outbox, self._limits.max_points_per_member)
             waiting = {it.brake for it in (*single, *whole)}
             self._holds.lapse([it for it in self._released if it not in waiting], now=self._now())
+        self._end_sweeps(outbox)
+
+    def _end_sweeps(self, outbox: Outbox) -> None:
+        """Let releases of sweeps end, unless too many members that they let go are still to be sent."""
+        limits = self._limits
+        if self._let_go and not judge_leaving(
+            outbox.totals(limits.max_points_per_member), max_gone_share=limits.max_gone_share
+        ):
+            self._holds.lapse(sorted(self._let_go), now=self._now())
+            self._let_go = {}
 
     def _trips(self, outbox: Outbox, most: int | None) -> tuple[list[Tripped], list[Tripped]]:
         """Return the brakes tripped by single members, and by the whole, awards above `most` left out."""
@@ -93,7 +113,9 @@ class Brakes:
         whole = judge_delivery(
             totals, max_share=limits.max_share, max_points_per_cycle=limits.max_points_per_cycle
         )
-        return single, whole
+        looked_at = sum(self._let_go.values())
+        leaving = judge_leaving(totals, max_gone_share=limits.max_gone_share, looked_at=looked_at)
+        return single, [*leaving, *whole]
 
     def _hold(self, tripped: Sequence[Tripped], scope: str = "") -> set[Brake]:
         """Hold what is not released, and tell it when it is news; returns the brakes that hold."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, not_, or_, select
 
 from syncsvc.config import Points
 from syncsvc.state.codes import Lane
-from syncsvc.state.scope import OWN_BRANDS, payable
+from syncsvc.state.scope import LEAVES, OWN_BRANDS, payable
 from syncsvc.state.tables import MEMBER
 
 _CLAIMED = (
@@ -30,10 +30,12 @@ _CLAIMED = (
 )
 
 
-def sendable(*, known: bool) -> list[ColumnElement[bool]]:
-    """Return the conditions for members that may be sent; see `Allowed` for `known`."""
+def sendable(*, known: bool, leaving: bool) -> list[ColumnElement[bool]]:
+    """Return the conditions for members that may be sent; see `Allowed` for `known` and `leaving`."""
     conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
-    return conditions if known else [*conditions, MEMBER.c.delivered.is_(None)]
+    if not known:
+        conditions.append(MEMBER.c.delivered.is_(None))
+    return conditions if leaving else [*conditions, not_(LEAVES)]
 
 
 def _owed(points: Points) -> ColumnElement[int]:
@@ -57,8 +59,8 @@ def _in_lane(points: Points, lane: Lane) -> ColumnElement[bool]:
 
 
 @cache
-def totals(points: Points) -> Select[int, int, int, int, int]:
-    """Return the sums of `Totals` but `known`: changed, new, points, largest, over the limit."""
+def totals(points: Points) -> Select[int, int, int, int, int, int]:
+    """Return the sums of `Totals`: changed, new, points, largest, over the limit, leaving."""
     owed, sendable = _owed(points), sendable_points(points)
     sends = or_(sendable > 0, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
     return (
@@ -68,6 +70,7 @@ def totals(points: Points) -> Select[int, int, int, int, int]:
             func.coalesce(func.sum(sendable), 0),
             func.coalesce(func.max(owed), 0),
             func.count().filter(owed > bindparam("b_most")),
+            func.count().filter(LEAVES),
         )
         .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
         .select_from(MEMBER)
@@ -75,18 +78,19 @@ def totals(points: Points) -> Select[int, int, int, int, int]:
 
 
 @cache
-def any_due(points: Points, lane: Lane, *, known: bool) -> Select[Any]:
+def any_due(points: Points, lane: Lane, *, known: bool, leaving: bool) -> Select[Any]:
     """Return whether any member has a row to send in a lane: one id, or none."""
     mine = MEMBER.c.brand.in_(OWN_BRANDS)
-    return select(MEMBER.c.id).where(mine, *sendable(known=known), _in_lane(points, lane)).limit(1)
+    flows = sendable(known=known, leaving=leaving)
+    return select(MEMBER.c.id).where(mine, *flows, _in_lane(points, lane)).limit(1)
 
 
 @cache
-def claimable(points: Points, lane: Lane, *, known: bool) -> Select[Any]:
+def claimable(points: Points, lane: Lane, *, known: bool, leaving: bool) -> Select[Any]:
     """Return up to `b_rows` members of brand `b_place` with ids above `b_after`, as `Outbox.claim` says."""
     conditions = [
         MEMBER.c.brand == bindparam("b_place"),
-        *sendable(known=known),
+        *sendable(known=known, leaving=leaving),
         MEMBER.c.id > bindparam("b_after"),
         _in_lane(points, lane),
     ]

@@ -18,6 +18,7 @@ from sqlalchemy import (
     case,
     cast,
     func,
+    not_,
     or_,
     select,
     update,
@@ -91,7 +92,12 @@ _BRAND = select(BRAND.c.id).where(THIS_BRAND)
 _BATCH_LIMIT = select(BRAND.c.batch_limit).where(THIS_BRAND)
 _LIMITED = update(BRAND).where(THIS_BRAND).values(batch_limit=bindparam("b_limit"))
 _KNOWN = (
-    select(func.count())
+    select(
+        func.count(),
+        func.count().filter(
+            not_(and_(MEMBER.c.expired == 1, MEMBER.c.owner_record.is_(None), MEMBER.c.due == 0))
+        ),
+    )
     .select_from(BRAND)
     .join(MEMBER, MEMBER.c.brand == BRAND.c.id)
     .where(OURS, MEMBER.c.delivered.is_not(None))
@@ -139,11 +145,11 @@ class Outbox:
         statement = due.totals(self._scope.rules.points)
         bound = self._scope.bound(b_most=at_most(most))
         with self._scope.database.reading() as connection:
-            changed, new, points, largest, over = connection.execute(statement, bound).one()
+            changed, new, points, largest, over, leaving = connection.execute(statement, bound).one()
             if not changed and not new and not over:
                 return Totals(0, 0, 0, 0, 0)
-            known = connection.scalar(_KNOWN, bound) or 0
-            return Totals(known, changed, new, int(points), int(largest), over)
+            known, present = connection.execute(_KNOWN, bound).one()
+            return Totals(known, changed, new, int(points), int(largest), over, leaving, present)
 
     def digest(self, allowed: Allowed) -> str:
         """Return a digest of every row and every point that delivering now would send: 16 hex digits."""
@@ -152,7 +158,7 @@ class Outbox:
         listed = (
             select(BRAND.c.brand_id, MEMBER.c.email_key, MEMBER.c.payload, points)
             .join(BRAND, mine)
-            .where(*due.sendable(known=allowed.known))
+            .where(*due.sendable(known=allowed.known, leaving=allowed.leaving))
             .order_by(BRAND.c.brand_id, MEMBER.c.email_key)
         )
         bound = self._scope.bound(b_most=at_most(allowed.most_points))
@@ -175,7 +181,7 @@ class Outbox:
             select(owner, BRAND.c.brand_id, MEMBER.c.email_key, MEMBER.c.payload, points.label("points"))
             .join(BRAND, mine)
             .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
-            .where(*due.sendable(known=allowed.known))
+            .where(*due.sendable(known=allowed.known, leaving=allowed.leaving))
             .order_by(owner, MEMBER.c.id)
         )
         bound = self._scope.bound(b_most=at_most(allowed.most_points))
@@ -187,7 +193,7 @@ class Outbox:
 
     def has_due(self, lane: Lane, allowed: Allowed) -> bool:
         """Return whether any member has a row to send in a lane."""
-        statement = due.any_due(self._scope.rules.points, lane, known=allowed.known)
+        statement = due.any_due(self._scope.rules.points, lane, known=allowed.known, leaving=allowed.leaving)
         bound = self._scope.bound(b_most=at_most(allowed.most_points))
         with self._scope.database.reading() as connection:
             return connection.scalar(statement, bound) is not None
@@ -226,7 +232,9 @@ class Outbox:
                 and limit > 1
                 and self._witness.pause(connection, brand, settled_before) == timedelta()
             )
-            statement = due.claimable(self._scope.rules.points, lane, known=allowed.known)
+            statement = due.claimable(
+                self._scope.rules.points, lane, known=allowed.known, leaving=allowed.leaving
+            )
             bound = {
                 "b_place": brand,
                 "b_after": after,

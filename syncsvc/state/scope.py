@@ -110,7 +110,7 @@ class Scope:
     def mark_kept_back(self, connection: Connection, allowed: Allowed) -> None:
         """Let the next write-back look at every contact of the members that `allowed` keeps back."""
         if self.writing:
-            marked = _marked_kept_back(self.rules.points, known=allowed.known)
+            marked = _marked_kept_back(self.rules.points, known=allowed.known, leaving=allowed.leaving)
             bound = self.bound(b_most=at_most(allowed.most_points))
             connection.execute(marked, self._writing(**bound))
 
@@ -137,12 +137,23 @@ def at_most(points: int | None) -> int:
     return _ANY if points is None else points
 
 
-def kept_back(points: Points, *, known: bool) -> ColumnElement[bool]:
+LEAVES = and_(
+    MEMBER.c.expired == 1,
+    MEMBER.c.owner_record.is_(None),
+    MEMBER.c.delivered.is_not(None),
+    MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered),
+)
+"""The condition for members that the next row expires, as no contact of theirs is left."""
+
+
+def kept_back(points: Points, *, known: bool, leaving: bool) -> ColumnElement[bool]:
     """Return the condition for members of which brakes keep something back, where they are due.
 
-    As `Allowed` says: `b_most` is bound, and the organization; `known` is part of the condition.
+    As `Allowed` says: `b_most` is bound, and the organization; `known` and `leaving` are part of it.
     """
     kept: list[ColumnElement[bool]] = [false() if known else MEMBER.c.delivered.is_not(None)]
+    if not leaving:
+        kept.append(LEAVES)
     if points is Points.ADD:
         kept.append(payable(points) > bindparam("b_most"))
     return and_(MEMBER.c.brand.in_(OWN_BRANDS), or_(*kept))
@@ -175,8 +186,8 @@ _MARKED = _marked(one_of(CONTACT.c.member_id, "b_members"))
 
 
 @cache
-def _marked_kept_back(points: Points, *, known: bool) -> Update:
-    kept = select(MEMBER.c.id).where(MEMBER.c.due == 1, kept_back(points, known=known))
+def _marked_kept_back(points: Points, *, known: bool, leaving: bool) -> Update:
+    kept = select(MEMBER.c.id).where(MEMBER.c.due == 1, kept_back(points, known=known, leaving=leaving))
     return _marked(CONTACT.c.member_id.in_(kept))
 
 

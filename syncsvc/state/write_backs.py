@@ -75,7 +75,7 @@ class DueWrite:
 
 
 @cache
-def _due(points: Points, *, known: bool) -> Select[Any]:
+def _due(points: Points, *, known: bool, leaving: bool) -> Select[Any]:
     doubtful = and_(BATCH.c.id == MEMBER.c.open_batch, BATCH.c.outcome == Outcome.DOUBT)
     failed = and_(
         WRITE_RETRY.c.connector_id == CONTACT.c.connector_id,
@@ -100,7 +100,7 @@ def _due(points: Points, *, known: bool) -> Select[Any]:
             MEMBER.c.due,
             MEMBER.c.delivered,
             MEMBER.c.unsettled,
-            kept_back(points, known=known).label("kept_back"),
+            kept_back(points, known=known, leaving=leaving).label("kept_back"),
             BATCH.c.id.label("doubt"),
             refused.label("reason"),
             WRITE_RETRY.c.tries,
@@ -177,7 +177,7 @@ class WriteBacks:
         that failed is left out until its next try, or until the log has moved. The second value is "" at the
         end.
         """
-        statement = _due(self._scope.rules.points, known=allowed.known)
+        statement = _due(self._scope.rules.points, known=allowed.known, leaving=allowed.leaving)
         bound = self._scope.bound(
             b_connector=connector_id,
             b_most=at_most(allowed.most_points),

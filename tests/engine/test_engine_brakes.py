@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from enginelab import IMPORT, Lab
 
+from syncsvc.sandbox.faults import Kind
 from syncsvc.watch.report import Outcome
 
 Open = Callable[..., Lab]
@@ -34,6 +36,98 @@ def test_too_many_changed_members_are_held_until_released(lab: Lab) -> None:
     assert lab.rows("SELECT released_by, used_at IS NOT NULL FROM hold") == [("ann", 1)]
     crowd(lab, 40, name="Broken again")
     assert lab.cycle().rows_sent == 0
+
+
+def leavers(lab: Lab) -> int:
+    """Return how many members have an expiry in the wallet."""
+    return sum("expires_at" in lab.profile(f"r{number:03}@example.org") for number in range(100))
+
+
+EXPIRING = {"policy": {"on_gone": "expire", "on_email_change": "move"}}
+
+
+@pytest.mark.parametrize("how", ["deleted", "excluded", "moved"])
+def test_too_many_gone_in_a_poll_are_held_until_released_and_all_others_flow(
+    open_lab: Open, how: str
+) -> None:
+    lab = open_lab(connectors={"crm": {"where": "name != 'Out'"}}, **EXPIRING)
+    crowd(lab, 100)
+    lab.cycle()
+    for number in range(6):
+        if how == "deleted":
+            lab.crm.delete(f"r{number:03}")
+        elif how == "excluded":
+            lab.crm.put(f"r{number:03}", name="Out")
+        else:
+            lab.crm.put(f"r{number:03}", email=f"moved{number}@example.org")
+    lab.crm.put("r099", name="Eve")
+    lab.crm.put("new", points=9)
+    report = lab.cycle()
+    moved = 6 if how == "moved" else 0
+    assert (report.outcome, report.rows_landed, leavers(lab)) == (Outcome.DEGRADED, 2 + moved, 0)
+    assert [line["brake"] for line in lab.said("brake_tripped")] == ["max_gone_share"]
+    lab.cycle(after=1)  # the status comes home
+    before, imports = lab.contents(), lab.asks(IMPORT)
+    lab.cycle(after=1)
+    assert (lab.asks(IMPORT), lab.said("brake_tripped"), lab.contents()) == (imports, [], before)
+    assert lab.release() == ["max_gone_share"]
+    assert (lab.cycle().rows_landed, leavers(lab)) == (6, 6)
+    assert lab.store.holds.open() == []
+    assert lab.cycle().rows_sent == 0
+
+
+def test_a_few_that_are_gone_are_expired_at_once(open_lab: Open) -> None:
+    lab = open_lab(**EXPIRING)
+    crowd(lab, 120)
+    lab.cycle()
+    for number in range(6):
+        lab.crm.delete(f"r{number:03}")
+    assert (lab.cycle().rows_landed, leavers(lab)) == (6, 6)
+    for number in range(6, 12):  # of the 114 that are left, 6 are too many
+        lab.crm.delete(f"r{number:03}")
+    assert (lab.cycle().rows_landed, leavers(lab)) == (0, 6)
+
+
+def test_those_that_return_before_a_release_were_never_expired(open_lab: Open) -> None:
+    lab = open_lab(**EXPIRING)
+    crowd(lab, 100, points=3)
+    lab.cycle()
+    for number in range(50):
+        lab.crm.delete(f"r{number:03}")
+    lab.cycle()
+    crowd(lab, 50, points=3)
+    assert (lab.cycle().outcome, leavers(lab), lab.store.holds.open()) == (Outcome.OK, 0, [])
+    assert lab.wallet.total_awarded() == 300
+
+
+def test_what_a_sweep_did_not_find_is_let_go_once_also_where_its_delivery_fails(open_lab: Open) -> None:
+    lab = open_lab(**EXPIRING)
+    crowd(lab, 100)
+    lab.cycle()
+    for number in range(50):
+        lab.crm.vanish(f"r{number:03}")
+    lab.cycle(full=True)
+    assert lab.release() == ["max_gone_share:crm"]
+    lab.fault(Kind.STATUS, status=429)
+    assert lab.cycle().rows_landed == 0
+    assert (lab.cycle().rows_landed, leavers(lab)) == (50, 50)
+    assert (lab.store.holds.open(), lab.said("brake_tripped")) == ([], [])
+
+
+def test_more_than_a_released_sweep_let_go_is_held(open_lab: Open) -> None:
+    lab = open_lab(**EXPIRING)
+    crowd(lab, 100)
+    lab.cycle()
+    for number in range(50):
+        lab.crm.vanish(f"r{number:03}")
+    lab.cycle(full=True)
+    lab.release()
+    for number in range(50, 60):
+        lab.crm.delete(f"r{number:03}")
+    assert (lab.cycle().rows_landed, leavers(lab)) == (0, 0)
+    assert lab.release() == ["max_gone_share"]
+    assert (lab.cycle().rows_landed, leavers(lab)) == (60, 60)
+    assert lab.store.holds.open() == []
 
 
 def test_a_share_is_not_judged_below_a_hundred_members_nor_for_new_ones(lab: Lab) -> None:

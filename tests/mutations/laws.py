@@ -112,10 +112,24 @@ MUTATIONS = (
         "a member in doubt is sent anyway",
         "syncsvc/state/due.py",
         """    conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
-    return""",
+    if not known:""",
         """    conditions = [MEMBER.c.due == 1]
-    return""",
+    if not known:""",
         _DOUBT,
+    ),
+    Mutation(
+        "members whose contacts a poll tells to be gone are expired, however many",
+        "syncsvc/stages/brakes.py",
+        "return single, [*leaving, *whole]",
+        "return single, whole",
+        _BRAKES,
+    ),
+    Mutation(
+        "who let a sweep's contacts be gone is asked once more for their members",
+        "syncsvc/stages/brakes.py",
+        "looked_at = sum(self._let_go.values())",
+        "looked_at = 0",
+        _BRAKES,
     ),
     Mutation(
         "a mail is asked for again on a resend",

@@ -16,6 +16,7 @@ from syncsvc.rules.brakes import (
     Tripped,
     allowed_by,
     judge_delivery,
+    judge_leaving,
     judge_members,
     judge_sweep,
 )
@@ -112,6 +113,28 @@ def test_a_sweep_that_lost_too_many_contacts_is_a_fault(known: int, missing: int
     if found is not None:
         assert (found.brake, found.amount) == (Brake.GONE_SHARE, missing)
         assert f"{missing} of {known}" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("present", "leaving", "looked_at", "trips"),
+    [
+        (1000, 0, 0, False),
+        (1000, 50, 0, False),
+        (1000, 51, 0, True),
+        (1000, 51, 51, False),
+        (1000, 60, 51, True),
+        (99, 99, 0, False),
+        (100, 6, 0, True),
+    ],
+)
+def test_too_many_members_that_would_be_expired_at_once_are_a_fault(
+    present: int, leaving: int, looked_at: int, *, trips: bool
+) -> None:
+    subject = totals(changed=leaving, leaving=leaving, present=present)
+    found = judge_leaving(subject, max_gone_share=0.05, looked_at=looked_at)
+    assert [(it.brake, it.amount) for it in found] == [(Brake.GONE_SHARE, leaving)] * trips
+    assert all(f"{leaving} of {present}" in it.detail for it in found)
+    assert tripped(subject, max_share=0.0) == []
 
 
 @given(known=st.integers(1, 10_000_000), share=st.floats(0.0, 0.999))
