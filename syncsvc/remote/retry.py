@@ -39,10 +39,21 @@ def repeat(
         waited += state.upcoming_sleep
         return waited > budget or stop_after_attempt(attempts)(state)
 
+    # Nearly every first call succeeds, and what counts the others costs more than many a call.
+    try:
+        return call()
+    except TransientError as error:
+        failed = [error]
+
+    def again() -> T:
+        if failed:
+            raise failed.pop()
+        return call()
+
     return Retrying(
         retry=retry_if_exception_type(TransientError),
         wait=wait,
         stop=give_up,
         sleep=network.sleep,
         reraise=True,
-    )(call)
+    )(again)

@@ -1,7 +1,7 @@
 """HTTP as the engine needs it: a timeout on every call, no redirects, and three answers instead of two.
 
 A call returns an `Answer`, or raises NotSentError (nothing can have happened) or LostAnswerError (anything
-can have happened). This is the only module that names the HTTP libraries. Bodies, queries and header values
+can have happened). No other module names httpx. Bodies, queries and header values
 never reach an error message. Proxies come from the environment, and never stand before a loopback address.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import io
-import math
 import ssl
 import threading
 import time
@@ -17,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
+import httpcore
 import httpx
 import orjson
 import requests
@@ -29,6 +29,7 @@ from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, St
 from syncsvc.model import Allowance
 from syncsvc.remote.answer import Answer
 from syncsvc.remote.calling import saying
+from syncsvc.remote.deadline import Deadline, TimedBackend
 from syncsvc.settings import LOOPBACK
 
 CONNECT_SECONDS = 5.0
@@ -36,68 +37,31 @@ MAX_BODY = 64 * 1024 * 1024
 USER_AGENT = f"syncsvc/{version('syncsvc')}"
 
 _NOT_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.UnsupportedProtocol,
-    httpx.ProxyError,  # the proxy refused the way to the server
-    httpx.LocalProtocolError,  # a header that HTTP does not allow; refused before anything is written
-    httpx.InvalidURL,
+    httpcore.ConnectError,
+    httpcore.ConnectTimeout,
+    httpcore.PoolTimeout,
+    httpcore.UnsupportedProtocol,
+    httpcore.ProxyError,  # the proxy refused the way to the server
+    httpcore.LocalProtocolError,  # a header that HTTP does not allow; refused before anything is written
     UnicodeEncodeError,  # a header that is not ASCII
 )
+_LOST = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpx.DecodingError,  # the body is not packed as its header says
+)
 _OURS = {"accept-encoding", "connection"}  # what our client can decode, and how it keeps connections
-_TELLING = (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError)  # their texts repeat the value
+_TELLING = (httpcore.LocalProtocolError, UnicodeEncodeError)  # their texts repeat the value
+_WITH_BODIES = frozenset({"POST", "PUT", "PATCH"})  # which say a length though there be no body
+_IN_PATHS = "/%:@!$&'()*+,;=~?"  # what a path may hold as it stands (RFC 3986)
 _DIRECT = {f"all://{f'[{host}]' if ':' in host else host}": None for host in sorted(LOOPBACK)}
-
-
-class _Deadline(threading.local):
-    """When the call that this thread makes must be over, on the monotonic clock."""
-
-    until = math.inf
-
-
-class _TimedStream:
-    """A connection whose waits end at the call's deadline; httpx limits each read, not how many there are."""
-
-    def __init__(self, stream: Any, deadline: _Deadline) -> None:
-        self._stream = stream
-        self._deadline = deadline
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data: bytes = self._stream.read(max_bytes, self._left(timeout))
-        return data
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._left(timeout))
-
-    def start_tls(self, *args: Any, **kwargs: Any) -> _TimedStream:
-        return _TimedStream(self._stream.start_tls(*args, **kwargs), self._deadline)
-
-    def _left(self, timeout: float | None) -> float:
-        left = self._deadline.until - time.monotonic()
-        if left <= 0:
-            raise httpx.ReadTimeout("the call took too long")
-        return left if timeout is None else min(left, timeout)
-
-
-class _TimedBackend:
-    """Makes connections that keep to the deadline of the call."""
-
-    def __init__(self, backend: Any, deadline: _Deadline) -> None:
-        self._backend = backend
-        self._deadline = deadline
-
-    def connect_tcp(self, *args: Any, **kwargs: Any) -> _TimedStream:
-        return _TimedStream(self._backend.connect_tcp(*args, **kwargs), self._deadline)
 
 
 class Body:
     """The body of a streamed answer, to be read like a file."""
 
-    def __init__(self, chunks: Iterator[bytes], describe: str, until: float, deadline: _Deadline) -> None:
+    def __init__(self, chunks: Iterator[bytes], describe: str, until: float, deadline: Deadline) -> None:
         """Read from `chunks` until `until` on the monotonic clock."""
         self._chunks, self._describe = chunks, describe
         self._until, self._deadline = until, deadline
@@ -116,14 +80,31 @@ class Body:
         self._deadline.until = self._until
         try:
             return next(self._chunks, b"")
-        except httpx.HTTPError as error:
+        except _LOST as error:
             raise LostAnswerError(
                 f"{self._describe}: the answer broke off ({type(error).__name__})"
             ) from error
 
 
+class _Site(NamedTuple):
+    """A server, and the pool that holds connections to it, or to the proxy before it."""
+
+    url: httpx.URL
+    pool: httpcore.ConnectionPool
+
+    def at(self, target: bytes) -> httpcore.URL:
+        """Return the URL of a path, with its query, on this server."""
+        url = self.url
+        return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=target)
+
+
 class HttpClient:
-    """HTTP calls to one service over httpx, each within a deadline for the whole answer."""
+    """HTTP calls to one service over httpx, each within a deadline for the whole answer.
+
+    httpx chooses the way (TLS, proxies, pools), and its pools are asked directly: its client's own way there
+    (authentication, cookies, redirects, none of which we want) and its requests and answers, which look at
+    each URL and header anew, take longer than the pools do.
+    """
 
     def __init__(
         self,
@@ -139,7 +120,7 @@ class HttpClient:
         self._timeout = timeout
         self._user_agent = user_agent
         self._count = count
-        self._deadline = _Deadline()
+        self._deadline = Deadline()
         self._http = httpx.Client(
             verify=tls,
             follow_redirects=False,
@@ -149,10 +130,12 @@ class HttpClient:
             headers={"User-Agent": user_agent, "Accept": "application/json"},
         )
         self._extensions = {"timeout": self._http.timeout.as_dict()}
+        self._headers = {name.lower(): (name, value) for name, value in self._http.headers.raw}
+        self._home: _Site | None = None
         for transport in (self._http._transport, *self._http._mounts.values()):  # noqa: SLF001 - no public way in
             pool = getattr(transport, "_pool", None)
             if pool is not None:
-                pool._network_backend = _TimedBackend(pool._network_backend, self._deadline)  # noqa: SLF001 - the same
+                pool._network_backend = TimedBackend(pool._network_backend, self._deadline)  # noqa: SLF001 - the same
 
     def send(
         self,
@@ -179,7 +162,9 @@ class HttpClient:
         """
         describe = f"{method} {urlsplit(url).path}"
         until = time.monotonic() + self._timeout
-        with self._exchange(describe, until, method, url, headers=headers, content=content) as (head, body):
+        site = self._site(url, describe)
+        target = site.url.raw_path
+        with self._exchange(describe, until, method, site, target, headers, content) as (head, body):
             return Answer(head.status, head.headers, _whole(body, describe))
 
     @contextmanager
@@ -202,42 +187,68 @@ class HttpClient:
         sent = dict(headers or {})
         if content is not None:
             sent.setdefault("Content-Type", "application/json")
-        # Whole, since httpx parses a relative one with its parameters three times.
-        url = f"{self._base_url}{path}" + (f"?{urlencode(params, quote_via=quote)}" if params else "")
-        with self._exchange(describe, until, method, url, content=content, headers=sent) as exchange:
+        if self._home is None:
+            self._home = self._site(self._base_url, describe)
+        query = f"?{urlencode(params, quote_via=quote)}" if params else ""
+        target = self._home.url.raw_path.rstrip(b"/") + (quote(path, safe=_IN_PATHS) + query).encode()
+        with self._exchange(describe, until, method, self._home, target, sent, content) as exchange:
             yield exchange
+
+    def _site(self, url: str, describe: str) -> _Site:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL:  # whose text repeats it
+            raise NotSentError(f"{describe}: not sent (InvalidURL)") from None
+        return _Site(parsed, self._http._transport_for_url(parsed)._pool)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way in
 
     @contextmanager
     def _exchange(
-        self, describe: str, until: float, method: str, url: str, **sending: Any
+        self,
+        describe: str,
+        until: float,
+        method: str,
+        site: _Site,
+        target: bytes,
+        headers: Mapping[str, str],
+        content: bytes | None,
     ) -> Iterator[tuple[Answer, Body]]:
         self._count()
         self._deadline.until = until
         try:
-            response = self._hand_over(method, url, **sending)
+            sent = self._sent(method, site.url.netloc, headers, content)
+            response = site.pool.handle_request(
+                httpcore.Request(
+                    method, site.at(target), headers=sent, content=content, extensions=self._extensions
+                )
+            )
         except _NOT_SENT as error:
             cause = None if isinstance(error, _TELLING) else error
             raise NotSentError(f"{describe}: not sent ({type(error).__name__})") from cause
-        except httpx.HTTPError as error:
+        except _LOST as error:
             raise LostAnswerError(f"{describe}: no answer ({type(error).__name__})") from error
         try:
-            head = Answer(response.status_code, {k.lower(): v for k, v in response.headers.items()}, b"")
-            yield head, Body(response.iter_bytes(), describe, until, self._deadline)
+            told: dict[str, str] = {}
+            for raw, value in response.headers:
+                name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
+                told[name] = f"{told[name]}, {text}" if name in told else text
+            chunks = response.iter_stream()
+            if "content-encoding" in told:
+                chunks = httpx.Response(response.status, headers=told, content=chunks).iter_bytes()
+            yield Answer(response.status, told, b""), Body(chunks, describe, until, self._deadline)
         finally:
             response.close()
 
-    def _hand_over(
-        self, method: str, url: str, *, headers: Mapping[str, str], content: bytes | None
-    ) -> httpx.Response:
-        """Return the answer's head from the transport itself.
-
-        The client's own way there (authentication, cookies, redirects, none of which we want) takes as long.
-        """
-        sent = self._http.headers.copy()
-        sent.update(headers)
-        sent["User-Agent"] = saying(self._user_agent)
-        request = httpx.Request(method, url, headers=sent, content=content, extensions=self._extensions)
-        return self._http._transport_for_url(request.url).handle_request(request)  # noqa: SLF001 - as above
+    def _sent(
+        self, method: str, host: bytes, headers: Mapping[str, str], content: bytes | None
+    ) -> list[tuple[bytes, bytes]]:
+        """Return the headers of a request, the given ones before those that every request has."""
+        sent = {b"host": (b"Host", host), **self._headers}
+        if content or method in _WITH_BODIES:
+            sent[b"content-length"] = b"Content-Length", str(len(content or b"")).encode()
+        for name, value in headers.items():
+            sent[name.lower().encode("ascii")] = name.encode("ascii"), value.encode("ascii")
+        sent[b"user-agent"] = b"User-Agent", saying(self._user_agent).encode("ascii")
+        return list(sent.values())
 
     def close(self) -> None:
         """Give back the connections."""
