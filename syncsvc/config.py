@@ -154,6 +154,7 @@ class ServiceConfig(Settings):
 
     state: Text = "sqlite:///syncsvc.db"
     listen: StrictStr = "127.0.0.1:9464"
+    page_token: Secret | None = None  # what the status page is shown for; needed beyond loopback
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     ca_file: StrictStr = ""

@@ -64,7 +64,7 @@ def load(path: Path, types: Types, *, read_secrets: bool = True) -> Installation
     if path.is_dir():
         return _load_directory(path, types, read_secrets=read_secrets)
     document = _Document(path)
-    service = document.service()
+    service = document.service(read_secrets=read_secrets)
     organization = document.organization(types, read_secrets=read_secrets)
     if service is None or organization is None or document.problems:
         raise ConfigurationError(document.report())
@@ -88,7 +88,7 @@ def load_service(path: Path) -> ServiceConfig:
     if directory and not file.exists():
         return ServiceConfig()
     document = _Document(file)
-    service = document.service(alone=directory)
+    service = document.service(alone=directory, read_secrets=True)
     if service is None or document.problems:
         raise ConfigurationError(document.report())
     return service
@@ -101,7 +101,7 @@ def _load_directory(path: Path, types: Types, *, read_secrets: bool) -> Installa
     loaded: dict[Path, OrganizationConfig] = {}
     for document in documents:
         if document.path.name == SERVICE_FILE:
-            service = document.service(alone=True)
+            service = document.service(alone=True, read_secrets=read_secrets)
             continue
         document.refuse_service()
         organization = document.organization(types, read_secrets=read_secrets)
@@ -170,7 +170,7 @@ class _Document:
         if "service" in self.data:
             self.add(("service",), f"belongs in {SERVICE_FILE} of the same directory; move it there")
 
-    def service(self, *, alone: bool = False) -> ServiceConfig | None:
+    def service(self, *, read_secrets: bool, alone: bool = False) -> ServiceConfig | None:
         """Return the `[service]` table, its defaults where there is none; `alone` refuses all else."""
         if not self.readable:
             return None
@@ -179,7 +179,11 @@ class _Document:
         ca_file = _table(self.data, "service").get("ca_file")
         if isinstance(ca_file, str) and ca_file and not Path(ca_file).is_file():
             self.add(("service", "ca_file"), "names no file; correct the path")
-        return self._validated(ServiceConfig, self.data.get("service", {}), ("service",))
+        service = self._validated(ServiceConfig, self.data.get("service", {}), ("service",))
+        token = service.page_token if service is not None and read_secrets else None
+        if token is not None and (unreadable := token.problem()):
+            self.add(("service", "page_token"), f"{unreadable}; set it, or name another")
+        return service
 
     def organization(self, types: Types, *, read_secrets: bool) -> OrganizationConfig | None:
         """Return the organization, None where a problem was found."""

@@ -26,6 +26,7 @@ from syncsvc.configfile import Installation
 from syncsvc.cycle import Cycle, Progress
 from syncsvc.errors import ConfigurationError, StateError
 from syncsvc.organization import ConnectorTypes, open_organization
+from syncsvc.overview import Overview
 from syncsvc.remote.transport import USER_AGENT, Network
 from syncsvc.roster import Changes, Roster
 from syncsvc.runner import Runner, attempt
@@ -97,7 +98,9 @@ class Daemon:
 
         Raises ConfigurationError where the address to listen on cannot be opened.
         """
-        health = HealthServer(self._roster.service.listen, self._metrics, self.ready)
+        service = self._roster.service
+        page = Overview(lambda: list(self._runners.values()), lambda: self.ready()[1], service.page_token)
+        health = HealthServer(service.listen, self._metrics, self.ready, page=page)
         health.start()
         self._scheduler.start()
         log.info("service_started", organizations=len(self._runners), port=health.port)

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from syncsvc.config import OrganizationConfig
 from syncsvc.cycle import Cycle
 from syncsvc.errors import ConfigurationError, SyncError
 from syncsvc.organization import Organization
+from syncsvc.state.store import Store
 from syncsvc.watch.log import bound, logger
-from syncsvc.watch.report import CycleReport, Outcome
+from syncsvc.watch.report import CycleReport, Outcome, Turn
 from syncsvc.watch.states import WHOLE
 
 log = logger()
+
+KEPT_TURNS = 60
+"""How many cycles are remembered for the status page."""
 
 _LATE_CYCLES = 3
 _LATE_LEAST_SECONDS = 60.0
@@ -44,7 +49,9 @@ class Health:
     """What is known of an organization's cycles since the process started; times are monotonic seconds."""
 
     every: float
-    last: CycleReport | None = None
+    turns: deque[Turn] = field(
+        default_factory=lambda: deque(maxlen=KEPT_TURNS)
+    )  # the last cycles, oldest first
     last_good: float | None = None
     stuck_since: float | None = None
 
@@ -58,7 +65,7 @@ class Health:
         """Return what /readyz shows of an organization."""
         facts: dict[str, Any] = {
             "ready": self.is_ready(now),
-            "outcome": None if self.last is None else str(self.last.outcome),
+            "outcome": str(self.turns[-1].report.outcome) if self.turns else None,
             "last_good_seconds": None if self.last_good is None else round(now - self.last_good, 1),
         }
         if self.stuck_since is not None:
@@ -106,6 +113,11 @@ class Runner:
     def config(self) -> OrganizationConfig:
         """What the next cycle runs under."""
         return self._wanted or self._organization.config
+
+    @property
+    def store(self) -> Store:
+        """The state of its organization."""
+        return self._organization.store
 
     @property
     def running(self) -> bool:
@@ -187,7 +199,7 @@ class Runner:
         self._watchers.observe(report)
         if report.outcome in {Outcome.OK, Outcome.DEGRADED}:
             self.health.last_good = now
-        self.health.last = report
+        self.health.turns.append(Turn(self._organization.network.now(), report))
 
     def _at_safe_point(self) -> bool:
         self._reached += 1

@@ -1,4 +1,4 @@
-"""The health endpoint: /metrics for Prometheus, /healthz and /readyz for whoever restarts or routes to us.
+"""What is served: /metrics for Prometheus, /healthz and /readyz for whoever restarts us, / for people.
 
 Plain HTTP/1.1 by the standard library, in threads of its own, so that it answers while a cycle works. It
 bounds its connections and their patience, and never passes anything through unredacted.
@@ -6,21 +6,27 @@ bounds its connections and their patience, and never passes anything through unr
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
+import hmac
+import ipaddress
 import re
 import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from syncsvc.errors import ConfigurationError
 from syncsvc.watch.log import logger
+from syncsvc.watch.page import SECURITY
 from syncsvc.watch.redaction import redacted
 
 PATIENCE_SECONDS = 10.0
@@ -33,6 +39,7 @@ _MAX_DRAINED = 64 * 1024
 _LISTEN = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^\s:\[\]/@]+)):(?P<port>\d{1,5})")
 _TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
+_HTML = "text/html; charset=utf-8"
 
 
 class Exposition(Protocol):
@@ -42,12 +49,25 @@ class Exposition(Protocol):
         """Return the body and its content type, in the format that an `Accept` header asks for."""
 
 
+class StatusPage(Protocol):
+    """What people are shown, under / and /organizations/NAME."""
+
+    @property
+    def token(self) -> str | None:
+        """The token that the page is shown for, as it is now; None where none is configured."""
+
+    def render(self, path: str) -> bytes | None:
+        """Return the HTML under a path, None where there is none."""
+
+
 class HealthServer:
     """The endpoint, from `start` to `stop`.
 
     GET and HEAD of /metrics; of /healthz (200, or 503 where `alive` says no: restart this process); of
-    /readyz (200 or 503, with the facts of `ready` as a JSON object). Any other path is 404, any other method
-    405. `ready` and `alive` are called from threads of the server; one that raises counts as a no.
+    /readyz (200 or 503, with the facts of `ready` as a JSON object); of what `page` renders: where it has a
+    token, for requests that bear it (a browser sends it as the password it asks for); where it has none, on a
+    loopback address alone. Any other path is 404, any other method 405. All are called from threads of the
+    server; one that raises counts as a no.
     """
 
     def __init__(
@@ -57,6 +77,7 @@ class HealthServer:
         ready: Callable[[], tuple[bool, Mapping[str, Any]]],
         *,
         alive: Callable[[], bool] = lambda: True,
+        page: StatusPage | None = None,
     ) -> None:
         """Open nothing yet; `listen` is host:port, [IPv6]:port, or "" to serve nothing; port 0 takes any.
 
@@ -64,7 +85,7 @@ class HealthServer:
         """
         self._listen = listen
         self._address = _parse(listen) if listen else None
-        self._pages = _Pages(metrics, ready, alive)
+        self._pages = _Pages(metrics, ready, alive, page)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -84,6 +105,7 @@ class HealthServer:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, _, _, _, address = found[0]
+            self._pages.private = ipaddress.ip_address(address[0]).is_loopback
             self._server = _Server(family, address, self._pages)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or "no such host"
@@ -117,6 +139,15 @@ def _parse(listen: str) -> tuple[str, int]:
     return match["v6"] or match["host"], int(match["port"])
 
 
+class _Answer(NamedTuple):
+    """What a path is answered with."""
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
 class _Pages:
     """What each path shows."""
 
@@ -125,24 +156,72 @@ class _Pages:
         metrics: Exposition,
         ready: Callable[[], tuple[bool, Mapping[str, Any]]],
         alive: Callable[[], bool],
+        page: StatusPage | None,
     ) -> None:
         self._metrics = metrics
         self._ready = ready
         self._alive = alive
+        self._page = page
+        self.private = False  # whether nobody but this machine can ask
 
-    def show(self, path: str, accept: str) -> tuple[HTTPStatus, str, bytes]:
+    def show(self, path: str, headers: Message[str, str]) -> _Answer:
         match path:
             case "/metrics":
-                body, content_type = self._metrics.render(accept)
-                return HTTPStatus.OK, content_type, body
+                body, content_type = self._metrics.render(headers.get("Accept", ""))
+                return _Answer(HTTPStatus.OK, content_type, body)
             case "/healthz":
                 status = HTTPStatus.OK if self._alive() else HTTPStatus.SERVICE_UNAVAILABLE
-                return status, _TEXT, f"{status.phrase}\n".encode()
+                return _Answer(status, _TEXT, f"{status.phrase}\n".encode())
             case "/readyz":
                 ready, facts = self._ready()
                 status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-                return status, _JSON, orjson.dumps({"ready": ready} | redacted(facts))
-        return HTTPStatus.NOT_FOUND, _TEXT, b"try /metrics, /healthz or /readyz\n"
+                return _Answer(status, _JSON, orjson.dumps({"ready": ready} | redacted(facts)))
+        return self._people(path, headers.get("Authorization", "")) or _NOT_FOUND
+
+    def _people(self, path: str, authorization: str) -> _Answer | None:
+        if self._page is None:
+            return None
+        token = self._page.token
+        if token is None and not self.private:
+            return _CLOSED
+        if token is not None and not _opens(_borne(authorization), token):
+            return _WHO
+        shown = self._page.render(path)
+        return None if shown is None else _Answer(HTTPStatus.OK, _HTML, shown, _SAFE)
+
+
+_NOT_FOUND = _Answer(HTTPStatus.NOT_FOUND, _TEXT, b"try /metrics, /healthz or /readyz\n")
+_CLOSED = _Answer(
+    HTTPStatus.FORBIDDEN,
+    _TEXT,
+    b"the status page is shown on a loopback address alone, unless service.page_token is set\n",
+)
+_WHO = _Answer(
+    HTTPStatus.UNAUTHORIZED,
+    _TEXT,
+    b"send service.page_token as a bearer token, or as the password, with any user\n",
+    {"WWW-Authenticate": 'Bearer realm="syncsvc", Basic realm="syncsvc", charset="UTF-8"'},
+)
+_SAFE = {
+    "Content-Security-Policy": SECURITY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def _opens(borne: bytes, token: str) -> bool:
+    return bool(token) and hmac.compare_digest(borne, token.encode())
+
+
+def _borne(authorization: str) -> bytes:
+    """Return the token that a request bears, by either scheme; empty where it bears none."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.casefold() == "bearer":
+        return value.strip().encode("latin-1")  # the server reads headers so
+    if scheme.casefold() == "basic":
+        with contextlib.suppress(binascii.Error):
+            return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
+    return b""
 
 
 class _Server(ThreadingHTTPServer):
@@ -200,11 +279,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # a body stays unread, and must not pass for the next request
         path = self.path.partition("?")[0]
         try:
-            answer = self.server.pages.show(path, self.headers.get("Accept", ""))
+            answer = self.server.pages.show(path, self.headers)
         except Exception:  # noqa: BLE001 - whatever a probe meets, the one who asks is told "no"
             logger().error("health_page_failed", path=path, exc_info=True)
-            answer = HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, b"this page failed, see the log\n"
-        self._answer(*answer)
+            answer = _Answer(HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, b"this page failed, see the log\n")
+        self._answer(answer)
 
     do_HEAD = do_GET  # noqa: N815 - the name that the base class looks for
 
@@ -214,13 +293,16 @@ class _Handler(BaseHTTPRequestHandler):
         if status is HTTPStatus.NOT_IMPLEMENTED:
             status = HTTPStatus.METHOD_NOT_ALLOWED
         self.close_connection = True
-        self._answer(status, _TEXT, f"{status.phrase}\n".encode())
+        self._answer(_Answer(status, _TEXT, f"{status.phrase}\n".encode()))
 
-    def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+    def _answer(self, answer: _Answer) -> None:
+        status, content_type, body, headers = answer
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        for name, value in headers.items():
+            self.send_header(name, value)
         if status is HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET, HEAD")
         if self.close_connection:

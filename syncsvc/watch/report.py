@@ -85,3 +85,11 @@ class CycleReport:
             "lanes": dict(self.lanes),
             "batches": dict(self.batches),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A cycle that ended `at`."""
+
+    at: datetime
+    report: CycleReport

@@ -117,6 +117,7 @@ def test_a_small_file_has_every_default(tmp_path: Path) -> None:
     assert installation.service.model_dump() == {
         "state": "sqlite:///syncsvc.db",
         "listen": "127.0.0.1:9464",
+        "page_token": None,
         "log_format": "auto",
         "log_level": "info",
         "ca_file": "",

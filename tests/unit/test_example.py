@@ -56,8 +56,10 @@ def test_what_the_example_shows_as_a_default_is_the_default(tmp_path: Path) -> N
     before, after = organization(), organization(everything)
     for table in ("wallet", "brakes", "policy", "schedule"):
         assert getattr(after, table).model_dump(exclude=own) == getattr(before, table).model_dump(exclude=own)
+    shown_service = load(everything, TYPES, read_secrets=False).service
+    assert shown_service.page_token is not None
     assert (
-        load(everything, TYPES, read_secrets=False).service
+        shown_service.model_copy(update={"page_token": None})
         == load(EXAMPLE, TYPES, read_secrets=False).service
     )
 

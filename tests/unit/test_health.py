@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -325,3 +326,71 @@ def test_an_address_that_is_not_ours_is_refused_by_the_name_of_its_key(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(ConfigurationError, match=r"^service\.listen: .*cannot be opened"):
         HealthServer(listen, Metrics(), yes).start()
+
+
+class Page:
+    """A status page of one path."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self.token = token
+
+    def render(self, path: str) -> bytes | None:
+        return b"<p>all well</p>" if path == "/" else None
+
+
+@contextmanager
+def paged(token: str | None = None, listen: str = "127.0.0.1:0") -> Iterator[HealthServer]:
+    with serving(listen=listen, page=Page(token)) as started:
+        yield started
+
+
+def test_the_status_page_is_shown_on_loopback_and_may_do_nothing() -> None:
+    with paged() as started:
+        answer, body = ask(started, "/")
+        assert (answer.status, body, answer.headers["Content-Type"]) == (
+            200,
+            b"<p>all well</p>",
+            "text/html; charset=utf-8",
+        )
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; ")
+        assert ask(started, "/organizations/nobody")[0].status == 404
+
+
+def test_beyond_loopback_the_status_page_is_closed_without_a_token_and_the_rest_is_open() -> None:
+    with paged(listen="0.0.0.0:0") as started:
+        answer, body = ask(started, "/")
+        assert (answer.status, b"service.page_token" in body) == (403, True)
+        assert [ask(started, it)[0].status for it in ("/metrics", "/healthz", "/readyz")] == [200, 200, 200]
+    with paged("s3cret", listen="0.0.0.0:0") as started:
+        assert ask(started, "/", Authorization="Bearer s3cret")[0].status == 200
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        ("Bearer s3cret-ü", 200),
+        ("bearer s3cret-ü", 200),
+        ("Basic " + base64.b64encode("ann:s3cret-ü".encode()).decode(), 200),
+        ("Bearer s3cret", 401),
+        ("Bearer ", 401),
+        ("Basic " + base64.b64encode(b"s3cret-").decode(), 401),
+        ("Basic !", 401),
+        ("s3cret-ü", 401),
+        ("", 401),
+    ],
+)
+def test_where_there_is_a_token_the_status_page_is_for_whoever_bears_it(
+    authorization: str, status: int
+) -> None:
+    with paged("s3cret-ü") as started:
+        sent = authorization.encode().decode("latin-1")  # header values travel as bytes
+        answer, body = ask(started, "/", Authorization=sent)
+        assert answer.status == status
+        if status != 200:
+            assert 'Basic realm="syncsvc"' in answer.headers["WWW-Authenticate"]
+            assert b"well" not in body
+
+
+def test_an_empty_token_opens_nothing() -> None:
+    with paged("") as started:
+        assert ask(started, "/")[0].status == 401

@@ -1,0 +1,71 @@
+"""The overview: what the status page shows of a running service, gathered when somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+from syncsvc.remote.transport import USER_AGENT
+from syncsvc.runner import Runner
+from syncsvc.settings import Secret
+from syncsvc.state.store import Store
+from syncsvc.watch.log import redact_secret
+from syncsvc.watch.page import MOST_IN_FULL, ORGANIZATIONS, Card, detail, overview
+
+REFUSALS = 20
+"""How many refusals are shown of an organization, the newest."""
+
+
+class Overview:
+    """The status page of a service: `/`, and one page of each organization."""
+
+    def __init__(
+        self,
+        runners: Callable[[], Collection[Runner]],
+        facts: Callable[[], Mapping[str, Mapping[str, Any]]],
+        token: Secret | None,
+    ) -> None:
+        """Show these organizations, with the facts of /readyz, to whoever bears the token."""
+        self._runners = runners
+        self._facts = facts
+        self._token = token
+
+    @property
+    def token(self) -> str | None:
+        """The token that the page is shown for, read anew each time."""
+        if self._token is None:
+            return None
+        token = self._token.read()
+        redact_secret(token)
+        return token
+
+    def render(self, path: str) -> bytes | None:
+        """Return the HTML under a path, None where there is none."""
+        runners = {it.name: it for it in self._runners()}
+        facts, now, version = self._facts(), datetime.now(UTC), USER_AGENT.partition("/")[2]
+        if path == "/":
+            whole = len(runners) <= MOST_IN_FULL
+            cards = [_card(it, facts, whole=whole) for it in runners.values()]
+            return overview(cards, version=version, now=now)
+        name = unquote(path.removeprefix(ORGANIZATIONS))
+        if not path.startswith(ORGANIZATIONS) or name not in runners:
+            return None
+        return detail(_card(runners[name], facts, whole=True), version=version, now=now)
+
+
+def _card(runner: Runner, facts: Mapping[str, Mapping[str, Any]], *, whole: bool) -> Card:
+    own = facts.get(runner.name, {})
+    return Card(
+        name=runner.name,
+        ready=bool(own.get("ready")),
+        facts=own,
+        turns=tuple(runner.health.turns),
+        holds=_holds(runner.store) if whole else {},
+        refusals=runner.store.reports.refusals(REFUSALS) if whole else (),
+    )
+
+
+def _holds(store: Store) -> dict[int, str]:
+    return {it.id: it.detail for it in store.holds.open() if it.released_by is None}
