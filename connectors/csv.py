@@ -37,8 +37,14 @@ _NAMES = {"auto": None, "comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 class CsvSettings(Table_):
     """The keys of a CSV export."""
 
-    path: Path = Field(description="the exported file, or a folder of them")
-    key: str = Field(min_length=1, description="the column that names a contact and never changes; no email")
+    path: Path = Field(
+        examples=["/exports/members.csv"], description="the exported file, or a folder of them"
+    )
+    key: str = Field(
+        min_length=1,
+        examples=["Customer"],
+        description="the column that names a contact and never changes; no email",
+    )
     files: Files | None = Field(
         default=None,
         description="of a folder: its newest file is the whole export, or all files are parts of one",

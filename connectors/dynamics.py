@@ -39,8 +39,8 @@ _INACTIVE = 1
 class DynamicsSettings(Table):
     """The keys of a Dynamics 365 environment."""
 
-    url: Url = Field(description="the environment, such as https://acme.crm4.dynamics.com")
-    auth: Auth
+    url: Url = Field(examples=["https://acme.crm4.dynamics.com"], description="the environment")
+    auth: Auth = Field(description="the app registration that logs in")
     api_version: str = Field(default="9.2", pattern=r"^9\.\d$", description="version of the Web API")
     overlap: Annotated[Duration, Field(gt=timedelta(0), description="how late a change may commit")] = (
         timedelta(minutes=10)

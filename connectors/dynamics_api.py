@@ -49,9 +49,13 @@ T = TypeVar("T")
 class Auth(Settings):
     """The app registration in Entra that is an application user of the environment."""
 
-    tenant: str = Field(pattern=r"^[A-Za-z0-9.-]+$", description="the directory's id, or a domain of it")
-    client_id: Secret
-    client_secret: Secret
+    tenant: str = Field(
+        pattern=r"^[A-Za-z0-9.-]+$",
+        examples=["acme.onmicrosoft.com"],
+        description="the directory's id, or a domain of it",
+    )
+    client_id: Secret = Field(examples=[{"env": "DYNAMICS_ID"}], description="the application's id")
+    client_secret: Secret = Field(examples=[{"env": "DYNAMICS_SECRET"}], description="a secret of it")
     authority: Url = Field(default="https://login.microsoftonline.com", description="another in other clouds")
 
 

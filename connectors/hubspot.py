@@ -57,7 +57,9 @@ _PASSING = frozenset({"RATE_LIMITS", "INTERNAL_ERROR", "SERVICE_UNAVAILABLE"})
 class HubSpotSettings(Table):
     """The keys of a HubSpot account."""
 
-    token: Secret = Field(description="a service key or a private app's token")
+    token: Secret = Field(
+        examples=[{"env": "HUBSPOT_TOKEN"}], description="a service key or a private app's token"
+    )
     base_url: Url = Field(default="https://api.hubapi.com", description="HubSpot's API")
     api_version: Literal["2026-03", "2026-09", "v3"] = Field(
         default="2026-03", description="version of the API; v3 is unsupported from September 2027 on"

@@ -35,18 +35,24 @@ def _https(url: str) -> str:
 class SalesforceSettings(Settings):
     """The keys of a Salesforce connector."""
 
-    url: Annotated[Url, AfterValidator(_https)] = Field(description="the org's My Domain")
+    url: Annotated[Url, AfterValidator(_https)] = Field(
+        examples=["https://acme.my.salesforce.com"], description="the org's My Domain"
+    )
     object: str = Field(
         default="Contact", pattern=r"^[A-Za-z]\w*$", description="Contact, Lead, Account, ..."
     )
-    api_version: str = Field(default="67.0", pattern=r"^\d{2,3}\.0$")
-    auth: Auth
-    overlap: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(minutes=10)
+    api_version: str = Field(default="67.0", pattern=r"^\d{2,3}\.0$", description="version of the REST API")
+    auth: Auth = Field(description="how to log in, told apart by `flow`")
+    overlap: Annotated[Duration, Field(gt=timedelta(0))] = Field(
+        default=timedelta(minutes=10), description="how late a record may become visible"
+    )
     reserve: Reserve = Field(
         default="5%",
         description="calls of 24 hours that are left to the org's other apps: a number or a share",
     )
-    timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(seconds=60)
+    timeout: Annotated[Duration, Field(gt=timedelta(0))] = Field(
+        default=timedelta(seconds=60), description="for the whole of each call"
+    )
     bulk_above: int = Field(
         default=50_000,
         ge=0,

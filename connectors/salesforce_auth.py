@@ -64,28 +64,40 @@ _SOAP = """<?xml version="1.0" encoding="utf-8"?>\
 class ClientCredentials(Settings):
     """OAuth client credentials: the app acts as its own integration user."""
 
-    flow: Literal["client_credentials"]
-    client_id: Secret
-    client_secret: Secret
+    flow: Literal["client_credentials"] = Field(description="this way to log in")
+    client_id: Secret = Field(examples=[{"env": "SF_ID"}], description="the app's consumer key")
+    client_secret: Secret = Field(examples=[{"env": "SF_SECRET"}], description="the app's consumer secret")
 
 
 class JwtBearer(Settings):
     """OAuth JWT bearer: an assertion signed with the app's RSA key speaks for a pre-authorised user."""
 
-    flow: Literal["jwt"]
-    client_id: Secret
-    username: str = Field(min_length=1, repr=False)
-    private_key: Secret = Field(description="RSA key as PEM, without a passphrase")
-    audience: Url = "https://login.salesforce.com"
+    flow: Literal["jwt"] = Field(description="this way to log in")
+    client_id: Secret = Field(examples=[{"env": "SF_ID"}], description="the app's consumer key")
+    username: str = Field(
+        min_length=1, repr=False, examples=["sync@acme.example"], description="the user that it speaks for"
+    )
+    private_key: Secret = Field(
+        examples=[{"file": "sf.pem"}], description="RSA key as PEM, without a passphrase"
+    )
+    audience: Url = Field(
+        default="https://login.salesforce.com", description="https://test.salesforce.com for a sandbox"
+    )
 
 
 class Password(Settings):
     """SOAP login with user name and password: only API versions up to 64.0 have it."""
 
-    flow: Literal["password"]
-    username: str = Field(min_length=1, repr=False)
-    password: Secret
-    security_token: Secret | None = None
+    flow: Literal["password"] = Field(description="this way to log in")
+    username: str = Field(
+        min_length=1, repr=False, examples=["sync@acme.example"], description="the user's name"
+    )
+    password: Secret = Field(examples=[{"env": "SF_PASSWORD"}], description="its password")
+    security_token: Secret | None = Field(
+        default=None,
+        examples=[{"env": "SF_SECURITY"}],
+        description="its security token, where logins from this address need one",
+    )
 
 
 Auth = Annotated[ClientCredentials | JwtBearer | Password, Field(discriminator="flow")]

@@ -14,7 +14,8 @@ from syncsvc.organization import ConnectorTypes
 from syncsvc.remote.connector import Needs
 from syncsvc.remote.transport import Network
 from syncsvc.remote.wallet import WalletClient
-from syncsvc.rules.mapping import Mapper, failed_tests
+from syncsvc.rules.mapping import Mapper
+from syncsvc.rules.samples import failed_tests
 
 
 @dataclass(slots=True)
@@ -50,23 +51,28 @@ class Findings:
 
 
 def check_installation(
-    installation: Installation, *, types: ConnectorTypes, offline: bool
+    installation: Installation, *, types: ConnectorTypes, offline: bool, show_values: bool = False
 ) -> dict[str, Findings]:
-    """Return what is wrong by organization; `offline` looks at the configuration alone."""
+    """Return what is wrong by organization; `offline` looks at the configuration alone.
+
+    `show_values` lets failing samples show what would tell who somebody is.
+    """
     network = Network(ca_file=installation.service.ca_file)
     return {
-        config.name: _check(config, types=types, network=network, offline=offline)
+        config.name: _check(config, types=types, network=network, offline=offline, show_values=show_values)
         for config in installation.organizations
     }
 
 
-def _check(config: OrganizationConfig, *, types: ConnectorTypes, network: Network, offline: bool) -> Findings:
+def _check(
+    config: OrganizationConfig, *, types: ConnectorTypes, network: Network, offline: bool, show_values: bool
+) -> Findings:
     findings = Findings()
     for name, connector in config.connectors.items():
         mapper, where = Mapper(connector, config.wallet), f"connectors.{name}"
         findings.problems += [
             Problem(f"{where}.tests", failure, "mend the map, or the test")
-            for failure in failed_tests(mapper, connector.tests)
+            for failure in failed_tests(mapper, connector.tests, show_values=show_values)
         ]
         if not offline:
             findings.ask(where, partial(_connector, connector, mapper, types, network))

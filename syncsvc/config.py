@@ -7,26 +7,24 @@ files, and the checks that look at more than one table, are in `configfile`. Sec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from datetime import UTC, timedelta, tzinfo
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    StrictBool,
     StrictInt,
     StrictStr,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
-    model_validator,
 )
 
-from syncsvc.settings import Duration, Secret, Settings, Url
+from syncsvc.maps import MappingTest, MemberMap, WriteBackMap
+from syncsvc.settings import Duration, Email, Secret, Settings, Share, Text, Url, UrlPath
 
 MAX_BATCH = 2000  # users in one import request; Wallet App API page "imports"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -100,49 +98,13 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
-def _share(value: Any) -> float:
-    found = re.fullmatch(r"(\d{1,3}(?:\.\d+)?) ?%", value) if isinstance(value, str) else None
-    if found is None or float(found[1]) > 100:  # noqa: PLR2004 - a share is at most the whole
-        raise ValueError('is not a share; write it as text, such as "30%"')
-    return float(found[1]) / 100
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, str | int | float):
-        raise ValueError("is not a plain value; write text, a number, true or false")  # noqa: TRY004 - pydantic collects ValueError only
-    return value
-
-
 def _name(value: Any) -> Any:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise ValueError("is not a name; use at most 64 letters, digits, dots, hyphens and underscores")
     return value
 
 
-def _email(value: str) -> str:
-    if not re.fullmatch(r"[^\s@]+@[^\s@]+\.[^\s@]+", value):
-        raise ValueError('is not an email; write one of your own, such as "sync-witness@acme.example"')
-    return value
-
-
-def _path(value: str) -> str:
-    if not value.startswith("/") or "?" in value or "#" in value or any(map(str.isspace, value)):
-        raise ValueError('is not a path; write it from the root, such as "/v2/import"')
-    return value
-
-
 Positive = Annotated[Duration, AfterValidator(_positive)]
-Email = Annotated[StrictStr, AfterValidator(_email)]
-UrlPath = Annotated[StrictStr, AfterValidator(_path)]
-Share = Annotated[
-    float,
-    BeforeValidator(_share),
-    WithJsonSchema({"type": "string", "pattern": r"^\d{1,3}(\.\d+)? ?%$", "examples": ["30%"]}),
-]
-"""A share of the whole, written "30%", held as 0.3."""
-Plain = Annotated[str | int | float | bool, BeforeValidator(_plain)]
-"""A plain value written in the file."""
-Text = Annotated[StrictStr, Field(min_length=1)]
 Name = Annotated[
     str, BeforeValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})
 ]
@@ -152,12 +114,32 @@ Name = Annotated[
 class ServiceConfig(Settings):
     """The `[service]` table: what the whole process shares."""
 
-    state: Text = "sqlite:///syncsvc.db"
-    listen: StrictStr = "127.0.0.1:9464"
-    page_token: Secret | None = None  # what the status page is shown for; needed beyond loopback
-    log_format: Literal["auto", "json", "console"] = "auto"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    ca_file: StrictStr = ""
+    state: Text = Field(
+        default="sqlite:///syncsvc.db",
+        description="the state file: sqlite:///FILE, or sqlite:////FILE for an absolute path",
+    )
+    listen: StrictStr = Field(
+        default="127.0.0.1:9464",
+        description="where the status page, /metrics, /healthz and /readyz are served; empty turns it off",
+    )
+    page_token: Secret | None = Field(
+        default=None,
+        examples=[{"file": "/run/secrets/page"}],
+        description="what the status page is shown for; needed where `listen` is no loopback address",
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto",
+        description="form of the log lines on standard error; auto is console on a terminal, else json",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="the least that is logged; debug is safe, it shows record ids and no person",
+    )
+    ca_file: StrictStr = Field(
+        default="",
+        examples=["/etc/ssl/corporate.pem"],
+        description="a PEM file of more certificate authorities to trust, beside the usual ones",
+    )
 
     @field_validator("state")
     @classmethod
@@ -178,33 +160,88 @@ class ServiceConfig(Settings):
 class ScheduleConfig(Settings):
     """The `[schedule]` table: how often things are done."""
 
-    every: Positive = timedelta(seconds=60)
-    sweep_every: Positive = timedelta(hours=24)
-    log_every: Positive = timedelta(minutes=5)
-    stuck_after: Positive = timedelta(minutes=15)
+    every: Positive = Field(
+        default=timedelta(seconds=60),
+        description="how often a cycle begins; one that still runs is not begun again",
+    )
+    sweep_every: Positive = Field(
+        default=timedelta(hours=24),
+        description="how often everything is read again, to heal what polling missed and find what vanished",
+    )
+    log_every: Positive = Field(
+        default=timedelta(minutes=5),
+        description="how often the import log is read; it is also read around every delivery of points",
+    )
+    stuck_after: Positive = Field(
+        default=timedelta(minutes=15),
+        description="how long a cycle may make no progress before it is told as stuck",
+    )
 
 
 class WalletConfig(Settings):
     """The `[wallet]` table: how this organization's wallet is reached, and what an award means there."""
 
-    base_url: Url = "https://api.walletapp.co"
-    token: Secret
-    log_token: Secret | None = None
-    brand_id: Text | None = None
-    storecard: Text | None = None
-    points: Points = Points.ADD
-    batch_size: StrictInt = Field(default=MAX_BATCH, ge=1, le=MAX_BATCH)
-    timeout: Positive = timedelta(seconds=120)
-    settle_after: Positive = timedelta(minutes=5)
-    give_up_after: Positive = Field(default=timedelta(hours=1), validate_default=True)
-    on_doubt: OnDoubt = OnDoubt.HOLD
-    evidence: Evidence = Evidence.WINDOW
-    witness: Email | None = Field(default=None, validate_default=True)
-    import_path: UrlPath = "/v2/import"
-    log_path: UrlPath = "/import/log"
-    log_brand_in: LogBrandIn = LogBrandIn.QUERY
-    timezone: StrictStr = "UTC"
-    welcome_flag: WelcomeFlag = WelcomeFlag.WELCOME_EMAIL
+    base_url: Url = Field(
+        default="https://api.walletapp.co",
+        description="the Wallet App API",
+    )
+    token: Secret = Field(
+        examples=[{"env": "ACME_WALLET_TOKEN"}], description="the bearer token, with the ability `import`"
+    )
+    log_token: Secret | None = Field(
+        default=None,
+        examples=[{"env": "ACME_LOG_TOKEN"}],
+        description="the token of the import log, with the ability `brand.import`; if none, `token` is used",
+    )
+    brand_id: Text | None = Field(
+        default=None, examples=["brand-1"], description="the brand of members whose map gives none"
+    )
+    storecard: Text | None = Field(
+        default=None, examples=["card-1"], description="the storecard of members whose map gives none"
+    )
+    points: Points = Field(
+        default=Points.ADD,
+        description="an import adds its points, or sets the balance to them, or none are ever sent (off)",
+    )
+    batch_size: StrictInt = Field(default=MAX_BATCH, ge=1, le=MAX_BATCH, description="members of one import")
+    timeout: Positive = Field(
+        default=timedelta(seconds=120),
+        description="for the whole of each call; an import without an answer by then is in doubt",
+    )
+    settle_after: Positive = Field(
+        default=timedelta(minutes=5),
+        description="how long after a request an unmoved log entry proves that nothing was awarded",
+    )
+    give_up_after: Positive = Field(
+        default=timedelta(hours=1),
+        validate_default=True,
+        description="how long proof is looked for before `on_doubt` decides; at least `settle_after`",
+    )
+    on_doubt: OnDoubt = Field(
+        default=OnDoubt.HOLD,
+        description="points that stay in doubt are kept back for a person, sent again, or given up (skip)",
+    )
+    evidence: Evidence = Field(
+        default=Evidence.WINDOW,
+        description="the least grade of evidence that settles points in doubt by itself",
+    )
+    witness: Email | None = Field(
+        default=None,
+        validate_default=True,
+        examples=["sync-witness@acme.example"],
+        description="an email of your own that nobody else awards: its log entry proves each batch of points",
+    )
+    import_path: UrlPath = Field(default="/v2/import", description="path of the import")
+    log_path: UrlPath = Field(default="/import/log", description="path of the import log")
+    log_brand_in: LogBrandIn = Field(
+        default=LogBrandIn.QUERY,
+        description="where the request for the log names its brand",
+    )
+    timezone: StrictStr = Field(default="UTC", description="zone of times in the log that carry none")
+    welcome_flag: WelcomeFlag = Field(
+        default=WelcomeFlag.WELCOME_EMAIL,
+        description="how this wallet spells the flag that asks for a welcome mail",
+    )
 
     @field_validator("give_up_after")
     @classmethod
@@ -242,130 +279,63 @@ def _zone(name: str) -> tzinfo:
 class PolicyConfig(Settings):
     """The `[policy]` table: what happens when a contact goes or changes its email."""
 
-    on_gone: OnGone = OnGone.KEEP
-    on_email_change: OnEmailChange = OnEmailChange.HOLD
+    on_gone: OnGone = Field(
+        default=OnGone.KEEP,
+        description="a member whose contact is deleted, or left out by `where`, is kept, or expires today",
+    )
+    on_email_change: OnEmailChange = Field(
+        default=OnEmailChange.HOLD,
+        description="a contact with a new email is held, or its member moves, without points or with them",
+    )
 
 
 class BrakesConfig(Settings):
     """The `[brakes]` table: limits that hold a delivery before its first request; shares are 0 to 1."""
 
-    max_share: Share = 0.30
-    max_gone_share: Share = 0.05
-    max_points_per_member: StrictInt | None = Field(default=None, ge=0)
-    max_points_per_cycle: StrictInt | None = Field(default=None, ge=0)
-
-
-class FieldRule(Settings):
-    """Where one wallet field comes from: exactly one of `field`, `template`, `cel` and `value`.
-
-    `values` translates what was found, `default` stands in where nothing was found or `values` does not list
-    it, `format` says how a date is written in the CRM. Plain text in the file is a template.
-    """
-
-    field: Text | None = None
-    template: Text | None = None
-    cel: Text | None = None
-    value: Plain | None = None
-    values: dict[str, Plain] | None = None
-    default: Plain | None = None
-    format: Text | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_text(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"template": value}
-        if not isinstance(value, Mapping | FieldRule):
-            raise ValueError('is neither text nor a table; write "{Field}" or { field = "Field" }')  # noqa: TRY004 - pydantic collects ValueError only
-        return value
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [name for name in ("field", "template", "cel", "value") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise ValueError(f"needs exactly one of field, template, cel and value, has {found}")
-        return self
-
-
-class MemberMap(Settings):
-    """The `member` table of a connector: wallet field = rule. What is not named here is not sent."""
-
-    email: FieldRule
-    brand_id: FieldRule | None = None
-    name: FieldRule | None = None
-    points: FieldRule | None = None
-    storecard: FieldRule | None = None
-    phone_number: FieldRule | None = None
-    birthday: FieldRule | None = None
-    licenseplate: FieldRule | None = None
-    start_date: FieldRule | None = None
-    expires_at: FieldRule | None = None
-    external_reference: FieldRule | None = None
-    tag_id: FieldRule | None = None
-    location_id: FieldRule | None = None
-    welcome_email: FieldRule | None = None
-    update_mail: FieldRule | None = None
-
-    def rules(self) -> Iterator[tuple[str, FieldRule]]:
-        """Yield each mapped wallet field with its rule, in the order above."""
-        for name in type(self).model_fields:
-            rule = getattr(self, name)
-            if rule is not None:
-                yield name, rule
-
-
-class WriteBackMap(Settings):
-    """The `write_back` table of a connector: wallet fact = CRM field."""
-
-    last_updated: Text | None = None
-    status: Text | None = None
-
-    @field_validator("status")
-    @classmethod
-    def _check_status(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None and value == info.data.get("last_updated"):
-            raise ValueError("is the field of last_updated; name another")
-        return value
-
-
-def _wallet_field(value: Any) -> Any:
-    if value != "where" and value not in MemberMap.model_fields:
-        raise ValueError(f"is no wallet field; known are {', '.join(MemberMap.model_fields)}")
-    return value
-
-
-WalletField = Annotated[StrictStr, BeforeValidator(_wallet_field)]
-
-
-class MappingTest(Settings):
-    """A sample record and what it must become: a member, a refusal of one field (or `where`), or excluded.
-
-    Only the wallet fields that `member` names are compared; "" says that a field must not be set.
-    """
-
-    record: dict[str, Plain]
-    record_id: Text = "sample"
-    member: dict[WalletField, Plain] | None = None
-    refused: WalletField | None = None
-    excluded: StrictBool = False
-
-    @model_validator(mode="after")
-    def _one_outcome(self) -> Self:
-        if (self.member is not None) + (self.refused is not None) + self.excluded != 1:
-            raise ValueError('needs exactly one of member = {...}, refused = "FIELD" and excluded = true')
-        return self
+    max_share: Share = Field(
+        default=0.30,
+        description="the most of the known members that may change in one cycle, from 100 members on",
+    )
+    max_gone_share: Share = Field(
+        default=0.05,
+        description="the most of a connector's known contacts that one sweep may find gone",
+    )
+    max_points_per_member: StrictInt | None = Field(
+        default=None,
+        ge=0,
+        examples=[5000],
+        description="the most points that one member may be sent in a cycle; without it, any number",
+    )
+    max_points_per_cycle: StrictInt | None = Field(
+        default=None,
+        ge=0,
+        examples=[1_000_000],
+        description="the most points that a cycle may send in all; without it, any number",
+    )
 
 
 class ConnectorConfig(Settings):
     """One `[connectors.NAME]` table: what every connector has, and in `settings` the keys of its own type."""
 
-    type: Text
-    where: StrictStr = ""
-    member: MemberMap
-    write_back: WriteBackMap = WriteBackMap()
-    tests: tuple[MappingTest, ...] = ()
-    settings: Settings = Settings()
+    type: Text = Field(
+        examples=["salesforce"],
+        description="the kind of CRM: salesforce, hubspot, dynamics, csv, or that of an installed plug-in",
+    )
+    where: StrictStr = Field(
+        default="",
+        examples=["Email != '' && !HasOptedOutOfEmail"],
+        description="which contacts are meant, as CEL over the record's fields; an empty field is '' there",
+    )
+    member: MemberMap = Field(description="wallet field = where it comes from; `email` is needed")
+    write_back: WriteBackMap = Field(
+        default=WriteBackMap(), description="wallet fact = CRM field that it is written to"
+    )
+    tests: tuple[MappingTest, ...] = Field(
+        default=(), description="sample records and what they must map to, run by `check`"
+    )
+    settings: Settings = Field(
+        default=Settings(), description="the keys of its own type, which stand in the same table"
+    )
 
 
 class OrganizationConfig(Settings):
@@ -374,11 +344,27 @@ class OrganizationConfig(Settings):
     The order of `connectors` is the order in the file: the order of ownership.
     """
 
-    organization_id: Text
-    name: Name
-    first_run: FirstRun
-    schedule: ScheduleConfig = ScheduleConfig()
-    wallet: WalletConfig
-    policy: PolicyConfig = PolicyConfig()
-    brakes: BrakesConfig = BrakesConfig()
-    connectors: dict[Name, ConnectorConfig]
+    organization_id: Text = Field(
+        examples=["01JC0000000000000000000000"], description="the wallet organization"
+    )
+    name: Name = Field(
+        examples=["acme"],
+        description="the key of its state, logs and metrics; without it, the name of the file",
+    )
+    first_run: FirstRun = Field(
+        examples=["import"],
+        description="contacts of a first read are sent with their balance, without points, or not at all",
+    )
+    schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="how often things are done")
+    wallet: WalletConfig = Field(
+        description="how this organization's wallet is reached, and what an award means there"
+    )
+    policy: PolicyConfig = Field(
+        default=PolicyConfig(), description="what happens when a contact goes or changes its email"
+    )
+    brakes: BrakesConfig = Field(
+        default=BrakesConfig(), description="limits that hold a delivery before its first request"
+    )
+    connectors: dict[Name, ConnectorConfig] = Field(
+        description="one table for each CRM account; the first that knows an email owns the member"
+    )

@@ -18,13 +18,12 @@ from pydantic import BaseModel, ValidationError
 
 from syncsvc.config import (
     ConnectorConfig,
-    FieldRule,
-    MemberMap,
     OrganizationConfig,
     Points,
     ServiceConfig,
 )
 from syncsvc.errors import ConfigurationError
+from syncsvc.maps import FieldRule, MemberMap
 from syncsvc.rules.mapping import MappingError, compile_rule, compile_where
 from syncsvc.settings import Secret, Settings
 from syncsvc.tomllines import Place, lines_of

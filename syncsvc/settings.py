@@ -15,11 +15,13 @@ from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
+    StrictStr,
     WithJsonSchema,
     model_validator,
 )
@@ -186,3 +188,43 @@ def _check_url(value: Any) -> Any:
 
 Url = Annotated[str, BeforeValidator(_check_url)]
 """An https URL (http to loopback only), without a trailing slash."""
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, str | int | float):
+        raise ValueError("is not a plain value; write text, a number, true or false")  # noqa: TRY004 - pydantic collects ValueError only
+    return value
+
+
+Plain = Annotated[str | int | float | bool, BeforeValidator(_plain)]
+"""A plain value written in the file."""
+Text = Annotated[StrictStr, Field(min_length=1)]
+
+
+def _share(value: Any) -> float:
+    found = re.fullmatch(r"(\d{1,3}(?:\.\d+)?) ?%", value) if isinstance(value, str) else None
+    if found is None or float(found[1]) > 100:  # noqa: PLR2004 - a share is at most the whole
+        raise ValueError('is not a share; write it as text, such as "30%"')
+    return float(found[1]) / 100
+
+
+def _email(value: str) -> str:
+    if not re.fullmatch(r"[^\s@]+@[^\s@]+\.[^\s@]+", value):
+        raise ValueError('is not an email; write one of your own, such as "sync-witness@acme.example"')
+    return value
+
+
+def _path(value: str) -> str:
+    if not value.startswith("/") or "?" in value or "#" in value or any(map(str.isspace, value)):
+        raise ValueError('is not a path; write it from the root, such as "/v2/import"')
+    return value
+
+
+Email = Annotated[StrictStr, AfterValidator(_email)]
+UrlPath = Annotated[StrictStr, AfterValidator(_path)]
+Share = Annotated[
+    float,
+    BeforeValidator(_share),
+    WithJsonSchema({"type": "string", "pattern": r"^\d{1,3}(\.\d+)? ?%$", "examples": ["30%"]}),
+]
+"""A share of the whole, written "30%", held as 0.3."""

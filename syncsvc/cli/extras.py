@@ -10,12 +10,17 @@ import click
 from syncsvc.cli.context import Context
 from syncsvc.cli.exits import ATTENTION, OK
 from syncsvc.schema import json_schema
+from syncsvc.views.reference import reference
 
 
 @click.command()
+@click.option("--markdown", is_flag=True, help="Print the reference instead: every key, for people.")
 @click.pass_obj
-def schema(context: Context) -> None:
+def schema(context: Context, *, markdown: bool) -> None:
     """Print the JSON Schema of the configuration, for editors."""
+    if markdown:
+        click.echo(reference(context.settings), nl=False)
+        return
     click.echo(json.dumps(json_schema(context.settings), indent=2))
 
 

@@ -20,12 +20,13 @@ from syncsvc.views.witness import show_witnesses, witness_problems
 
 @click.command()
 @click.option("--offline", is_flag=True, help="Look at the files only: no secret is read, nothing is asked.")
+@click.option("--show-values", is_flag=True, help="Show what differs in failing samples, for your eyes only.")
 @as_json_option
 @click.pass_obj
-def check(context: Context, *, offline: bool, as_json: bool) -> None:
+def check(context: Context, *, offline: bool, show_values: bool, as_json: bool) -> None:
     """Verify configuration, credentials and every mapped and written field; names each fix."""
     installation = context.installation(read_secrets=not offline)
-    found = check_installation(installation, types=context.types, offline=offline)
+    found = check_installation(installation, types=context.types, offline=offline, show_values=show_values)
     standings = {} if offline else _witnesses(context, installation.organizations)
     now = datetime.now(UTC)
     for name, them in standings.items():

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
-from syncsvc.config import ConnectorConfig, FieldRule, MappingTest, WalletConfig
+from syncsvc.config import ConnectorConfig, WalletConfig
+from syncsvc.maps import FieldRule
 from syncsvc.model import Contact, FieldValue
 from syncsvc.rules.expressions import Expression, ExpressionError
 from syncsvc.rules.values import (
@@ -351,36 +352,3 @@ def _digest(connector: ConnectorConfig, wallet: WalletConfig) -> str:
     if wallet.witness is not None:
         content["witness"] = wallet.witness.casefold()
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def failed_tests(mapper: Mapper, tests: Sequence[MappingTest]) -> Iterator[str]:
-    """Yield what is wrong with each test whose record maps to something else, by its number from 0."""
-    for number, test in enumerate(tests):
-        result = mapper.map(Contact(test.record_id, test.record))
-        problem = _difference(test, result)
-        if problem:
-            yield f"tests.{number}: {problem}"
-
-
-def _difference(test: MappingTest, result: Mapped | Refused | Excluded) -> str:
-    match result:
-        case Excluded():
-            return "" if test.excluded else "the record is excluded by `where`"
-        case Refused(field, reason):
-            return "" if test.refused == field else f"the record is refused: {reason}"
-        case Mapped():
-            if test.member is None:
-                return "the record maps to a member"
-            return _unequal(test.member, result)
-
-
-def _unequal(expected: Mapping[str, FieldValue], mapped: Mapped) -> str:
-    found: dict[str, FieldValue] = {
-        "email": mapped.email,
-        "brand_id": mapped.brand_id,
-        "points": mapped.points,
-        **{name: name in mapped.mails for name in MAILS},
-        **mapped.profile,
-    }
-    wrong = [name for name, value in expected.items() if write_text(value) != write_text(found.get(name))]
-    return f"the map gives another value for {', '.join(wrong)}" if wrong else ""

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import Field, ValidationError
 
-from syncsvc.config import BrakesConfig, MemberMap, ServiceConfig, WalletConfig
+from syncsvc.config import BrakesConfig, ServiceConfig, WalletConfig
+from syncsvc.maps import MemberMap
 from syncsvc.schema import json_schema
 from syncsvc.settings import Duration, Secret, Settings, Url
 

@@ -12,7 +12,8 @@ from connectors.hubspot import HubSpot
 from connectors.salesforce import Salesforce
 from syncsvc.config import OrganizationConfig
 from syncsvc.configfile import load
-from syncsvc.rules.mapping import Mapper, failed_tests
+from syncsvc.rules.mapping import Mapper
+from syncsvc.rules.samples import failed_tests
 from syncsvc.tomllines import lines_of
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncsvc.config import ConnectorConfig, FieldRule, MappingTest, WalletConfig
+from syncsvc.config import ConnectorConfig, WalletConfig
+from syncsvc.maps import FieldRule
 from syncsvc.model import Contact, FieldValue
 from syncsvc.rules.mapping import (
     Excluded,
@@ -16,7 +17,6 @@ from syncsvc.rules.mapping import (
     Refused,
     compile_rule,
     compile_where,
-    failed_tests,
 )
 
 MEMBER: dict[str, Any] = {
@@ -343,42 +343,3 @@ def test_any_contact_is_mapped_refused_or_excluded(values: list[FieldValue], whe
             )
         case Excluded():
             assert where
-
-
-def failures(*tests: dict[str, Any], where: str = "") -> list[str]:
-    return list(failed_tests(mapper(where=where), [MappingTest.model_validate(test) for test in tests]))
-
-
-def test_a_sample_that_maps_as_it_says_is_silent() -> None:
-    record = RECORD | {"Out": False}
-    expected = {"email": "Ann@Example.org", "points": 120, "tag_id": "", "welcome_email": False}
-    tests = [
-        {"record": record, "member": expected | {"external_reference": "sample"}},
-        {"record": record, "record_id": "003B", "member": {"external_reference": "003B"}},
-        {"record": record | {"Points__c": -1}, "refused": "points"},
-        {"record": record | {"Out": True}, "excluded": True},
-        {"record": {}, "refused": "where"},
-    ]
-    assert failures(*tests, where="!Out") == []
-
-
-def test_a_sample_that_maps_otherwise_is_told_without_its_values() -> None:
-    record = RECORD | {"Out": False}
-    told = failures(
-        {"record": record, "member": {"name": "Else", "points": 120, "tag_id": "t", "licenseplate": ""}},
-        {"record": record, "refused": "points"},
-        {"record": record | {"Points__c": -1}, "refused": "email"},
-        {"record": record | {"Points__c": -1}, "member": {}},
-        {"record": record | {"Out": True}, "member": {}},
-        {"record": record, "excluded": True},
-        where="!Out",
-    )
-    assert [line.partition(" (")[0] for line in told] == [
-        "tests.0: the map gives another value for name, tag_id, licenseplate",
-        "tests.1: the record maps to a member",
-        "tests.2: the record is refused: points",
-        "tests.3: the record is refused: points",
-        "tests.4: the record is excluded by `where`",
-        "tests.5: the record maps to a member",
-    ]
-    assert "Ann" not in "".join(told)
