@@ -256,16 +256,18 @@ class Cycle:
         )
         if not complete:
             return False
-        sweep_number, now = self._store.intake.progress(connector.id).sweep, self._network.now()
-        missing, known = self._store.intake.missing(connector.id, sweep_number)
+        missing, known = self._store.intake.missing(connector.id)
         partial = pulled.partial
         tell_of_sweep(self._states, connector.name, partial=partial, missing=missing)
         bury = self._brakes.judge_sweep(connector.name, known=known, missing=missing, partial=partial)
         pulled.gone += self._store.intake.finish_sweep(
-            connector.id, sweep=sweep_number, mapping=connector.mapping, bury=bury, polled=polled, now=now
+            connector.id,
+            mapping=connector.mapping,
+            bury=bury,
+            polled=polled,
+            partial=missing if partial and not bury else None,
+            now=self._network.now(),
         )
-        if bury:
-            self._brakes.sweep_done(connector.name)
         return True
 
     @property

@@ -50,18 +50,20 @@ class Brakes:
         They may not where it was `partial`, unless a person who saw how many they are has released them.
         """
         tripped = judge_sweep(known=known, missing=missing, max_gone_share=self._limits.max_gone_share)
-        if tripped is not None:
-            return not self._hold([tripped], f":{connector}")
-        if partial:
-            self.sweep_done(connector)
-        return not partial
+        if tripped is None:
+            self._end_hold(connector)
+            return not partial
+        held = self._hold([tripped], f":{connector}")
+        if not held:
+            self._end_hold(connector)
+        return not held
 
     def sweep_released(self, connector: str) -> bool:
         """Return whether a person let what a sweep of this connector did not find be gone."""
         name = f"{Brake.GONE_SHARE}:{connector}"
         return any(it.brake == name and it.released_by is not None for it in self._holds.open())
 
-    def sweep_done(self, connector: str) -> None:
+    def _end_hold(self, connector: str) -> None:
         """Let a hold end with its sweep; one that was released lasts until the members it let go are sent."""
         name = f"{Brake.GONE_SHARE}:{connector}"
         self._let_go |= {

@@ -152,23 +152,33 @@ class IntakeStore:
             change_row(connection, CONNECTOR, connector_id, moved)
         return replace(stored, changed=len(changed) + len(absorbed), echoes=len(echoes))
 
-    def missing(self, connector_id: int, sweep: int) -> tuple[int, int]:
+    def missing(self, connector_id: int) -> tuple[int, int]:
         """Return how many live contacts a complete sweep did not find, and how many were known."""
         mine = CONTACT.c.connector_id == connector_id
         with self._scope.database.reading() as connection:
-            return self._count(connection, mine, CONTACT.c.seen < sweep), self._count(connection, mine)
+            missed = CONTACT.c.seen < self._sweep(connection, connector_id)
+            return self._count(connection, mine, missed), self._count(connection, mine)
 
     def finish_sweep(
-        self, connector_id: int, *, sweep: int, mapping: str, bury: bool, polled: bool, now: datetime
+        self,
+        connector_id: int,
+        *,
+        mapping: str,
+        bury: bool,
+        polled: bool,
+        partial: int | None,
+        now: datetime,
     ) -> int:
         """Close a complete sweep; with `bury`, contacts it did not find are gone. Returns how many.
 
+        `partial` says how many are kept because it could not tell every record from the others.
         `mapping` is the digest of the mapping that every contact has now been read with. Polls go on where
         they stood, or, where the sweep was read instead of a poll (`polled`), where the sweep ended.
         """
         gone = 0
         while bury:
             with self._scope.database.writing() as connection:
+                sweep = self._sweep(connection, connector_id)
                 condition = and_(
                     CONTACT.c.connector_id == connector_id,
                     CONTACT.c.seen < sweep,
@@ -189,6 +199,7 @@ class IntakeStore:
                     else func.coalesce(CONNECTOR.c.cursor, CONNECTOR.c.sweep_cursor),
                     sweep_cursor=None,
                     swept_at=to_ms(now),
+                    partial=partial,
                     mapping=mapping,
                 )
             )
@@ -229,6 +240,10 @@ class IntakeStore:
             return unseen
         mine = and_(INHERITANCE.c.connector_id == connector_id, among(INHERITANCE.c.record_id, unseen))
         return unseen & {*survivors, *connection.scalars(select(INHERITANCE.c.record_id).where(mine))}
+
+    @staticmethod
+    def _sweep(connection: Connection, connector_id: int) -> int:
+        return int(connection.execute(_STANDS, {"b_connector": connector_id}).one().sweep)
 
     def _count(self, connection: Connection, *conditions: Any) -> int:
         live = CONTACT.c.state != GONE

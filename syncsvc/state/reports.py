@@ -33,7 +33,11 @@ def _at(ms: int | None) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class ConnectorStatus:
-    """Where one connector stands: when its cursor last moved, when it was last read whole, its contacts."""
+    """Where one connector stands: when its cursor last moved, when it was last read whole, its contacts.
+
+    `partial` says of that reading that it could not tell every record from the others: how many contacts it
+    did not bring, which are not taken for gone.
+    """
 
     name: str
     moved_at: datetime | None
@@ -48,6 +52,7 @@ class ConnectorStatus:
     calls_left: int | None = None
     calls_allowed: int | None = None
     calls_told_at: datetime | None = None
+    partial: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +367,7 @@ class Reports:
                     calls_left=row.calls_left,
                     calls_allowed=row.calls_allowed,
                     calls_told_at=_at(row.calls_told_at),
+                    partial=row.partial,
                 )
             )
         return statuses

@@ -82,6 +82,7 @@ class ConnectorRow(SQLModel, table=True):
     sweep_cursor: str | None = None
     sweep: int = _count()
     swept_at: int | None = _time()
+    partial: int | None = _time()  # contacts it did not bring, where it could not tell every record
     mapping: str | None = None
     retired: int = _small()  # it is not configured any more
     trouble: str | None = None

@@ -110,6 +110,12 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
         if it.calls_left is not None and it.calls_allowed is not None:
             calls = f"{it.calls_left:,} of {it.calls_allowed:,} API calls of the day left"
             paper.line(f"{escape(it.name)}: {calls}, as told {ago(it.calls_told_at, now)}")
+        if it.partial is not None:
+            paper.line(
+                f"[yellow]read in part[/] {escape(it.name)}: some records could not be told from others, so "
+                f"that {it.partial:,} known contacts which were not found are not taken for gone; mend those "
+                "records → syncsvc quarantine"
+            )
         if it.trouble:
             paper.line(f"[red]paused[/] {escape(it.name)}: {escape(it.trouble)}")
     for hold in standing.holds:

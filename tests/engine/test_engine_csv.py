@@ -11,6 +11,7 @@ import pytest
 from enginelab import IMPORT, Lab
 
 from connectors.csv import Csv
+from syncsvc.views.standing import Standing, show_status
 from syncsvc.watch.report import Outcome
 
 HEADER = "Customer;E-mail;Name;Points;Tier\n"
@@ -172,6 +173,28 @@ def test_row_that_cannot_be_read_is_quarantined_and_nobody_is_taken_for_gone(sho
     assert shop.lab.cycle().gone == 2  # the row that could not be read, and C005
     assert shop.gone() == {broken, "C005"}
     assert shop.lab.quarantine() == {}
+
+
+def test_status_shows_a_reading_that_could_not_tell_every_row(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told() -> str:
+        standing = {"acme": Standing.of(shop.lab.store)}
+        assert standing["acme"].needs_attention is (standing["acme"].status.connectors[0].partial is not None)
+        show_status(standing, as_json=False, now=shop.lab.clock.now())
+        return " ".join(capsys.readouterr().out.split())
+
+    shop.export()
+    shop.lab.cycle()
+    assert "read in part" not in told()
+    del shop.rows["C004"], shop.rows["C005"]
+    shop.export("C110;m110@example.org\n")
+    assert shop.lab.cycle().gone == 0
+    assert "read in part members: " in told()
+    assert "2 known contacts which were not found are not taken for gone; mend those records" in told()
+    shop.export()
+    assert shop.lab.cycle().gone == 3
+    assert "read in part" not in told()
 
 
 def test_those_whom_a_person_released_are_gone_though_a_row_cannot_be_read(shop: Shop) -> None:

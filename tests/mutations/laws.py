@@ -230,8 +230,8 @@ MUTATIONS = (
     Mutation(
         "sudden emptiness is data",
         "syncsvc/cycle.py",
-        "mapping=connector.mapping, bury=bury,",
-        "mapping=connector.mapping, bury=True,",
+        "            bury=bury,\n",
+        "            bury=True,\n",
         _IDENTITY,
     ),
     Mutation(

@@ -24,7 +24,7 @@ OURS = {
     for row in vars(tables).values()
     if isinstance(row, type) and issubclass(row, SQLModel) and row is not SQLModel
 }
-HEAD = "0007"
+HEAD = "0008"
 OLD = [
     "INSERT INTO organization (id, name, organization_id, points) VALUES (1, 'acme', '01JC', 'add')",
     "INSERT INTO connector (id, organization_id, name, cursor) VALUES (1, 1, 'crm', 'c')",
@@ -225,7 +225,9 @@ def test_a_file_of_the_first_form_keeps_what_it_holds(path: Path, tmp_path: Path
     Database.open(f"sqlite:///{path}").close()
     assert schema(path) == made
     with plain(path) as connection:
-        assert connection.execute("SELECT cursor, calls_left FROM connector").fetchall() == [("c", None)]
+        assert connection.execute("SELECT cursor, calls_left, partial FROM connector").fetchall() == [
+            ("c", None, None)
+        ]
         assert connection.execute("SELECT record_id, write_due FROM contact").fetchall() == [("r1", 1)]
         assert connection.execute(
             "SELECT email_key, credited, expired, late_until FROM member"
