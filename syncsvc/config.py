@@ -338,6 +338,16 @@ class ConnectorConfig(Settings):
     )
 
 
+class AlertsConfig(Settings):
+    """The `[alerts]` table: who is told when something changes."""
+
+    webhook: Secret | None = Field(
+        default=None,
+        examples=[{"env": "ACME_ALERTS"}],
+        description='the URL that takes `{"text": ...}`, as Slack\'s incoming webhooks do; it is a secret',
+    )
+
+
 class OrganizationConfig(Settings):
     """One organization file; `name` is the key of its state, logs and metrics.
 
@@ -365,6 +375,7 @@ class OrganizationConfig(Settings):
     brakes: BrakesConfig = Field(
         default=BrakesConfig(), description="limits that hold a delivery before its first request"
     )
+    alerts: AlertsConfig = Field(default=AlertsConfig(), description="who is told when something changes")
     connectors: dict[Name, ConnectorConfig] = Field(
         description="one table for each CRM account; the first that knows an email owns the member"
     )

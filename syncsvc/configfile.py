@@ -199,7 +199,7 @@ class _Document:
         for place, problem in _checks(data):
             self.add(place, problem)
         if read_secrets:
-            for place, secret in _all_secrets(_table(data, "wallet"), self._own):
+            for place, secret in _all_secrets(data, self._own):
                 if unreadable := _unreadable(secret):
                     self.add(place, f"{unreadable}; set it, or name another")
         return None if self.problems else organization
@@ -336,10 +336,10 @@ def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _all_secrets(
-    wallet: Mapping[str, Any], own: Mapping[str, Mapping[str, Any] | Settings]
+    data: Mapping[str, Any], own: Mapping[str, Mapping[str, Any] | Settings]
 ) -> Iterator[tuple[Place, Secret]]:
-    for key in ("token", "log_token"):
-        yield from _secrets(wallet.get(key), ("wallet", key))
+    for table, key in (("wallet", "token"), ("wallet", "log_token"), ("alerts", "webhook")):
+        yield from _secrets(_table(data, table).get(key), (table, key))
     for name, settings in own.items():
         for key, value in dict(settings).items():
             yield from _secrets(value, ("connectors", name, key))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from syncsvc.alerts import Alerts
 from syncsvc.config import OrganizationConfig
 from syncsvc.cycle import Cycle
 from syncsvc.errors import ConfigurationError, SyncError
@@ -27,6 +28,7 @@ log = logger()
 KEPT_TURNS = 60
 """How many cycles are remembered for the status page."""
 
+_STUCK = "the running cycle makes no progress"
 _LATE_CYCLES = 3
 _LATE_LEAST_SECONDS = 60.0
 
@@ -49,6 +51,7 @@ class Health:
     """What is known of an organization's cycles since the process started; times are monotonic seconds."""
 
     every: float
+    born: float
     turns: deque[Turn] = field(
         default_factory=lambda: deque(maxlen=KEPT_TURNS)
     )  # the last cycles, oldest first
@@ -60,6 +63,13 @@ class Health:
         if self.last_good is None or self.stuck_since is not None:
             return False
         return now - self.last_good <= max(_LATE_LEAST_SECONDS, _LATE_CYCLES * self.every)
+
+    def is_silent(self, now: float) -> bool:
+        """Whether no cycle has ended well for so long that people should know, or one is stuck."""
+        since = self.born if self.last_good is None else self.last_good
+        return self.stuck_since is not None or now - since > max(
+            _LATE_LEAST_SECONDS, _LATE_CYCLES * self.every
+        )
 
     def facts(self, now: float) -> dict[str, Any]:
         """Return what /readyz shows of an organization."""
@@ -107,7 +117,8 @@ class Runner:
         self._moved_at = 0.0
         self._reached = 0  # the points at which a cycle could be stopped
         self._watching = threading.Lock()
-        self.health = Health(config.schedule.every.total_seconds())
+        self.health = Health(config.schedule.every.total_seconds(), monotonic())
+        self._alerts = Alerts()
 
     @property
     def config(self) -> OrganizationConfig:
@@ -200,10 +211,18 @@ class Runner:
         if report.outcome in {Outcome.OK, Outcome.DEGRADED}:
             self.health.last_good = now
         self.health.turns.append(Turn(self._organization.network.now(), report))
+        self._tell(report, delivering=not self.health.is_silent(now))
 
     def _at_safe_point(self) -> bool:
         self._reached += 1
         return self._stopping()
+
+    def _tell(self, report: CycleReport, *, delivering: bool) -> None:
+        with bound(organization=self.name, cycle=report.cycle):
+            try:
+                self._alerts.look(self._organization, report, delivering=delivering)
+            except SyncError as error:
+                log.error("alert_failed", reason=str(error), remedy="it is tried again after each cycle")
 
     def _sticks(self, cycle: Cycle, now: float) -> None:
         if self.health.stuck_since is not None:
@@ -217,6 +236,13 @@ class Runner:
                 seconds=round(now - self._moved_at),
                 remedy="look at what this stage asks; a restart is safe: what was sent is settled later",
             )
+        report = CycleReport(
+            organization=self.name, cycle=cycle.id, outcome=Outcome.TRANSIENT, errors=(_STUCK,)
+        )
+        # By a thread: whoever watches has others to watch.
+        threading.Thread(
+            target=self._tell, args=(report,), kwargs={"delivering": False}, name="alert", daemon=True
+        ).start()
 
     def _moves(self, cycle: Cycle, now: float) -> None:
         if self.health.stuck_since is None:

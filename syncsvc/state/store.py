@@ -12,7 +12,8 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ reports        what an operator asks
 ├─ accounts       what the books say
 ├─ audit          whether the books balance
-└─ erasure        what is left of a person who is forgotten
+├─ erasure        what is left of a person who is forgotten
+└─ alerted        what people were told last
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from syncsvc.config import OnGone, OrganizationConfig
 from syncsvc.errors import ConfigurationError
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.state.accounts import Accounts
+from syncsvc.state.alerted import Alerted
 from syncsvc.state.allowances import Allowances
 from syncsvc.state.audit import Audit
 from syncsvc.state.confirmations import Confirmations
@@ -65,6 +67,7 @@ class Store:
     accounts: Accounts
     audit: Audit
     erasure: Erasure
+    alerted: Alerted
 
 
 def open_store(database: Database, organization: OrganizationConfig) -> Store:
@@ -118,6 +121,7 @@ def _assemble(
         Accounts(scope),
         Audit(scope),
         Erasure(scope),
+        Alerted(scope),
     )
 
 

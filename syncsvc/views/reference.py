@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from syncsvc.config import (
+    AlertsConfig,
     BrakesConfig,
     ConnectorConfig,
     OrganizationConfig,
@@ -68,6 +69,11 @@ _TABLES: Sequence[tuple[str, str, type[BaseModel]]] = (
         "`[brakes]`",
         "Limits that hold a delivery before its first request, until `syncsvc release`.",
         BrakesConfig,
+    ),
+    (
+        "`[alerts]`",
+        "One message for each change, and none while it stays so. No person is named.",
+        AlertsConfig,
     ),
     ("`[connectors.NAME]`", _CONNECTOR, ConnectorConfig),
     ("`[connectors.NAME.member]`", "Wallet field = rule. What comes out empty is not sent.", MemberMap),
