@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from syncsvc.departures import not_remembered, refusal, what_changed
+from syncsvc.departures import departure
 from syncsvc.doubts import terms_of
 from syncsvc.errors import OperatorError, StateError, StoppedError, TransientError
 from syncsvc.model import Written
@@ -38,6 +38,7 @@ from syncsvc.tidings import (
     tell_of_late,
     tell_of_log,
     tell_of_outcome,
+    tell_of_pauses,
     tell_of_reading,
     tell_of_recovery,
     tell_of_settled,
@@ -129,9 +130,18 @@ class Cycle:
         return report
 
     def _run(self) -> None:
+        if self._send:  # else it is a plan: somebody who looks at what would be done
+            pauses = self._store.pauses.open()
+            self._tally.paused = {it.connector for it in pauses}
+            tell_of_pauses(self._organization.states, pauses, self._organization.connectors)
+        if None in self._tally.paused:
+            return
         with self._stage("settle"):
             self._settle()
-        for connector in self._organization.connectors.values():
+        connectors = [
+            it for it in self._organization.connectors.values() if it.name not in self._tally.paused
+        ]
+        for connector in connectors:
             with bound(connector=connector.name), self._timed("pull", connector.name):
                 self._pull(connector)
         with self._stage("brakes"):
@@ -146,7 +156,7 @@ class Cycle:
                 self._deliver()
         with self._stage("confirm"):
             self._confirm()
-        for connector in self._organization.connectors.values():
+        for connector in connectors:
             with bound(connector=connector.name), self._stage("write_back", connector.name):
                 self._write_back(connector)
 
@@ -233,7 +243,7 @@ class Cycle:
         progress = self._store.intake.progress(connector.id)
         if progress.cursor is None or progress.sweep_cursor is not None or progress.swept_at is None:
             return True
-        if self._full or progress.mapping != connector.mapping:
+        if self._full or progress.mapping != connector.mapping or progress.sweep < progress.sweep_asked:
             return True
         every = self._organization.config.schedule.sweep_every // timedelta(milliseconds=1)
         if to_ms(self._network.now()) - progress.swept_at >= every:
@@ -282,19 +292,10 @@ class Cycle:
         digest = self._store.outbox.digest(self.allowed)
         if digest == self._plan:
             return False
-        self._tally.degraded.append(f"nothing was sent: {self._departure(self._plan, digest)}")
+        self._tally.degraded.append(
+            f"nothing was sent: {departure(self._store, self._plan, digest, self.allowed)}"
+        )
         return True
-
-    def _departure(self, planned: str, digest: str) -> str:
-        outbox, plans = self._store.outbox, self._store.plans
-        totals = outbox.totals(self.allowed.most_points)
-        known = plans.find(planned)
-        if known is None:
-            told = not_remembered(planned)
-        else:
-            told = what_changed(plans.departure(known, outbox.planned(self.allowed)), totals.points)
-        held = sorted(hold.brake for hold in self._store.holds.open() if hold.released_by is None)
-        return refusal(told, digest, totals, held=held)
 
     def _deliver(self) -> None:
         outbox, wallet = self._store.outbox, self._organization.config.wallet

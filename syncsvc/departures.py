@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from syncsvc.rules.brakes import Totals
+from syncsvc.rules.brakes import Allowed, Totals
 from syncsvc.state.plans import KEPT, Departure
+from syncsvc.state.store import Store
+
+
+def departure(store: Store, planned: str, digest: str, allowed: Allowed) -> str:
+    """Say why what is due, as `digest` tells it, is not what was planned, and what to do."""
+    totals = store.outbox.totals(allowed.most_points)
+    known = store.plans.find(planned)
+    if known is None:
+        told = not_remembered(planned)
+    else:
+        told = what_changed(store.plans.departure(known, store.outbox.planned(allowed)), totals.points)
+    held = sorted(hold.brake for hold in store.holds.open() if hold.released_by is None)
+    return refusal(told, digest, totals, held=held)
 
 
 def not_remembered(digest: str) -> str:

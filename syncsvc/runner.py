@@ -59,8 +59,12 @@ class Health:
     stuck_since: float | None = None
 
     def is_ready(self, now: float) -> bool:
-        """Whether a cycle has reached every service lately, and none is stuck."""
-        if self.last_good is None or self.stuck_since is not None:
+        """Whether a cycle has reached every service lately, and none is stuck; or a person paused it."""
+        if self.stuck_since is not None:
+            return False
+        if self.turns and self.turns[-1].report.outcome is Outcome.PAUSED:
+            return True
+        if self.last_good is None:
             return False
         return now - self.last_good <= max(_LATE_LEAST_SECONDS, _LATE_CYCLES * self.every)
 

@@ -25,7 +25,10 @@ class Waiting:
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of one cycle; `transient` and `degraded` are its errors, `held_by` the brakes that hold."""
+    """The counts of one cycle; `transient` and `degraded` are its errors, `held_by` the brakes that hold.
+
+    `paused` are the connectors that a person paused, and None where it is the whole organization.
+    """
 
     pulled: dict[str, Pulled] = field(default_factory=dict)
     read_until: dict[str, datetime] = field(default_factory=dict)
@@ -37,6 +40,7 @@ class Tally:
     transient: list[str] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     held_by: list[str] = field(default_factory=list)
+    paused: set[str | None] = field(default_factory=set)
     stopped: bool = False
 
     @property
@@ -89,6 +93,7 @@ class Tally:
             held=waiting.held,
             written_back=self.written[Written.WRITTEN] + self.written[Written.MERGED],
             write_back_failed=self.written[Written.REFUSED] + self.written[Written.RETRY],
+            paused=tuple(sorted(it for it in self.paused if it is not None)),
             errors=(*self.transient, *self.degraded),
             connectors={
                 name: ConnectorReport(
@@ -107,9 +112,12 @@ class Tally:
     def _outcome(self, waiting: Waiting) -> Outcome:
         if self.stopped:
             return Outcome.STOPPED
+        if None in self.paused:
+            return Outcome.PAUSED
         if self.transient:
             return Outcome.TRANSIENT
         waits = waiting.in_doubt + waiting.held + waiting.quarantined
+        waits += len(self.paused)
         return Outcome.DEGRADED if self.degraded or self.held_by or waits else Outcome.OK
 
 

@@ -5,6 +5,9 @@ Events are told when they happen, states when they change. `docs/log-events.md` 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import nullcontext
+
 from syncsvc.errors import OperatorError, TransientError
 from syncsvc.rules.brakes import Tripped
 from syncsvc.rules.completeness import Completeness
@@ -14,9 +17,10 @@ from syncsvc.stages.settle import Settled
 from syncsvc.state.codes import Lane
 from syncsvc.state.late import LandedLate
 from syncsvc.state.outbox import Batch
-from syncsvc.watch.log import logger
+from syncsvc.state.pauses import Pause
+from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport, Outcome
-from syncsvc.watch.states import WHOLE, States
+from syncsvc.watch.states import PAUSED, WHOLE, States
 
 log = logger()
 
@@ -39,7 +43,7 @@ def tell_of_recovery(states: States, stage: str, where: str) -> None:
 def tell_of_outcome(states: States, report: CycleReport) -> None:
     """Tell that the organization's cycles have begun to end otherwise than before."""
     was = states.of("outcome") or str(Outcome.OK)
-    if report.outcome is Outcome.STOPPED:
+    if report.outcome in {Outcome.STOPPED, Outcome.PAUSED}:  # who pauses is told of already
         return
     if report.outcome is not Outcome.OK:
         if states.became("outcome", str(report.outcome)):
@@ -92,6 +96,21 @@ def tell_of_reading(pulled: Pulled) -> None:
         log.warning("cursor_lost", remedy="everything is read again")
     if pulled.fallen:
         log.warning("points_fell", members=pulled.fallen)
+
+
+def tell_of_pauses(states: States, pauses: Iterable[Pause], connectors: Iterable[str]) -> None:
+    """Tell what people have paused, the organization or a connector, and what goes on, once each."""
+    paused = {it.connector or "": it for it in pauses}
+    for part in ("", *connectors):
+        it = paused.get(part)
+        if not states.became(f"pause {part}", WHOLE if it is None else PAUSED):
+            continue
+        with bound(connector=part) if part else nullcontext():
+            if it is None:
+                log.info("pause_ended")
+            else:
+                remedy = "`syncsvc resume` lets it go on"
+                log.warning("pause_began", by=it.by, since=it.since, reason=it.reason or "", remedy=remedy)
 
 
 def tell_of_settled(settled: Settled) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from syncsvc.cli import cycles, decisions, extras, ledger, preparation, privacy, standing
+from syncsvc.cli import cycles, decisions, extras, interventions, ledger, preparation, privacy, standing
 from syncsvc.cli.context import Context
 from syncsvc.cli.exits import Commands
 
@@ -43,6 +43,9 @@ for _command in (
     cycles.run,
     decisions.doubt,
     decisions.release,
+    interventions.quarantine,
+    interventions.pause,
+    interventions.resume,
     ledger.books,
     privacy.forget,
     extras.schema,

@@ -35,4 +35,4 @@ def exit_code(reports: Sequence[CycleReport]) -> int:
     outcomes = {report.outcome for report in reports}
     if outcomes & {Outcome.TRANSIENT, Outcome.STOPPED}:
         return TRY_AGAIN
-    return ATTENTION if Outcome.DEGRADED in outcomes else OK
+    return ATTENTION if outcomes & {Outcome.DEGRADED, Outcome.PAUSED} else OK

@@ -56,3 +56,8 @@ def differs(before: Known | None, row: Intake, *, sweeping: bool) -> bool:
 def same_profile(before: Known | None, row: Intake) -> bool:
     """Return whether a contact maps to the same profile as before."""
     return before is not None and row.state is ACTIVE and before.fingerprint == row.fingerprint
+
+
+def same_content(before: Known | None, row: Intake) -> bool:
+    """Return whether a contact was read as it was before, also one that is refused."""
+    return before is not None and before.fingerprint == row.fingerprint

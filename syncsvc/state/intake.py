@@ -43,7 +43,11 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a connector stands. `sweep_cursor` is set while a sweep is under way."""
+    """Where a connector stands.
+
+    `sweep` is the number of its last sweep, `sweep_asked` that of one that a person asked for. `sweep_cursor`
+    is set while a sweep is under way.
+    """
 
     cursor: str | None
     sweep_cursor: str | None
@@ -51,6 +55,7 @@ class Progress:
     swept_at: int | None
     mapping: str | None
     trouble: str | None
+    sweep_asked: int
 
     @property
     def first_read(self) -> bool:
@@ -80,7 +85,15 @@ class IntakeStore:
         """Return where a connector stands."""
         with self._scope.database.reading() as connection:
             row = connection.execute(_STANDS, {"b_connector": connector_id}).one()
-        return Progress(row.cursor, row.sweep_cursor, row.sweep, row.swept_at, row.mapping, row.trouble)
+        return Progress(
+            row.cursor,
+            row.sweep_cursor,
+            row.sweep,
+            row.swept_at,
+            row.mapping,
+            row.trouble,
+            row.sweep_asked,
+        )
 
     def known_contacts(self, connector_id: int) -> int:
         """Return how many live contacts are known of a connector."""
@@ -321,8 +334,8 @@ class IntakeStore:
         UPDATE.run(connection, old)
         membership.unsettle_heirs()
         self._bury(connection, connector_id, absorbed)
-        quarantine.lift(self._scope, connection, connector_id, changed, list(absorbed), before)
-        quarantine.put(connection, connector_id, refused, now)
+        dropped = quarantine.lift(self._scope, connection, connector_id, changed, list(absorbed), before)
+        quarantine.put(connection, connector_id, refused, now, dropped=dropped)
         return Stored(
             changed=len(changed) + len(absorbed),
             quarantined=len(refused),

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, bindparam, case, distinct, func, select
 
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.codes import Entry, Lane, Outcome
@@ -37,6 +37,7 @@ class ConnectorStatus:
 
     `partial` says of that reading that it could not tell every record from the others: how many contacts it
     did not bring, which are not taken for gone.
+    Of those that were refused, `quarantined` wait for a change or a person, who `dropped` the others.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ConnectorStatus:
     quarantined: int
     gone: int
     write_due: int
+    dropped: int = 0
     calls_left: int | None = None
     calls_allowed: int | None = None
     calls_told_at: datetime | None = None
@@ -103,8 +105,14 @@ class Life:
 
 
 _REFUSALS = (
-    select(func.count()).select_from(QUARANTINE).where(one_of(QUARANTINE.c.connector_id, "b_connectors"))
+    select(func.count())
+    .select_from(QUARANTINE)
+    .where(one_of(QUARANTINE.c.connector_id, "b_connectors"), QUARANTINE.c.dropped_at.is_(None))
 )
+_WAITING = select(
+    func.count(distinct(case((QUARANTINE.c.dropped_at.is_(None), QUARANTINE.c.record_id)))),
+    func.count(distinct(case((QUARANTINE.c.dropped_at.is_not(None), QUARANTINE.c.record_id)))),
+).where(QUARANTINE.c.connector_id == bindparam("b_connector"))
 _CYCLE = CYCLE.insert()
 _UNSETTLED = (
     select(BATCH_ROW.c.outcome, func.count())
@@ -170,7 +178,7 @@ class Reports:
             return self._rows_unsettled(connection)
 
     def quarantined(self) -> int:
-        """Return how many refusals wait for a change or a person."""
+        """Return how many refusals wait for a change or a person; those that were dropped are left out."""
         connectors = {"b_connectors": as_list(self._scope.connectors.values())}
         with self._scope.database.reading() as connection:
             return connection.scalar(_REFUSALS, connectors) or 0
@@ -180,7 +188,9 @@ class Reports:
         listed = (
             select(QUARANTINE, CONNECTOR.c.name)
             .join(CONNECTOR, CONNECTOR.c.id == QUARANTINE.c.connector_id)
-            .where(CONNECTOR.c.organization_id == self._scope.organization_id)
+            .where(
+                CONNECTOR.c.organization_id == self._scope.organization_id, QUARANTINE.c.dropped_at.is_(None)
+            )
             .order_by(QUARANTINE.c.since.desc())
             .limit(limit)
         )
@@ -352,6 +362,7 @@ class Reports:
                 ).all()
             )
             due = select(func.count()).select_from(CONTACT).where(mine, CONTACT.c.write_due == 1)
+            waits, dropped = connection.execute(_WAITING, {"b_connector": connector_id}).one()
             statuses.append(
                 ConnectorStatus(
                     name=name,
@@ -361,7 +372,8 @@ class Reports:
                     trouble=row.trouble,
                     contacts=states.get(ContactState.ACTIVE, 0),
                     excluded=states.get(ContactState.EXCLUDED, 0),
-                    quarantined=states.get(ContactState.QUARANTINED, 0),
+                    quarantined=waits,
+                    dropped=dropped,
                     gone=states.get(ContactState.GONE, 0),
                     write_due=connection.scalar(due) or 0,
                     calls_left=row.calls_left,

@@ -8,6 +8,8 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ write_backs    what the CRM should hold
 ├─ allowances     what CRMs allow in a day
 ├─ holds          what brakes keep back
+├─ pauses         what a person stopped
+├─ quarantine     what was refused, and what a person makes of it
 ├─ plans          what was planned lately
 ├─ reports        what an operator asks
 ├─ accounts       what the books say
@@ -38,7 +40,9 @@ from syncsvc.state.erasure import Erasure
 from syncsvc.state.holds import Holds
 from syncsvc.state.intake import IntakeStore
 from syncsvc.state.outbox import Outbox
+from syncsvc.state.pauses import Pauses
 from syncsvc.state.plans import Plans
+from syncsvc.state.quarantine import Quarantine
 from syncsvc.state.reports import Reports
 from syncsvc.state.scope import Rules, Scope
 from syncsvc.state.settlements import Settlements
@@ -62,6 +66,8 @@ class Store:
     write_backs: WriteBacks
     allowances: Allowances
     holds: Holds
+    pauses: Pauses
+    quarantine: Quarantine
     plans: Plans
     reports: Reports
     accounts: Accounts
@@ -116,6 +122,8 @@ def _assemble(
         WriteBacks(scope),
         Allowances(scope),
         Holds(scope),
+        Pauses(scope),
+        Quarantine(scope),
         Plans(database, organization_id),
         Reports(scope),
         Accounts(scope),

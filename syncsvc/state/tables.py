@@ -10,6 +10,7 @@
                   ├─ quarantine                            what was refused, and why
                   ├─ hold                                  what a brake keeps back, and who let it go
                   ├─ decision                              what a person decided on a row in doubt or held
+                  ├─ pause, quarantine_decision            see `interventions`
                   ├─ plan ──────── plan_row                what was planned lately, to tell what changed since
                   └─ cycle                                 what a cycle did, unless it did nothing
 
@@ -19,34 +20,10 @@ Times are whole milliseconds since 1970 UTC, fingerprints 16 bytes, points whole
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, SmallInteger, Table, text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, SmallInteger, text
 from sqlmodel import Field, SQLModel
 
-SQLModel.metadata.naming_convention = {
-    "ix": "ix_%(column_0_label)s",
-    "uq": "uq_%(table_name)s_%(column_0_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-def _time(*, nullable: bool = True) -> Any:
-    return Field(default=None, sa_column=Column(BigInteger, nullable=nullable))
-
-
-def _fingerprint() -> Any:
-    return Field(default=None, sa_column=Column(LargeBinary(16), nullable=True))
-
-
-def _small(default: int = 0) -> Any:
-    return Field(sa_column=Column(SmallInteger, nullable=False, server_default=text(str(default))))
-
-
-def _count() -> Any:
-    return Field(sa_column=Column(BigInteger, nullable=False, server_default=text("0")))
+from syncsvc.state.columns import count_column, fingerprint_column, small_column, table, time_column
 
 
 class MetaRow(SQLModel, table=True):
@@ -65,7 +42,7 @@ class OrganizationRow(SQLModel, table=True):
     name: str = Field(unique=True)
     organization_id: str = Field(unique=True)
     points: str
-    expires: int = _small()  # whether members expire whose contacts go: then every profile is kept
+    expires: int = small_column()  # whether members expire whose contacts go: then every profile is kept
 
 
 class ConnectorRow(SQLModel, table=True):
@@ -76,19 +53,20 @@ class ConnectorRow(SQLModel, table=True):
     id: int = Field(primary_key=True)
     organization_id: int = Field(foreign_key="organization.id")
     name: str
-    position: int = _small()
+    position: int = small_column()
     cursor: str | None = None
-    moved_at: int | None = _time()
+    moved_at: int | None = time_column()
     sweep_cursor: str | None = None
-    sweep: int = _count()
-    swept_at: int | None = _time()
-    partial: int | None = _time()  # contacts it did not bring, where it could not tell every record
+    sweep: int = count_column()
+    swept_at: int | None = time_column()
+    partial: int | None = time_column()  # contacts it did not bring, where it could not tell every record
+    sweep_asked: int = count_column()  # the number of the sweep that a person asked for
     mapping: str | None = None
-    retired: int = _small()  # it is not configured any more
+    retired: int = small_column()  # it is not configured any more
     trouble: str | None = None
-    calls_allowed: int | None = _time()  # in a day, as the CRM told at `calls_told_at`
-    calls_left: int | None = _time()
-    calls_told_at: int | None = _time()
+    calls_allowed: int | None = time_column()  # in a day, as the CRM told at `calls_told_at`
+    calls_left: int | None = time_column()
+    calls_told_at: int | None = time_column()
 
 
 class BrandRow(SQLModel, table=True):
@@ -99,14 +77,14 @@ class BrandRow(SQLModel, table=True):
     id: int = Field(primary_key=True)
     organization_id: int = Field(foreign_key="organization.id")
     brand_id: str
-    log_read_at: int | None = _time()
-    resolution_ms: int | None = _time()
-    slowest_ms: int = _count()
-    log_known: int = _count()  # members that have an entry
-    log_short_at: int | None = _time()  # since when it leaves out members that it has shown
+    log_read_at: int | None = time_column()
+    resolution_ms: int | None = time_column()
+    slowest_ms: int = count_column()
+    log_known: int = count_column()  # members that have an entry
+    log_short_at: int | None = time_column()  # since when it leaves out members that it has shown
     witness_value: str | None = None  # the log's entry of the witness
-    witness_log_at: int | None = _time()
-    witness_stray_at: int | None = _time()  # when it last moved without a batch of ours
+    witness_log_at: int | None = time_column()
+    witness_stray_at: int | None = time_column()  # when it last moved without a batch of ours
     batch_limit: int | None = None  # rows a batch may have while a bad row is being searched
 
 
@@ -134,23 +112,23 @@ class MemberRow(SQLModel, table=True):
     email: str | None = None  # the spelling sent for life, where it differs from the key
     owner_connector: int | None = Field(default=None, foreign_key="connector.id")
     owner_record: str | None = None
-    wanted: bytes | None = _fingerprint()
-    delivered: bytes | None = _fingerprint()
-    refused: bytes | None = _fingerprint()
+    wanted: bytes | None = fingerprint_column()
+    delivered: bytes | None = fingerprint_column()
+    refused: bytes | None = fingerprint_column()
     payload: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
-    earned: int = _count()
-    credited: int = _count()
-    unsettled: int = _count()
+    earned: int = count_column()
+    credited: int = count_column()
+    unsettled: int = count_column()
     open_batch: int | None = Field(default=None, foreign_key="batch.id")
-    quiet_until: int | None = _time()
+    quiet_until: int | None = time_column()
     late_until: int | None = (
-        _time()
+        time_column()
     )  # until when an older row may still be applied, and overwrite what is delivered
     log_value: str | None = None
-    log_at: int | None = _time()
-    due: int = _small()
-    introduced: int = _small()
-    expired: int = _small()  # it was sent an expiry of ours: what is sent from then on must lift it
+    log_at: int | None = time_column()
+    due: int = small_column()
+    introduced: int = small_column()
+    expired: int = small_column()  # it was sent an expiry of ours: what is sent from then on must lift it
 
 
 class ContactRow(SQLModel, table=True):
@@ -170,14 +148,16 @@ class ContactRow(SQLModel, table=True):
     connector_id: int = Field(primary_key=True, foreign_key="connector.id")
     record_id: str = Field(primary_key=True)
     member_id: int | None = Field(default=None, foreign_key="member.id")
-    state: int = _small()
-    fingerprint: bytes | None = _fingerprint()
-    points: int | None = _time()
-    seen: int = _count()
-    written_at: int | None = _time()
+    state: int = small_column()
+    fingerprint: bytes | None = fingerprint_column()
+    points: int | None = time_column()
+    seen: int = count_column()
+    written_at: int | None = time_column()
     written_status: str | None = None
-    write_due: int = _small()
-    first_read: int = _small()  # it could not be mapped in its connector's first read: adopted when it can
+    write_due: int = small_column()
+    first_read: int = (
+        small_column()
+    )  # it could not be mapped in its connector's first read: adopted when it can
 
 
 class BatchRow(SQLModel, table=True):
@@ -193,23 +173,23 @@ class BatchRow(SQLModel, table=True):
     id: int = Field(primary_key=True)
     brand: int = Field(foreign_key="brand.id")
     cycle: str
-    lane: int = _small()
-    outcome: int = _small()
-    row_count: int = _count()
-    points: int = _count()
+    lane: int = small_column()
+    outcome: int = small_column()
+    row_count: int = count_column()
+    points: int = count_column()
     digest: bytes = Field(sa_column=Column(LargeBinary(16), nullable=False))
-    claimed_at: int = _time(nullable=False)
-    sent_at: int | None = _time()  # by the wallet's clock
-    moved: int = _count()  # rows whose log entries were seen to move
-    moved_at: int | None = _time()  # our clock when one of its rows' log entries was last seen to move
-    settled_at: int | None = _time()
+    claimed_at: int = time_column(nullable=False)
+    sent_at: int | None = time_column()  # by the wallet's clock
+    moved: int = count_column()  # rows whose log entries were seen to move
+    moved_at: int | None = time_column()  # our clock when one of its rows' log entries was last seen to move
+    settled_at: int | None = time_column()
     status: int | None = None
     import_id: str | None = None
     imported: int | None = None
     detail: str | None = None
     witness: int | None = None  # what became of the witness's row, None where it did not ride
     witness_before: str | None = None
-    witness_until: int | None = _time()  # our clock when that was settled
+    witness_until: int | None = time_column()  # our clock when that was settled
 
 
 class BatchMemberRow(SQLModel, table=True):
@@ -235,15 +215,15 @@ class BatchMemberRow(SQLModel, table=True):
     batch_id: int = Field(primary_key=True, foreign_key="batch.id")
     position: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
     member_id: int = Field(foreign_key="member.id")
-    fingerprint: bytes | None = _fingerprint()
-    points: int = _count()
+    fingerprint: bytes | None = fingerprint_column()
+    points: int = count_column()
     log_before: str | None = None
-    outcome: int = _small()
+    outcome: int = small_column()
     grade: str | None = None
     account_id: int | None = Field(
         default=None, foreign_key="member.id"
     )  # whose points they are, if another's
-    late_at: int | None = _time()  # the log's time of a move that says it may have landed after all
+    late_at: int | None = time_column()  # the log's time of a move that says it may have landed after all
 
 
 class LedgerRow(SQLModel, table=True):
@@ -259,9 +239,9 @@ class LedgerRow(SQLModel, table=True):
     organization_id: int = Field(foreign_key="organization.id")
     member_id: int = Field(foreign_key="member.id")
     batch_id: int | None = Field(default=None, foreign_key="batch.id")
-    entry: int = _small()
+    entry: int = small_column()
     points: int = Field(sa_column=Column(BigInteger, nullable=False))
-    at: int = _time(nullable=False)
+    at: int = time_column(nullable=False)
     grade: str
     digest: bytes = Field(sa_column=Column(LargeBinary(16), nullable=False))
 
@@ -288,7 +268,8 @@ class QuarantineRow(SQLModel, table=True):
     side: str = Field(primary_key=True)
     field: str
     reason: str
-    since: int = _time(nullable=False)
+    since: int = time_column(nullable=False)
+    dropped_at: int | None = time_column()  # since when a person does not want to be told of it
 
 
 class WriteRetryRow(SQLModel, table=True):
@@ -297,9 +278,9 @@ class WriteRetryRow(SQLModel, table=True):
     __tablename__ = "write_retry"
     connector_id: int = Field(primary_key=True, foreign_key="connector.id")
     record_id: str = Field(primary_key=True)
-    tries: int = _small()
-    next_at: int = _time(nullable=False)
-    log_at: int | None = _time()  # of the member when it was tried: a later one is worth a try at once
+    tries: int = small_column()
+    next_at: int = time_column(nullable=False)
+    log_at: int | None = time_column()  # of the member when it was tried: a later one is worth a try at once
 
 
 class HoldRow(SQLModel, table=True):
@@ -312,10 +293,10 @@ class HoldRow(SQLModel, table=True):
     brake: str
     detail: str
     amount: int = Field(sa_column=Column(BigInteger, nullable=False))
-    since: int = _time(nullable=False)
-    released_at: int | None = _time()
+    since: int = time_column(nullable=False)
+    released_at: int | None = time_column()
     released_by: str | None = None
-    used_at: int | None = _time()
+    used_at: int | None = time_column()
 
 
 class DecisionRow(SQLModel, table=True):
@@ -329,15 +310,15 @@ class DecisionRow(SQLModel, table=True):
     id: int = Field(primary_key=True)
     organization_id: int = Field(foreign_key="organization.id")
     batch_id: int = Field(foreign_key="batch.id")
-    position: int = _small()
+    position: int = small_column()
     member_id: int = Field(foreign_key="member.id")
     choice: str
     points: int = Field(sa_column=Column(BigInteger, nullable=False))
-    held: int = _small()
+    held: int = small_column()
     finding: str
     log_before: str | None = None
     log_now: str | None = None
-    decided_at: int = _time(nullable=False)
+    decided_at: int = time_column(nullable=False)
     decided_by: str
 
 
@@ -349,9 +330,9 @@ class PlanRow(SQLModel, table=True):
     id: int = Field(primary_key=True)
     organization_id: int = Field(foreign_key="organization.id")
     digest: str
-    made_at: int = _time(nullable=False)
-    members: int = _count()
-    points: int = _count()
+    made_at: int = time_column(nullable=False)
+    members: int = count_column()
+    points: int = count_column()
     brakes: str
 
 
@@ -363,8 +344,8 @@ class PlannedRow(SQLModel, table=True):
     plan_id: int = Field(primary_key=True, foreign_key="plan.id")
     position: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
     owner: str
-    content: bytes | None = _fingerprint()
-    points: int = _count()
+    content: bytes | None = fingerprint_column()
+    points: int = count_column()
 
 
 class CycleRow(SQLModel, table=True):
@@ -374,15 +355,10 @@ class CycleRow(SQLModel, table=True):
     __table_args__ = (Index("ix_cycle_organization", "organization_id", "started_at"),)
     id: str = Field(primary_key=True)
     organization_id: int = Field(foreign_key="organization.id")
-    started_at: int = _time(nullable=False)
-    finished_at: int = _time(nullable=False)
+    started_at: int = time_column(nullable=False)
+    finished_at: int = time_column(nullable=False)
     outcome: str
     facts: str
-
-
-def table(row: type[SQLModel]) -> Table:
-    """Return the Core table behind a class."""
-    return row.__table__  # type: ignore[attr-defined,no-any-return]
 
 
 META = table(MetaRow)

@@ -80,6 +80,8 @@ def show_reports(reports: Sequence[CycleReport], *, as_json: bool) -> None:
             f"  sent {it.rows_sent:,} rows; {it.rows_landed:,} landed, with {it.points_landed:,} points; "
             f"{it.written_back:,} records written back"
         )
+        for connector in it.paused:
+            paper.line(f"  [yellow]paused[/] {escape(connector)}: see `syncsvc status`")
         paper.line(f"  waiting: {it.in_doubt:,} in doubt, {it.held:,} held, {it.quarantined:,} quarantined")
         for error in it.errors:
             paper.line(f"  [red]error[/] {escape(error)}")

@@ -11,28 +11,32 @@ from rich.markup import escape
 from syncsvc.model import Problem
 from syncsvc.setup import Setup
 from syncsvc.state.holds import Hold
+from syncsvc.state.pauses import Pause
 from syncsvc.state.reports import Life, Status
 from syncsvc.state.store import Store
+from syncsvc.views.interventions import told_of_pause
 from syncsvc.views.paper import Paper, ago, empty_table, print_json, stamp
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """An organization's status with what is held."""
+    """An organization's status, with what is held and what is paused."""
 
     status: Status
     holds: tuple[Hold, ...]
+    pauses: tuple[Pause, ...] = ()
 
     @classmethod
     def of(cls, store: Store) -> Standing:
         """Return how an organization stands now."""
-        return cls(store.reports.status(), tuple(it for it in store.holds.open() if it.released_by is None))
+        holds = tuple(it for it in store.holds.open() if it.released_by is None)
+        return cls(store.reports.status(), holds, tuple(store.pauses.open()))
 
     @property
     def needs_attention(self) -> bool:
         """Whether something is held, in doubt, quarantined or paused."""
         status = self.status
-        paused = any(connector.trouble for connector in status.connectors)
+        paused = self.pauses or any(connector.trouble for connector in status.connectors)
         return bool(self.holds or status.rows_in_doubt or status.rows_held or status.quarantined or paused)
 
 
@@ -81,6 +85,8 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
         f"[bold]{escape(name)}[/]: {status.members:,} members, {status.due:,} to send, points "
         f"{status.credited:,} of {status.earned:,} credited, {status.unsettled:,} unsettled"
     )
+    for pause in standing.pauses:
+        paper.line(f"[yellow]paused[/] {escape(told_of_pause(name, pause, now))}")
     table = empty_table(
         "connector",
         "cursor moved",
@@ -96,6 +102,9 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
         counts = (it.contacts, it.excluded, it.quarantined, it.gone, it.write_due)
         table.add_row(escape(it.name), ago(it.moved_at, now), whole, *(f"{count:,}" for count in counts))
     paper.table(table)
+    dropped = sum(it.dropped for it in status.connectors)
+    if status.quarantined or dropped:
+        paper.line(f"quarantined {status.quarantined:,}, dropped {dropped:,} → syncsvc quarantine")
     hint = " → syncsvc doubt" if status.rows_in_doubt or status.rows_held else ""
     paper.line(
         f"import log read {ago(status.log_read_at, now)}; in doubt {status.rows_in_doubt:,}, "

@@ -59,6 +59,9 @@ class Metrics:
         self._quarantined = self._gauge("contacts_quarantined", "Contacts in quarantine now.")
         self._last_cycle = self._gauge("last_cycle_timestamp_seconds", "When the last cycle ended.")
         self._last_success = self._gauge("last_success_timestamp_seconds", "When the last ok cycle ended.")
+        self._paused = self._gauge(
+            "paused", "Whether a person paused it; without a connector, the whole organization.", "connector"
+        )
         self._stuck = self._gauge("cycle_stuck", "Whether the running cycle makes no progress.")
         self._broken = self._gauge(
             "configuration_broken", "Whether a file cannot be used as it is; the last good one runs, if any."
@@ -107,6 +110,9 @@ class Metrics:
         self._in_doubt.labels(name).set(report.in_doubt)
         self._held.labels(name).set(report.held)
         self._quarantined.labels(name).set(report.quarantined)
+        self._paused.labels(name, "").set(report.outcome == Outcome.PAUSED)
+        for key in {*connectors, *report.paused}:
+            self._paused.labels(name, key).set(key in report.paused)
         now = self._now()
         self._last_cycle.labels(name).set(now)
         if report.outcome == Outcome.OK:

@@ -15,6 +15,7 @@ class Outcome(StrEnum):
     OK = "ok"  # everything that was due is done
     DEGRADED = "degraded"  # done as far as possible; something waits for a person
     TRANSIENT = "transient"  # cut short by passing trouble; the next cycle resumes
+    PAUSED = "paused"  # nothing was done: a person paused the organization
     STOPPED = "stopped"  # cut short because the process was asked to stop
 
 
@@ -41,8 +42,8 @@ class CycleReport:
 
     Counts are of this cycle, save `quarantined`, `in_doubt` and `held`: those say how many contacts, or rows,
     are in that condition when the cycle ends. `duration` and the values of `stages` are in seconds. `echoes`
-    are contacts that were read with nothing new but what was written back to them. `errors` are messages of
-    the error tree.
+    are contacts that were read with nothing new but what was written back to them. `paused` are connectors
+    that a person paused, `errors` messages of the error tree.
 
     `connectors` (by name), `lanes` (rows sent, by lane) and `batches` (batches settled, by outcome) break the
     totals down; what they leave out stays in the totals without a label.
@@ -68,6 +69,7 @@ class CycleReport:
     held: int = 0
     written_back: int = 0
     write_back_failed: int = 0
+    paused: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     connectors: Mapping[str, ConnectorReport] = field(default_factory=dict)
     lanes: Mapping[str, int] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class CycleReport:
             "outcome": str(self.outcome),
             "duration": round(self.duration, 3),
             "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
+            "paused": list(self.paused),
             "errors": list(self.errors),
             "connectors": {name: asdict(part) for name, part in self.connectors.items()},
             "lanes": dict(self.lanes),

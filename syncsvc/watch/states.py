@@ -6,7 +6,7 @@ WHOLE = ""
 """The condition of a part that has no trouble, and of one that nothing was told of yet."""
 
 PAUSED = "paused"
-"""The condition of a connector that waits for a person."""
+"""The condition of what waits for a person, or was paused by one."""
 
 
 class States:

@@ -203,6 +203,27 @@ def test_a_long_cycle_that_makes_progress_is_not_stuck(open_quick: Callable[...,
     assert lines == []
 
 
+def test_a_pause_is_told_when_it_begins_and_ends_and_keeps_the_service_ready(bench: Bench) -> None:
+    def said() -> list[tuple[str, str]]:
+        with capture_logs() as lines:
+            bench.runner.run()
+        return [it["event"] for it in lines if it["event"].startswith("pause_")]
+
+    pauses, now = bench.lab.store.pauses, bench.lab.clock.now()
+    assert said() == []
+    pauses.begin(None, by="ann", reason=None, now=now)
+    pauses.begin("crm", by="ann", reason=None, now=now)
+    assert said() == ["pause_began", "pause_began"]
+    assert said() == []
+    assert bench.metrics.registry.get_sample_value(
+        "syncsvc_paused", {"organization": "acme", "connector": ""}
+    )
+    assert bench.runner.health.is_ready(bench.now + 10_000)
+    pauses.end(None, by="bob", now=now)
+    assert said() == ["pause_ended"]
+    assert not bench.runner.health.is_ready(bench.now + 10_000)
+
+
 def test_nothing_begins_once_the_service_stops(bench: Bench) -> None:
     bench.stop.set()
     bench.runner.run()

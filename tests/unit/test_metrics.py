@@ -43,6 +43,7 @@ def full_report() -> CycleReport:
         held=5,
         written_back=18,
         write_back_failed=1,
+        paused=("sales",),
         errors=("crm: contact 003A: row locked", "crm: no answer"),
         connectors={
             "crm": ConnectorReport(read=60, changed=25, requests=11, read_until=READ_UNTIL),
@@ -66,6 +67,9 @@ def value_of(metrics: Metrics, name: str, **labels: str) -> float | None:
         ("cycle_duration_seconds_count", {}, 1),
         ("stage_seconds_total", {"stage": "pull"}, 1.23456),
         ("cycle_errors_total", {}, 2),
+        ("paused", {"connector": "sales"}, 1),
+        ("paused", {"connector": "crm"}, 0),
+        ("paused", {"connector": ""}, 0),
         ("contacts_read_total", {"connector": "crm"}, 60),
         ("contacts_read_total", {"connector": "marketing"}, 30),
         ("contacts_read_total", {"connector": ""}, 10),

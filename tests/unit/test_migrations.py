@@ -16,19 +16,20 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import SQLModel
 
 from syncsvc.errors import StateError
-from syncsvc.state import migrations, tables
+from syncsvc.state import interventions, migrations, tables
 from syncsvc.state.database import Database
 
 OURS = {
     tables.table(row).name
-    for row in vars(tables).values()
+    for row in (*vars(tables).values(), *vars(interventions).values())
     if isinstance(row, type) and issubclass(row, SQLModel) and row is not SQLModel
 }
-HEAD = "0008"
+HEAD = "0009"
 OLD = [
     "INSERT INTO organization (id, name, organization_id, points) VALUES (1, 'acme', '01JC', 'add')",
     "INSERT INTO connector (id, organization_id, name, cursor) VALUES (1, 1, 'crm', 'c')",
     "INSERT INTO contact (connector_id, record_id, write_due) VALUES (1, 'r1', 1)",
+    "INSERT INTO quarantine VALUES (1, 'r2', 'mapping', 'email', 'why', 0)",
     "INSERT INTO brand (id, organization_id, brand_id) VALUES (1, 1, 'brand-1')",
     "INSERT INTO member (id, brand, email_key, earned, credited) VALUES (1, 1, 'a@b.c', 7, 7)",
     "INSERT INTO batch (id, brand, cycle, digest, claimed_at) VALUES (1, 1, 'c', x'00', 0)",
@@ -65,7 +66,7 @@ def squeezed(sql: str) -> str:
 
 
 def test_an_empty_file_comes_to_hold_every_table(path: Path) -> None:
-    assert len(OURS) == 17
+    assert len(OURS) == 19
     assert {name for name, sql in schema(path).items() if sql.startswith("CREATE TABLE")} == {
         *OURS,
         "alembic_version",
@@ -135,6 +136,7 @@ def test_every_index_is_made_with_its_condition(path: Path) -> None:
         "ix_batch_open",
         "ix_batch_row_account",
         "ix_batch_row_late",
+        "ix_pause_open",
     }
 
 
@@ -235,5 +237,9 @@ def test_a_file_of_the_first_form_keeps_what_it_holds(path: Path, tmp_path: Path
         assert connection.execute("SELECT points, account_id, late_at FROM batch_row").fetchall() == [
             (7, None, None)
         ]
-        assert connection.execute("SELECT name, retired FROM connector").fetchall() == [("crm", 0)]
+        assert connection.execute("SELECT name, retired, sweep_asked FROM connector").fetchall() == [
+            ("crm", 0, 0)
+        ]
+        assert connection.execute("SELECT reason, dropped_at FROM quarantine").fetchall() == [("why", None)]
+        assert connection.execute("SELECT count(*) FROM pause, quarantine_decision").fetchall() == [(0,)]
         assert connection.execute("SELECT name, expires FROM organization").fetchall() == [("acme", 0)]
