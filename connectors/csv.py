@@ -67,30 +67,34 @@ class CsvSettings(Table_):
 class _Position(NamedTuple):
     """What a cursor says: the export that was read and, inside a reading, the file and the place in it.
 
-    `mixed` says that the reading began with another export: its end is no state to poll from.
+    `mixed` says that the reading began with another export: its end is no state to poll from. `results` says
+    that there was a results file.
     """
 
     export: str
     file: int = 0
     place: Place | None = None
     mixed: bool = False
+    results: bool = False
 
     def encode(self) -> str:
         if self.place is None:
-            return orjson.dumps({"export": "" if self.mixed else self.export}).decode()
+            export = "" if self.mixed else self.export
+            return orjson.dumps({"export": export, "results": self.results}).decode()
         inside = {"file": self.file, "offset": self.place.offset, "line": self.place.line}
-        return orjson.dumps({"export": self.export, **inside, "mixed": self.mixed}).decode()
+        flags = {"mixed": self.mixed, "results": self.results}
+        return orjson.dumps({"export": self.export, **inside, **flags}).decode()
 
     @classmethod
     def parse(cls, cursor: str) -> _Position:
         try:
             document = orjson.loads(cursor)
-            export = document["export"]
-            if isinstance(export, str) and len(document) == 1:
-                return cls(export)
+            export, results = document["export"], bool(document.get("results"))
+            if isinstance(export, str) and not document.keys() - {"export", "results"}:
+                return cls(export, results=results)
             numbers = [document[name] for name in ("file", "offset", "line")]
             if isinstance(export, str) and all(type(it) is int and it >= 0 for it in numbers):
-                return cls(export, numbers[0], Place(*numbers[1:]), bool(document["mixed"]))
+                return cls(export, numbers[0], Place(*numbers[1:]), bool(document["mixed"]), results)
         except (ValueError, TypeError, KeyError):
             pass
         raise CursorError("the stored cursor is not one of this connector's")
@@ -141,18 +145,21 @@ class Csv:
     def changes(self, cursor: str | None) -> Iterator[Page]:
         """Yield everything where the export is not the one of the cursor; see `Connector.changes`.
 
+        The same is done where the results file is there no more, so that it is written anew.
         Raises TransientError where the export is being written, SchemaError where a column is missing, and
         OperatorError where there is no export, or keys stand in it again and again.
         """
         position = None if cursor is None else _Position.parse(cursor)
         export = self._look()
-        now = _Position(export.identity(self._reading))
+        now = _Position(export.identity(self._reading), results=bool(self._written) and self._results.exist)
         same = position is not None and position.export == now.export
-        if position is not None and same and position.place is None:
-            yield Page([], position.encode())
-            return
         if not same:
             self._wait_for(export)
+        elif position is not None and position.place is None:
+            if now.results or not position.results:
+                yield Page([], now.encode())
+                return
+            same = False
         with readable(), export.opened() as files:
             if position is not None and same:
                 yield from self._read(export, files, position)

@@ -36,6 +36,11 @@ class Results:
         self._key = key
         self._names = names
 
+    @property
+    def exist(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
+
     @contextmanager
     def rows(self) -> Iterator[Iterator[tuple[str, dict[str, str]]]]:
         """Open the results as they are: each key, with the cells of its row by column.
@@ -67,14 +72,7 @@ class Results:
                 header = [self._key, *old, *(name for name in self._names if name not in old)]
                 writer = csv.writer(file, delimiter=form.delimiter)
                 writer.writerow(header)
-                left = dict(values)
-                for key, row in iter(()) if table is None else _told(table):
-                    if key in values and key not in left:
-                        continue  # somebody wrote it twice
-                    cells = {**row, **left.pop(key, {}), self._key: key}
-                    writer.writerow([cells.get(name, "") for name in header])
-                for key, value in left.items():
-                    writer.writerow([{**value, self._key: key}.get(name, "") for name in header])
+                writer.writerows(_merged(table, values, header))
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(self.path)
@@ -109,6 +107,27 @@ class Results:
                     "it away, or name another file with results"
                 ) from None
             yield table
+
+
+def _merged(
+    table: Table | None, values: Mapping[str, Mapping[str, str]], header: Sequence[str]
+) -> Iterator[list[str]]:
+    """Yield the cells of every row that there is, with its new values, then those of rows that are new."""
+    left, places = dict(values), {name: place for place, name in enumerate(header)}
+    if table is not None:
+        taken = [table.columns.index(name) for name in header if name in table.columns]
+        empty = [""] * (len(header) - len(taken))  # new columns stand last
+        for row in table.rows():
+            key = row.record_id
+            if row.refusal or (key in values and key not in left):
+                continue  # it cannot be read, or somebody wrote it twice
+            cells = [row.cells[place] for place in taken] + empty
+            for name, cell in left.pop(key, {}).items():
+                cells[places[name]] = cell
+            cells[0] = key
+            yield cells
+    for key, value in left.items():
+        yield [key, *(value.get(name, "") for name in header[1:])]
 
 
 def _told(table: Table) -> Iterator[tuple[str, dict[str, str]]]:

@@ -13,7 +13,8 @@ from syncsvc.remote.connector import Connector
 from syncsvc.rules.brakes import Allowed
 from syncsvc.state.write_backs import DueWrite, WriteBacks
 
-_PAGE = 1000
+_PAGE = 20_000
+"""Records of one call: a file is written anew with each, and this many are no burden for the memory."""
 _RECORD_EVERY = 200
 
 
@@ -32,7 +33,7 @@ def write_back(
     `fields` are the CRM fields by fact, `allowed` is what brakes let flow. Outcomes are stored as the CRM
     answers, so that what was written before an error is known. Where a record's values are refused, its
     `last_updated` is written without the status that may be the reason. Raises what the connector raises, and
-    StoppedError between pages.
+    StoppedError between some of them.
     """
     outcomes: Counter[Written] = Counter()
     after = ""
@@ -47,7 +48,8 @@ def write_back(
             status="status" in fields,
         )
         write_backs.nothing_to_write(connector_id, [value.record_id for value in due if not value.differs])
-        outcomes += _write(connector, connector_id, [v for v in due if v.differs], fields, write_backs, now)
+        differing = [value for value in due if value.differs]
+        outcomes += _write(connector, connector_id, differing, fields, write_backs, now, stopping)
         if not after:
             return outcomes
         if stopping():
@@ -61,6 +63,7 @@ def _write(
     fields: Mapping[str, str],
     write_backs: WriteBacks,
     now: Callable[[], datetime],
+    stopping: Callable[[], bool],
 ) -> Counter[Written]:
     outcomes: Counter[Written] = Counter()
     if not due:
@@ -74,6 +77,8 @@ def _write(
             if len(told) >= _RECORD_EVERY:
                 write_backs.record(connector_id, told, now=now())
                 told = []
+                if stopping():
+                    raise StoppedError("asked to stop while writing back")
     finally:
         if told:
             write_backs.record(connector_id, told, now=now())

@@ -78,6 +78,7 @@ def test_an_export_is_imported_its_results_written_and_then_left_in_peace(shop: 
     results = shop.results()
     assert {it["Wallet status"] for it in results.values()} == {"imported"}
     assert {it["Wallet time"] for it in results.values()} == {"2026-11-02T12:01:03Z"}
+    lab.cycle()  # that there are results comes home
     before, written = lab.contents(), shop.path.with_name("members.results.csv").stat()
     report = lab.cycle()
     assert (report.outcome, report.read, lab.asks(IMPORT)) == (Outcome.OK, 0, 2)
@@ -173,6 +174,17 @@ def test_row_that_cannot_be_read_is_quarantined_and_nobody_is_taken_for_gone(sho
     assert shop.lab.cycle().gone == 2  # the row that could not be read, and C005
     assert shop.gone() == {broken, "C005"}
     assert shop.lab.quarantine() == {}
+
+
+def test_results_that_were_deleted_are_written_anew_with_the_next_cycle(shop: Shop) -> None:
+    shop.lab.cycle()
+    told = shop.results()
+    shop.lab.cycle()
+    shop.path.with_name("members.results.csv").unlink()
+    report = shop.lab.cycle()
+    assert (report.read, report.changed, report.rows_sent, report.written_back) == (120, 120, 0, 120)
+    assert shop.results() == told
+    assert [shop.lab.cycle().read for _ in range(2)] == [0, 0]
 
 
 def test_status_shows_a_reading_that_could_not_tell_every_row(

@@ -210,11 +210,21 @@ def test_a_record_that_is_not_there_any_more_is_no_error(lab: Lab, result: Writt
     assert lab.crm.writes == []
 
 
-def test_more_than_a_thousand_records_are_all_written(lab: Lab) -> None:
-    for number in range(2100):
+def test_more_records_than_one_call_takes_are_all_written(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("syncsvc.stages.write_back._PAGE", 500)
+    for number in range(1100):
         lab.crm.put(f"r{number:04}")
-    assert lab.cycle().written_back == 2100
+    assert lab.cycle().written_back == 1100
     assert {it["wallet_status"] for it in lab.crm.records.values()} == {"imported"}
+
+
+def test_a_process_that_is_asked_to_stop_does_so_among_many_records(lab: Lab) -> None:
+    for number in range(650):
+        lab.crm.put(f"r{number:03}")
+    assert lab.cycle(stopping=lambda: len(lab.crm.writes) >= 300).outcome is Outcome.STOPPED
+    assert lab.value("SELECT count(*) FROM contact WHERE write_due <> 1") == len(lab.crm.writes) == 400
+    lab.cycle()
+    assert len(lab.crm.writes) == 650
 
 
 def test_what_was_written_before_an_error_is_known(lab: Lab) -> None:
