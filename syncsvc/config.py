@@ -28,6 +28,7 @@ from syncsvc.settings import Duration, Email, Secret, Settings, Share, Text, Url
 
 MAX_BATCH = 2000  # users in one import request; Wallet App API page "imports"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LEAST_HISTORY = timedelta(days=7)
 _PORTS = 65536
 
 
@@ -92,6 +93,14 @@ class OnEmailChange(StrEnum):
     MOVE_WITH_POINTS = "move_with_points"
 
 
+def _a_week(value: timedelta) -> timedelta:
+    if value < _LEAST_HISTORY:
+        raise ValueError(
+            'is too short: what happens to an import can be known a day later; write "7d" or more'
+        )
+    return value
+
+
 def _positive(value: timedelta) -> timedelta:
     if value <= timedelta():
         raise ValueError("is zero; give a duration above zero")
@@ -105,6 +114,7 @@ def _name(value: Any) -> Any:
 
 
 Positive = Annotated[Duration, AfterValidator(_positive)]
+History = Annotated[Duration, AfterValidator(_a_week)]
 Name = Annotated[
     str, BeforeValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})
 ]
@@ -286,6 +296,10 @@ class PolicyConfig(Settings):
     on_email_change: OnEmailChange = Field(
         default=OnEmailChange.HOLD,
         description="a contact with a new email is held, or its member moves, without points or with them",
+    )
+    keep_history: History = Field(
+        default=timedelta(days=365),
+        description="how long it is kept what cycles did, batches held and people decided; 7 days at least",
     )
 
 

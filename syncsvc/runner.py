@@ -290,6 +290,7 @@ def attempt(organization: Organization, cycle: Cycle) -> CycleReport:
     with bound(organization=name, cycle=cycle.id):
         try:
             report = cycle.run()
+            organization.store.retention.prune(organization.network.now())
         except SyncError as error:
             reason = str(error)
             if states.became("cycle", reason):

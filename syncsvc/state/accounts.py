@@ -251,7 +251,7 @@ class Accounts:
         return (
             select(BATCH, BRAND.c.brand_id, *outcomes)
             .join(BRAND, BRAND.c.id == BATCH.c.brand)
-            .where(BATCH.c.brand.in_(self._brands()), BATCH.c.lane == Lane.POINTS)
+            .where(BATCH.c.brand.in_(self._brands()), BATCH.c.lane == Lane.POINTS, BATCH.c.pruned == 0)
             .order_by(BATCH.c.id.desc())
         )
 

@@ -8,7 +8,8 @@
 
 A ledger row that is removed or changed breaks the chain behind it; removed from the end, it is missed by the
 member it credited and by the batch row it stands for. What was sent is kept as a digest only, since it
-is personal: `batch.digest` cannot be recomputed, and is not.
+is personal: `batch.digest` cannot be recomputed, and is not. Of batches whose rows are older than the
+history that is kept, the ledger alone is verified.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ class Audit:
             of_rows(_sum(BATCH_ROW.c.points)).label("sum"),
             of_rows(func.count()).label("count"),
             of_rows(func.min(BATCH_ROW.c.outcome)).label("least"),
-        ).where(self._batches)
+        ).where(self._batches, BATCH.c.pruned == 0)
         for row in _stream(connection, found.order_by(BATCH.c.id)):
             where = f"batch {row.id}"
             if row.row_count != row.count:
@@ -216,7 +217,9 @@ class Audit:
                 BATCH_ROW.c.batch_id == LEDGER.c.batch_id,
                 BATCH_ROW.c.outcome == outcome,
             )
-            listed = select(LEDGER).where(self._ledger, LEDGER.c.entry == entry, ~row_of.exists())
+            pruned = select(BATCH.c.id).where(BATCH.c.id == LEDGER.c.batch_id, BATCH.c.pruned == 1)
+            unsent = and_(LEDGER.c.entry == entry, ~row_of.exists(), ~pruned.exists())
+            listed = select(LEDGER).where(self._ledger, unsent)
             for row in _stream(connection, listed.order_by(LEDGER.c.id)):
                 what = (
                     f"{row.points:,} points of member {row.member_id} {entry.name.lower()} by batch "

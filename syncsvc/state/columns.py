@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, LargeBinary, SmallInteger, Table, text
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, SmallInteger, Table, text
 from sqlmodel import Field, SQLModel
 
 SQLModel.metadata.naming_convention = {
@@ -39,3 +39,8 @@ def count_column() -> Any:
 def table(row: type[SQLModel]) -> Table:
     """Return the Core table behind a class."""
     return row.__table__  # type: ignore[attr-defined,no-any-return]
+
+
+def where_index(condition: str, name: str, *columns: str) -> Index:
+    """Return an index of the rows that meet a condition, which are few."""
+    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))

@@ -14,6 +14,7 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ reports        what an operator asks
 ├─ accounts       what the books say
 ├─ audit          whether the books balance
+├─ retention      how long history is kept
 ├─ erasure        what is left of a person who is forgotten
 └─ alerted        what people were told last
 """
@@ -44,6 +45,7 @@ from syncsvc.state.pauses import Pauses
 from syncsvc.state.plans import Plans
 from syncsvc.state.quarantine import Quarantine
 from syncsvc.state.reports import Reports
+from syncsvc.state.retention import Retention
 from syncsvc.state.scope import Rules, Scope
 from syncsvc.state.settlements import Settlements
 from syncsvc.state.tables import BRAND, CONNECTOR, CONTACT, MEMBER, META, ORGANIZATION
@@ -73,6 +75,7 @@ class Store:
     accounts: Accounts
     audit: Audit
     erasure: Erasure
+    retention: Retention
     alerted: Alerted
 
 
@@ -129,6 +132,7 @@ def _assemble(
         Accounts(scope),
         Audit(scope),
         Erasure(scope),
+        Retention(scope, organization.policy.keep_history),
         Alerted(scope),
     )
 

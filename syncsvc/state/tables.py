@@ -20,10 +20,17 @@ Times are whole milliseconds since 1970 UTC, fingerprints 16 bytes, points whole
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, SmallInteger, text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, SmallInteger
 from sqlmodel import Field, SQLModel
 
-from syncsvc.state.columns import count_column, fingerprint_column, small_column, table, time_column
+from syncsvc.state.columns import (
+    count_column,
+    fingerprint_column,
+    small_column,
+    table,
+    time_column,
+    where_index,
+)
 
 
 class MetaRow(SQLModel, table=True):
@@ -98,13 +105,8 @@ class MemberRow(SQLModel, table=True):
     __tablename__ = "member"
     __table_args__ = (
         Index("uq_member_email", "brand", "email_key", unique=True),
-        Index("ix_member_due", "brand", "id", sqlite_where=text("due = 1"), postgresql_where=text("due = 1")),
-        Index(
-            "ix_member_late",
-            "brand",
-            sqlite_where=text("late_until IS NOT NULL"),
-            postgresql_where=text("late_until IS NOT NULL"),
-        ),
+        where_index("due = 1", "ix_member_due", "brand", "id"),
+        where_index("late_until IS NOT NULL", "ix_member_late", "brand"),
     )
     id: int = Field(primary_key=True)
     brand: int = Field(foreign_key="brand.id")
@@ -137,12 +139,7 @@ class ContactRow(SQLModel, table=True):
     __tablename__ = "contact"
     __table_args__ = (
         Index("ix_contact_member", "member_id"),
-        Index(
-            "ix_contact_write_due",
-            "connector_id",
-            sqlite_where=text("write_due = 1"),
-            postgresql_where=text("write_due = 1"),
-        ),
+        where_index("write_due = 1", "ix_contact_write_due", "connector_id"),
         {"sqlite_with_rowid": False},
     )
     connector_id: int = Field(primary_key=True, foreign_key="connector.id")
@@ -165,9 +162,7 @@ class BatchRow(SQLModel, table=True):
 
     __tablename__ = "batch"
     __table_args__ = (
-        Index(
-            "ix_batch_open", "brand", sqlite_where=text("outcome < 3"), postgresql_where=text("outcome < 3")
-        ),
+        where_index("outcome < 3", "ix_batch_open", "brand"),
         {"sqlite_autoincrement": True},
     )
     id: int = Field(primary_key=True)
@@ -190,6 +185,7 @@ class BatchRow(SQLModel, table=True):
     witness: int | None = None  # what became of the witness's row, None where it did not ride
     witness_before: str | None = None
     witness_until: int | None = time_column()  # our clock when that was settled
+    pruned: int = small_column()  # its rows are older than the history that is kept
 
 
 class BatchMemberRow(SQLModel, table=True):
@@ -198,18 +194,8 @@ class BatchMemberRow(SQLModel, table=True):
     __tablename__ = "batch_row"
     __table_args__ = (
         Index("ix_batch_row_member", "member_id"),
-        Index(
-            "ix_batch_row_account",
-            "account_id",
-            sqlite_where=text("account_id IS NOT NULL"),
-            postgresql_where=text("account_id IS NOT NULL"),
-        ),
-        Index(
-            "ix_batch_row_late",
-            "late_at",
-            sqlite_where=text("late_at IS NOT NULL"),
-            postgresql_where=text("late_at IS NOT NULL"),
-        ),
+        where_index("account_id IS NOT NULL", "ix_batch_row_account", "account_id"),
+        where_index("late_at IS NOT NULL", "ix_batch_row_late", "late_at"),
         {"sqlite_with_rowid": False},
     )
     batch_id: int = Field(primary_key=True, foreign_key="batch.id")
