@@ -13,6 +13,7 @@ import json
 import logging
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from typing import Any, Literal, TextIO
 
@@ -25,14 +26,29 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from syncsvc.errors import ConfigurationError
-from syncsvc.watch.redaction import redact_secret, redacted
+from syncsvc.watch.redaction import error_text, redact_secret, redacted
 
 __all__ = ["QUIET", "Format", "bound", "configure", "logger", "redact_secret"]
 
 Format = Literal["auto", "json", "console"]
 
-QUIET = ("alembic", "apscheduler", "httpcore", "httpx", "simple_salesforce", "urllib3", "uvicorn", "zeep")
-"""Libraries that are heard from WARNING on only: below it they log whole URLs, or every call."""
+QUIET = (
+    "alembic",
+    "apscheduler",
+    "asyncio",
+    "httpcore",
+    "httpx",
+    "requests",
+    "simple_salesforce",
+    "sqlalchemy",
+    "urllib3",
+    "uvicorn",
+    "zeep",
+)
+"""Libraries that are heard from WARNING on only, whatever their loggers are set to.
+
+Below it they log whole URLs, rows of the state, or every call.
+"""
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _MAX_FRAMES = 20
@@ -63,7 +79,7 @@ def configure(*, format: Format, level: str, stream: TextIO | None = None) -> No
     ]
     render: Processor
     if format == "console" or (format == "auto" and terminal):
-        chain += [_Exceptions(ExceptionRenderer()), _escape_controls]
+        chain += [_Exceptions(ExceptionRenderer(_as_text)), _escape_controls]
         render = ConsoleRenderer(colors=terminal, exception_formatter=plain_traceback)
     else:
         as_dicts = ExceptionDictTransformer(show_locals=False, max_frames=_MAX_FRAMES, use_rich=False)
@@ -79,7 +95,7 @@ def configure(*, format: Format, level: str, stream: TextIO | None = None) -> No
     bridge = _Bridge(output)
     bridge.setFormatter(
         ProcessorFormatter(
-            foreign_pre_chain=[_add_logger_name, *chain],
+            foreign_pre_chain=[_as_foreign, *chain],
             processors=[ProcessorFormatter.remove_processors_meta, render],
         )
     )
@@ -117,8 +133,10 @@ def _join_libraries(bridge: _Bridge, level: int) -> None:
     logging.captureWarnings(capture=True)
 
 
-def _add_logger_name(_logger: object, _method: str, event_dict: EventDict) -> EventDict:
+def _as_foreign(_logger: object, _method: str, event_dict: EventDict) -> EventDict:
+    """Name the library whose event it is; what its sentence quotes may be of a person."""
     event_dict["logger"] = event_dict["_record"].name
+    event_dict["event"] = error_text("", str(event_dict.get("event")))
     return event_dict
 
 
@@ -151,8 +169,33 @@ class _Exceptions:
             event_dict["exception"] = f"<{type(error).__name__}, unreadable>"
         if "exception" in event_dict:
             # A frame's keys, such as `name`, are not about a person.
-            event_dict["exception"] = redacted(event_dict["exception"], by_key=False)
+            event_dict["exception"] = redacted(_without_quotations(event_dict["exception"]), by_key=False)
         return event_dict
+
+
+def _without_quotations(shown: Any) -> Any:
+    """Return what the JSON form shows of an exception, without the values that its texts quote."""
+    if not isinstance(shown, list):
+        return shown
+    for one in (it for it in shown if isinstance(it, dict)):
+        one["exc_value"] = error_text(str(one.get("exc_type")), str(one.get("exc_value")))
+        one["exc_notes"] = [error_text("", str(note)) for note in one.get("exc_notes") or ()]
+        one["exceptions"] = [_without_quotations(inner) for inner in one.get("exceptions") or ()]
+    return shown
+
+
+def _as_text(exc_info: Any) -> str:
+    """Return an exception as Python shows it, without the values that its texts quote."""
+    parts = traceback.format_exception(*exc_info)
+    return "".join(map(_part_without_quotations, parts)).rstrip("\n")
+
+
+def _part_without_quotations(part: str) -> str:
+    told = part.strip(" |+-\n")
+    if told.startswith(("File ", "Traceback ")):
+        return part
+    kind = told.partition(":")[0].rpartition(".")[2]
+    return error_text(kind, part.rstrip("\n")) + "\n"
 
 
 def _escape_controls(_logger: object, _method: str, event_dict: EventDict) -> EventDict:
@@ -207,6 +250,8 @@ class _Bridge(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelname in {"DEBUG", "INFO"} and str(record.name).partition(".")[0] in QUIET:
+            return
         try:
             line = self.format(record)
         except Exception:  # noqa: BLE001 - arguments that do not fit their message, or worse

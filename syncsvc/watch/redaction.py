@@ -7,6 +7,7 @@ value is shown by the name of its type alone, since a repr may hold anything.
 
 from __future__ import annotations
 
+import builtins
 import json
 import re
 import sys
@@ -21,6 +22,8 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote, quote_plus
 from uuid import UUID
+
+from syncsvc import errors
 
 MARK = "[redacted]"
 """What stands where something was removed."""
@@ -68,6 +71,12 @@ _SHAPES: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("%", rf"{_LOCAL_START}{_LOCAL}+%(?:25)*40[\w.-]+", rf"\g<1>{MARK}"),
     ("+", r"\+[1-9]\d{7,14}(?!\d)", MARK),  # a phone number
 )
+_QUOTATION = re.compile(r"(?s:(?<!\w)([\"'])(?:\\.|(?!\1(?!\w)).)*(?:\1|\Z))")
+# Raised by Python about code and files, not about what a person typed.
+_ABOUT_CODE = (AttributeError, ImportError, MemoryError, NameError, NotImplementedError, OSError, TypeError)
+_TELLING = frozenset(
+    name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, _ABOUT_CODE)
+) | {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 _RULES = tuple((needle, re.compile(pattern), replacement) for needle, pattern, replacement in _SHAPES)
 
 
@@ -121,6 +130,15 @@ def redacted(value: object, *, by_key: bool = True) -> Any:
     seconds. Never raises.
     """
     return _Showing(by_key=by_key).show(value, 0)
+
+
+def error_text(kind: str, text: str) -> str:
+    """Return what an exception says, by the name of its class, without the values that it quotes.
+
+    Python quotes what it could not read (`could not convert string to float: 'Ann'`), and that may be of a
+    person. What our own errors quote is no such thing, and what concerns code and files is needed.
+    """
+    return text if kind in _TELLING else _QUOTATION.sub(MARK, text)
 
 
 class _Showing:
@@ -184,7 +202,8 @@ def _show_single(value: object) -> Any:
         case UUID() | PurePath() | Decimal():
             shown = _scrub(str(value))
         case BaseException():
-            shown = f"{type(value).__name__}: {_scrub(str(value))}"
+            kind = type(value).__name__
+            shown = f"{kind}: {_scrub(error_text(kind, str(value)))}"
         case type():
             shown = f"<{value.__module__}.{value.__qualname__}>"
         case bytes() | bytearray():

@@ -364,3 +364,39 @@ def test_lines_of_many_threads_do_not_mix() -> None:
         sys.setswitchinterval(interval)
     events = [orjson.loads(line)["event"] for line in stream.getvalue().splitlines()]
     assert sorted(events) == ["ours"] * 100 + ["theirs"] * 100
+
+
+def read_badly(form: log.Format) -> str:
+    stream = io.StringIO()
+    log.configure(format=form, level="info", stream=stream)
+    try:
+        try:
+            float("Zebrawood 'Ann'")
+        except ValueError as error:
+            error.add_note('it was "Zebrawood"')
+            raise KeyError("Zebrawood") from error
+    except KeyError:
+        log.logger().exception("cycle_failed", error=ValueError("not 'Zebrawood'"))
+    group = ExceptionGroup("two", [ValueError("'Zebrawood'"), TypeError("'int' object is not callable")])
+    logging.getLogger("library").error("failed", exc_info=group)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_an_exception_quotes_is_not_told_unless_it_is_about_code(form: log.Format) -> None:
+    text = read_badly(form)
+    told = [line for line in text.splitlines() if not line.startswith("    ")]  # but for lines of this file
+    assert "Zebrawood" not in "".join(told)
+    for said in ("could not convert string to float: [redacted]", "KeyError", "'int' object is not callable"):
+        assert said in text
+
+
+def test_a_chatty_library_that_somebody_turned_up_is_heard_from_warning_on_only() -> None:
+    lines = Lines(level="debug")
+    for library in log.QUIET:
+        turned_up = logging.getLogger(f"{library}.inner")
+        turned_up.setLevel(logging.DEBUG)
+        turned_up.debug("rows")
+        turned_up.info("urls")
+        turned_up.setLevel(logging.NOTSET)
+    assert lines.all() == []
