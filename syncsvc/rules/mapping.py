@@ -22,10 +22,10 @@ from syncsvc.rules.expressions import Expression, ExpressionError
 from syncsvc.rules.values import (
     MAX_TEXT,
     UnreadableError,
-    check_email,
     check_text,
     clean,
     read_date,
+    read_email,
     read_flag,
     read_points,
     read_text,
@@ -168,7 +168,7 @@ def _text_rule(name: str, rule: FieldRule) -> Rule[str]:
         if rule.format is not None:
             _check_format(rule.format)
         return _bound(rule, partial(read_date, pattern=rule.format), fixed=read_date)
-    return _bound(rule, _read_email if name == "email" else _read_text)
+    return _bound(rule, read_email if name == "email" else _read_text)
 
 
 def _bound(
@@ -206,12 +206,8 @@ def _check_format(pattern: str) -> None:
 
 
 def _read_text(value: FieldValue) -> str:
-    text = read_text(value)
+    text = " ".join(value.split()) if type(value) is str else read_text(value)
     return text if len(text) <= MAX_TEXT and text.isprintable() else check_text(text)
-
-
-def _read_email(value: FieldValue) -> str:
-    return check_email(read_text(value))
 
 
 def _translated(
@@ -298,8 +294,9 @@ class Mapper:
 
     def map(self, contact: Contact) -> Mapped | Refused | Excluded:
         """Return what the contact becomes; never raises for anything that a contact can hold."""
-        outcome = self._left_out(contact.fields) if self._where is not None else None
-        return outcome if outcome is not None else self._member(contact)
+        if self._where is None:
+            return self._member(contact)
+        return self._left_out(contact.fields) or self._member(contact)
 
     def _left_out(self, record: Fields) -> Refused | Excluded | None:
         assert self._where is not None  # noqa: S101 - asked by the caller

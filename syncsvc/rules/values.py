@@ -95,8 +95,9 @@ def check_text(text: str) -> str:
     return text
 
 
-def check_email(text: str) -> str:
-    """Return the text, which can be an email address; raises UnreadableError where it cannot."""
+def read_email(value: FieldValue) -> str:
+    """Return the value as text that can be an email address; raises UnreadableError where it cannot."""
+    text = " ".join(value.split()) if type(value) is str else read_text(value)
     if not text:
         raise UnreadableError("is empty")
     if len(text) > MAX_EMAIL:
