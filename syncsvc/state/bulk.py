@@ -26,10 +26,9 @@ class Bulk:
         self._names = list(names)
         self._texts: dict[str, str] = {}
 
-    def run(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Run the statement for every row, inside the caller's transaction."""
-        if rows:
-            connection.exec_driver_sql(self._text(connection), list(rows))
+    def run(self, connection: Connection, rows: Sequence[Row]) -> int:
+        """Run the statement for every row, inside the caller's transaction; returns how many it changed."""
+        return connection.exec_driver_sql(self._text(connection), list(rows)).rowcount if rows else 0
 
     def _text(self, connection: Connection) -> str:
         dialect = connection.dialect
@@ -48,13 +47,13 @@ class BulkInsert(Bulk):
         super().__init__(statement, names)
         self._longer: dict[str, str] = {}
 
-    def run(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Insert the rows, inside the caller's transaction."""
-        whole = len(rows) - len(rows) % _TOGETHER
+    def run(self, connection: Connection, rows: Sequence[Row]) -> int:
+        """Insert the rows, inside the caller's transaction; returns how many are new."""
+        whole, new = len(rows) - len(rows) % _TOGETHER, 0
         for begin in range(0, whole, _TOGETHER):
             values = tuple(chain.from_iterable(rows[begin : begin + _TOGETHER]))
-            connection.exec_driver_sql(self._long(connection), values)
-        super().run(connection, rows[whole:])
+            new += connection.exec_driver_sql(self._long(connection), values).rowcount
+        return new + super().run(connection, rows[whole:])
 
     def _long(self, connection: Connection) -> str:
         name = connection.dialect.name
@@ -65,9 +64,15 @@ class BulkInsert(Bulk):
         return self._longer[name]
 
 
-def insert_rows(table: Table, names: Sequence[str]) -> BulkInsert:
-    """Return the statement that inserts rows with these columns, named in the table's order."""
-    return BulkInsert(insert(table).values({name: bindparam(name) for name in names}), names)
+def insert_rows(table: Table, names: Sequence[str], *, unless_taken: bool = False) -> BulkInsert:
+    """Return the statement that inserts rows with these columns, named in the table's order.
+
+    With `unless_taken`, a row whose key another one has is left out.
+    """
+    statement = insert(table).values({name: bindparam(name) for name in names})
+    if unless_taken:
+        statement = statement.prefix_with("OR IGNORE", dialect="sqlite")
+    return BulkInsert(statement, names)
 
 
 def update_rows(table: Table, keys: Sequence[str], names: Sequence[str]) -> Bulk:

@@ -122,7 +122,7 @@ class IntakeStore:
         merged = {old: row.record_id for row in merging for old in row.merged_from if old not in by_id}
         survivors = {row.merged_into for row in merging if row.merged_into}
         with self._scope.database.reading() as connection:
-            before = self._before(connection, connector_id, {*by_id, *merged, *survivors})
+            before = self._before(connection, connector_id, [*by_id, *merged, *survivors])
             stands = connection.execute(_STANDS, {"b_connector": connector_id}).one()
             relays = self._relays(connection, connector_id, merging, before, survivors)
         sweeping = sweep is not None

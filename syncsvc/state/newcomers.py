@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Container, Sequence
+from typing import Any
 
 import orjson
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, case, func, insert, null, select
 
 from syncsvc.rules.intake import Intake
 from syncsvc.state.bulk import insert_rows
@@ -32,19 +33,20 @@ _MEMBERS = insert_rows(
         "earned",
         "due",
     ),
+    unless_taken=True,
 )
-_CONTACTS = insert_rows(
-    CONTACT,
-    (
-        "connector_id",
-        "record_id",
-        "member_id",
-        "fingerprint",
-        "points",
-        "seen",
-        "written_at",
-        "written_status",
-    ),
+_HIGHEST = select(func.coalesce(func.max(MEMBER.c.id), 0))
+_ADMITTED = select(MEMBER.c.owner_record).where(MEMBER.c.id > bindparam("b_highest"))
+_CONTACTS = insert(CONTACT).from_select(
+    ["connector_id", "record_id", "member_id", "fingerprint", "points", "seen"],
+    select(
+        MEMBER.c.owner_connector,
+        MEMBER.c.owner_record,
+        MEMBER.c.id,
+        MEMBER.c.wanted,
+        case((bindparam("b_counted") == 1, MEMBER.c.earned), else_=null()),
+        bindparam("b_seen"),
+    ).where(MEMBER.c.id > bindparam("b_highest")),
 )
 
 
@@ -60,42 +62,56 @@ def admit(
 ) -> list[Intake]:
     """Store the newcomers among the contacts of a page, each with its member; returns the other contacts.
 
-    A newcomer is active, is not `known`, has an email to itself, and brings no history along: it is none of
-    the page's `heirs`, and nothing is remembered for it. `seen` is the sweep that found it. Its member is
-    due; its write-back waits until the first row of that has an outcome.
+    A newcomer is active, is not `known`, has an email to itself, and brings nothing along: no history (it is
+    none of the page's `heirs`, and nothing is remembered for it) and nothing that was written back to it.
+    `seen` is the sweep that found it. Its member is due; its write-back waits until the first row of that has
+    an outcome.
     """
+    counted = any(row.points is not None for row in read)  # by the map: all active contacts, or none
     single: defaultdict[str, dict[str, Intake | None]] = defaultdict(dict)  # by brand and email
     for row in read:
         mapped = row.mapped
         if mapped is not None:
-            emails = single[mapped.brand_id]
-            unseen = row.record_id not in known and row.record_id not in heirs
-            emails[mapped.email_key] = row if unseen and mapped.email_key not in emails else None
+            emails, key, record_id = single[mapped.brand_id], mapped.email_key, row.record_id
+            new = (
+                key not in emails
+                and record_id not in known
+                and record_id not in heirs
+                and row.written_at is None
+                and row.written_status is None
+                and (mapped.points is not None) is counted
+            )
+            emails[key] = row if new else None
     remembered = _remembered(connection, connector_id, read)
-    member_id: int = connection.scalar(select(func.max(MEMBER.c.id))) or 0
-    members, contacts, admitted = [], [], set()
+    highest: int = connection.execute(_HIGHEST).scalar_one()
+    members: list[tuple[Any, ...]] = []
     for brand_id, emails in single.items():
         brand = scope.brand(connection, brand_id)
-        taken = select(MEMBER.c.email_key).where(MEMBER.c.brand == brand, among(MEMBER.c.email_key, emails))
-        for email in connection.scalars(taken):
-            emails[email] = None
-        for key, new in emails.items():
-            if new is None or new.mapped is None or new.record_id in remembered:
+        for key, it in emails.items():
+            if it is None or it.mapped is None or it.record_id in remembered:
                 continue
-            member_id += 1
-            record_id, wanted, mapped = new.record_id, new.fingerprint, new.mapped
-            email = None if mapped.email == key else mapped.email
-            payload = orjson.dumps({"profile": mapped.profile, "mails": mapped.mails})
-            points = mapped.points
+            mapped = it.mapped
             members.append(
-                (member_id, brand, key, email, connector_id, record_id, wanted, payload, points or 0, 1)
+                (
+                    highest + len(members) + 1,
+                    brand,
+                    key,
+                    None if mapped.email == key else mapped.email,
+                    connector_id,
+                    it.record_id,
+                    it.fingerprint,
+                    orjson.dumps({"profile": mapped.profile, "mails": mapped.mails}),
+                    mapped.points or 0,
+                    1,
+                )
             )
-            written = new.written_at, new.written_status
-            contacts.append((connector_id, record_id, member_id, wanted, points, seen, *written))
-            admitted.add(record_id)
-    _MEMBERS.run(connection, members)
-    _CONTACTS.run(connection, contacts)
-    return [row for row in read if row.record_id not in admitted]
+    admitted = _MEMBERS.run(connection, members)
+    # The others have emails that somebody has already.
+    connection.execute(_CONTACTS, {"b_highest": highest, "b_seen": seen, "b_counted": int(counted)})
+    if admitted == len(read):
+        return []
+    settled = set(connection.scalars(_ADMITTED, {"b_highest": highest}))
+    return [row for row in read if row.record_id not in settled]
 
 
 def _remembered(connection: Connection, connector_id: int, read: Sequence[Intake]) -> Collection[str]:

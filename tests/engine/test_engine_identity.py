@@ -317,10 +317,12 @@ _STORED = """SELECT m.email_key, m.email, m.owner_record, m.wanted IS NULL, m.de
     FROM contact c JOIN member m ON m.id = c.member_id JOIN brand b ON b.id = m.brand ORDER BY c.record_id"""
 
 
-def test_newcomers_are_stored_as_those_are_who_are_weighed(open_lab: Open) -> None:
+@pytest.mark.parametrize("left_out", ["", "points"])
+def test_newcomers_are_stored_as_those_are_who_are_weighed(open_lab: Open, left_out: str) -> None:
     stored = []
+    member = {name: rule for name, rule in BRANDED.items() if name != left_out}
     for first_run in ("import", "adopt_points"):
-        lab = open_lab(first_run=first_run, connectors={"crm": {"member": BRANDED}})
+        lab = open_lab(first_run=first_run, connectors={"crm": {"member": member}})
         lab.crm.put("a", points=None, name="Ann", brand="brand-1")
         lab.crm.put("b", points=0, name="Bob", brand="brand-2", email="B@Example.org")
         lab.crm.put("c", points=None, name="Cy", brand="brand-1", wallet_status="imported")

@@ -62,3 +62,11 @@ def test_rows_are_updated_each_by_its_key(connection: Connection) -> None:
 def test_nothing_to_do_is_done(connection: Connection) -> None:
     UPDATE.run(connection, [])
     assert stored(connection) == []
+
+
+def test_rows_whose_key_is_taken_are_left_out_and_not_counted(connection: Connection) -> None:
+    INSERT.run(connection, [(number, "first", None) for number in (0, 251)])
+    rows = [(number, "second", None) for number in range(253)]
+    assert insert_rows(THINGS, ("id", "name", "content"), unless_taken=True).run(connection, rows) == 251
+    assert [row[:2] for row in stored(connection) if row[1] == "first"] == [(0, "first"), (251, "first")]
+    assert len(stored(connection)) == 253
