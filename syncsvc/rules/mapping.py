@@ -328,9 +328,10 @@ class Mapper:
                     mails = (*mails, at)
         except (UnreadableError, ExpressionError) as error:
             return self._refused(at, str(error))
-        if email.casefold() == self._witness:
+        email_key = email.casefold()
+        if email_key == self._witness:
             return self._refused("email", "is that of wallet.witness, who can be no person")
-        return Mapped(email, email.casefold(), brand_id, points, profile, mails)
+        return Mapped(email, email_key, brand_id, points, profile, mails)
 
     def _refused(self, name: str, problem: str) -> Refused:
         used = ", ".join(sorted(self._uses.get(name, ())))

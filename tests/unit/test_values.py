@@ -12,9 +12,9 @@ from syncsvc.model import FieldValue
 from syncsvc.rules.values import (
     MAX_POINTS,
     UnreadableError,
-    check_email,
     check_text,
     read_date,
+    read_email,
     read_flag,
     read_instant,
     read_points,
@@ -309,7 +309,7 @@ def test_text_the_wallet_cannot_take_is_refused() -> None:
     ["a@b.co", "o'neil+x@sub.example.org", "j\u00f6rg@m\u00fcller.example", "a" * 242 + "@example.org"],
 )
 def test_a_plausible_email_is_taken_as_it_is(email: str) -> None:
-    assert check_email(email) == email
+    assert read_email(email) == email
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_a_plausible_email_is_taken_as_it_is(email: str) -> None:
 )
 def test_an_implausible_email_is_refused(email: str) -> None:
     with pytest.raises(UnreadableError):
-        check_email(email)
+        read_email(email)
 
 
 @given(value=field_values)
@@ -351,7 +351,7 @@ def test_any_value_is_read_or_refused_without_another_error(value: FieldValue) -
 
 @given(value=st.text(min_size=13))
 def test_a_refusal_never_repeats_the_value(value: str) -> None:
-    for read in (read_points, read_date, read_flag, read_instant, check_email, check_text):
+    for read in (read_points, read_date, read_flag, read_instant, read_email, check_text):
         try:
             read(value)
         except UnreadableError as error:
