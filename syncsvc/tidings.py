@@ -145,7 +145,7 @@ def tell_of_late(brand_id: str, late: LandedLate) -> None:
         "points_in_doubt": late.doubted,
     }
     if late.points:
-        remedy = "they may be awarded twice: `syncsvc books` names the rows, the wallet what it has"
+        remedy = "they may be awarded twice: `syncsvc doubt` names the rows, the wallet what it has"
         log.error("rows_landed_late", **facts, remedy=remedy)
     else:
         remedy = "none: newer profiles are sent again, points that were not sent anew yet are in doubt"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -13,6 +14,7 @@ from syncsvc.cli.exits import ATTENTION, OK
 from syncsvc.doubts import Case, cases
 from syncsvc.state.doubts import Choice
 from syncsvc.state.store import Store
+from syncsvc.state.twice import Found, PaidTwice
 from syncsvc.views import decisions as views
 from syncsvc.views import doubts as doubts_views
 from syncsvc.views.standing import Standing
@@ -63,10 +65,10 @@ class _Case(click.ParamType[tuple[int, int | None]]):
 
 @click.command()
 @click.argument("case", type=_Case(), required=False)
-@click.argument("choice", type=click.Choice([it.value for it in Choice]), required=False)
+@click.argument("choice", type=click.Choice([it.value for it in (*Choice, *Found)]), required=False)
 @click.option("--by", default=user, show_default="the user", help="Who decides; it is recorded.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--history", is_flag=True, help="List what people decided.")
+@click.option("--history", is_flag=True, help="List what people decided and found out.")
 @as_json_option
 @click.pass_obj
 def doubt(
@@ -84,6 +86,9 @@ def doubt(
     CASE is BATCH (all its rows) or BATCH:ROW. CHOICE is what you found out in the wallet: landed (credit it),
     refuted (it did not arrive: it is owed again), award (unknown: send it again) or skip (unknown: never send
     it again).
+
+    Points that may have been awarded twice are listed too. Of these CHOICE says what the wallet has: twice
+    (they were), or once (they were not). It is recorded, and they are listed no more.
     """
     if (case is None) != (choice is None) or (history and case is not None):
         raise click.UsageError("name both a CASE and a CHOICE to settle, or neither to list")
@@ -95,10 +100,13 @@ def doubt(
             doubts_views.show_history(shown, as_json=as_json)
             return
         found = {it.name: cases(stores[it.name], it.wallet) for it in opened.organizations}
+        twice = {name: store.twice.open() for name, store in stores.items()}
         if case is None or choice is None:
-            doubts_views.show_doubts(found, now=now, as_json=as_json)
-            sys.exit(ATTENTION if any(found.values()) else OK)
+            doubts_views.show_doubts(found, twice, now=now, as_json=as_json)
+            sys.exit(ATTENTION if any(found.values()) or any(twice.values()) else OK)
         batch, row = case
+        if choice in list(Found):
+            _find(stores, twice, case, Found(choice), by=by, yes=yes, as_json=as_json)
         for name, them in found.items():
             chosen = [it for it in them if it.suspect.batch == batch and row in {None, it.suspect.row}]
             if chosen:
@@ -106,6 +114,42 @@ def doubt(
                 return
         fates = [fate for store in stores.values() if (fate := store.doubts.fate(batch))]
     click.echo(doubts_views.not_open(batch, row, fates[0] if fates else {}), err=True)
+    sys.exit(ATTENTION)
+
+
+def _find(
+    stores: Mapping[str, Store],
+    twice: Mapping[str, Sequence[PaidTwice]],
+    case: tuple[int, int | None],
+    found: Found,
+    *,
+    by: str,
+    yes: bool,
+    as_json: bool,
+) -> NoReturn:
+    batch, row = case
+    for name, them in twice.items():
+        chosen = [it for it in them if it.batch == batch and row in {None, it.row}]
+        if not chosen:
+            continue
+        if not yes:
+            click.confirm(doubts_views.question_twice(name, chosen, found), abort=True, err=True)
+        recorded = stores[name].twice.record(
+            batch, found, [it.row for it in chosen], by=by, now=datetime.now(UTC)
+        )
+        done = [it for it in chosen if it.row in recorded]
+        points = sum(it.points for it in done)
+        logger().info(
+            "paid_twice_looked_into",
+            organization=name,
+            batch=batch,
+            rows=len(done),
+            points=points,
+            choice=str(found),
+        )
+        doubts_views.show_found(name, done, found, by=by, as_json=as_json)
+        sys.exit(OK)
+    click.echo(doubts_views.not_twice(batch, row), err=True)
     sys.exit(ATTENTION)
 
 

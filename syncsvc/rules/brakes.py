@@ -27,6 +27,7 @@ class Totals:
     """What a delivery would send: members known before it, how many of them change, and the points.
 
     `leaving` are those of `changed` that would be expired, out of `present` known ones that are not yet.
+    `again` are those of the changed ones that are only sent once more what counts as delivered, in case.
     """
 
     known: int
@@ -37,6 +38,7 @@ class Totals:
     over_member_limit: int = 0
     leaving: int = 0
     present: int = 0
+    again: int = 0
 
     @property
     def members(self) -> int:
@@ -101,7 +103,7 @@ def judge_delivery(totals: Totals, *, max_share: float, max_points_per_cycle: in
 
     Members that would be expired are judged by `judge_leaving` alone: nobody has to let them go twice.
     """
-    tripped, changed = [], totals.changed - totals.leaving
+    tripped, changed = [], totals.changed - totals.leaving - totals.again
     if totals.known >= SMALLEST_KNOWN and changed > max_share * totals.known:
         tripped.append(
             Tripped(

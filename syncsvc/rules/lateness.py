@@ -21,7 +21,8 @@ LATEST = timedelta(days=1)
 class SentRow:
     """What was sent of a member, as far as a later move of its entry may come from it.
 
-    `landed` is one that is proven applied; the others are neither proven applied nor refused by an answer.
+    `landed` is one that counts as applied; the others are neither proven applied nor refused by an answer.
+    `proven` is one that landed by more than a movement of its own entry, which somebody else may have made.
     `differs` says that its profile is another than the one delivered last. `paid_again` are points of it that
     were taken as not awarded and have been sent anew, `owed` such as have not been sent yet. `log_before` is
     the entry as it was read before.
@@ -31,6 +32,7 @@ class SentRow:
     position: int
     sent_at: datetime
     landed: bool
+    proven: bool
     differs: bool
     paid_again: int
     owed: int
@@ -68,7 +70,7 @@ def late_row(
     landed = [it for it in sent if it.landed]
     in_time = [it for it in sent if _explains(it, move, resolution=resolution, longest=longest)][-1:]
     possible = in_time or [it for it in sent if it.sent_at <= move.at <= it.sent_at + LATEST]
-    waiting = [it for it in possible if not it.landed]
+    waiting = [it for it in possible if not it.proven]
     newer = max((it.batch for it in landed if it.sent_at <= move.at + resolution), default=0)
     overwriting = [it for it in waiting if it.batch < newer and it.differs]
     doubted = [it for it in waiting if it.owed]

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from syncsvc.rules.settling import Decision, Doubt, Finding, Grade, Terms, find, find_witness, weigh
 from syncsvc.state.codes import Lane, Outcome
-from syncsvc.state.settlements import DoubtfulBatch, Ruling, Settlements
+from syncsvc.state.doubtful import DoubtfulBatch
+from syncsvc.state.settlements import Ruling, Settlements
 
 _PATIENCE = 3
 """`settle_after` is never below this many times the slowest answer of the log that was ever seen."""
@@ -127,7 +128,8 @@ def _settle(
             witness = Outcome.REFUTED
     if not rulings and witness is None:
         return
-    settlements.settle(batch.id, rulings, now=now, witness=witness)
+    quiet_for = batch.claimed_at + terms.settle_after - now
+    settlements.settle(batch.id, rulings, now=now, quiet_for=quiet_for, witness=witness)
     for position, ruling in rulings.items():
         settled.landed += ruling.outcome is Outcome.LANDED
         settled.points += batch.open[position] if ruling.outcome is Outcome.LANDED else 0

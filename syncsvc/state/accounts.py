@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +14,7 @@ from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, from_ms
 from syncsvc.state.scope import UNSETTLED_BATCHES, Scope, on_account_of
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, LEDGER, MEMBER
+from syncsvc.state.twice import PaidTwice, found_twice, paid_twice
 from syncsvc.state.witness import WitnessStanding, witness_standings
 
 _DAY_MS = timedelta(days=1) // timedelta(milliseconds=1)
@@ -40,25 +41,13 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
-class PaidTwice:
-    """A row whose points were taken as not awarded, and that may have landed late; whose it is, and when."""
-
-    batch: int
-    row: int
-    member: int
-    connector: str | None
-    record: str | None
-    points: int
-    landed_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
     """An organization's points: `earned = credited + in_flight + in_doubt + held + owed - fallen_behind`.
 
     `fallen_behind` are points by which totals in the CRM fell below what was credited: later growth makes
     them good first. `mode` is the configured `wallet.points`. `paid_twice` are rows of which the wallet may
-    have awarded more than the books hold; points of `witnesses` are nobody's, and stand beside these books.
+    have awarded more than the books hold, and that nobody has looked into yet; `found_twice` are points of
+    which somebody found so. Points of `witnesses` are nobody's, and stand beside these books.
     """
 
     mode: str
@@ -74,6 +63,7 @@ class Summary:
     ledger_rows: int
     rests_on: tuple[Rest, ...]
     paid_twice: tuple[PaidTwice, ...]
+    found_twice: int
     witnesses: tuple[WitnessStanding, ...]
 
 
@@ -113,7 +103,8 @@ class Accounts:
                 Rest(Entry(entry).name.lower(), grade, rows, points)
                 for entry, grade, rows, points in connection.execute(rests)
             ]
-            paid_twice = tuple(self._paid_twice(connection))
+            twice = tuple(paid_twice(connection, self._scope))
+            found_so = found_twice(connection, self._scope)
             witnesses = tuple(witness_standings(connection, self._scope))
         return Summary(
             mode=self._scope.rules.points,
@@ -128,7 +119,8 @@ class Accounts:
             members_fallen=behind,
             ledger_rows=sum(it.rows for it in found),
             rests_on=tuple(found),
-            paid_twice=paid_twice,
+            paid_twice=twice,
+            found_twice=found_so,
             witnesses=witnesses,
         )
 
@@ -136,32 +128,6 @@ class Accounts:
         """Return how the witness stands in each brand."""
         with self._scope.database.reading() as connection:
             return witness_standings(connection, self._scope)
-
-    def _paid_twice(self, connection: Connection) -> Iterator[PaidTwice]:
-        listed = (
-            select(BATCH_ROW, MEMBER.c.owner_record, CONNECTOR.c.name)
-            .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
-            .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
-            .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
-            .where(
-                BATCH_ROW.c.late_at.is_not(None),
-                BATCH_ROW.c.outcome == Outcome.REFUTED,
-                BATCH_ROW.c.points > 0,
-                BATCH.c.lane == Lane.POINTS,
-                BATCH.c.brand.in_(self._brands()),
-            )
-            .order_by(BATCH_ROW.c.batch_id, BATCH_ROW.c.position)
-        )
-        for row in connection.execute(listed):
-            yield PaidTwice(
-                batch=row.batch_id,
-                row=row.position,
-                member=row.member_id,
-                connector=row.name,
-                record=row.owner_record,
-                points=row.points,
-                landed_at=from_ms(row.late_at),
-            )
 
     def adopted(self) -> int:
         """Return the points that count as credited since they were in the wallet already."""

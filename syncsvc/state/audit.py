@@ -27,6 +27,7 @@ from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record
 from syncsvc.state.scope import Scope, on_account_of
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, CONTACT, DECISION, LEDGER, MEMBER
+from syncsvc.state.twice import Found
 
 _PAGE = 1000
 _SETTLED = {Outcome.LANDED: Entry.AWARDED, Outcome.SKIPPED: Entry.SKIPPED}
@@ -269,7 +270,8 @@ class Audit:
     def _unrecorded(self, connection: Connection) -> Iterator[Difference]:
         """Find rows that were settled in the name of a person, and decisions that settled nothing."""
         said = DECISION.c.batch_id == BATCH_ROW.c.batch_id, DECISION.c.position == BATCH_ROW.c.position
-        decided = select(DECISION.c.id).where(*said, DECISION.c.points == BATCH_ROW.c.points)
+        settles = DECISION.c.choice.not_in(list(Found))  # what people find out later settles nothing
+        decided = select(DECISION.c.id).where(*said, settles, DECISION.c.points == BATCH_ROW.c.points)
         listed = (
             select(BATCH_ROW)
             .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)

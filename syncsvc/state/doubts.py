@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import and_, select
@@ -12,6 +12,7 @@ from sqlalchemy import and_, select
 from syncsvc.rules.settling import Grade
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import among, from_ms, to_ms
+from syncsvc.state.late import longest_way
 from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
 from syncsvc.state.settlements import Ruling, Settlements
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, DECISION, MEMBER
@@ -79,9 +80,10 @@ class Decided:
 class Doubts:
     """The transactions of a person's decisions."""
 
-    def __init__(self, scope: Scope, settlements: Settlements) -> None:
+    def __init__(self, scope: Scope, settlements: Settlements, settle_after: timedelta) -> None:
         """Work within one organization; decisions are settled by `settlements`."""
         self._scope = scope
+        self._settle_after = settle_after
         self._settlements = settlements
 
     def suspects(self) -> list[Suspect]:
@@ -139,8 +141,9 @@ class Doubts:
         """
         with self._scope.database.writing() as connection:
             listed = (
-                select(BATCH_ROW)
+                select(BATCH_ROW, BATCH.c.claimed_at, BRAND.c.slowest_ms)
                 .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+                .join(BRAND, BRAND.c.id == BATCH.c.brand)
                 .where(
                     UNSETTLED_BATCHES,
                     BATCH.c.id == batch_id,
@@ -154,7 +157,12 @@ class Doubts:
                 return ()
             ruling = Ruling(_OUTCOMES[choice], Grade.PERSON)
             chosen = [row.position for row in rows]
-            self._settlements.settle_in(connection, batch_id, dict.fromkeys(chosen, ruling), now=now)
+            quiet_for = timedelta()
+            if _OUTCOMES[choice] is not Outcome.REFUTED:  # who says that it did not arrive wants it sent now
+                longest = longest_way(self._settle_after, rows[0].slowest_ms)
+                quiet_for = from_ms(rows[0].claimed_at) + longest - now
+            rulings = dict.fromkeys(chosen, ruling)
+            self._settlements.settle_in(connection, batch_id, rulings, now=now, quiet_for=quiet_for)
             connection.execute(
                 DECISION.insert(),
                 [

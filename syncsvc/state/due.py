@@ -38,6 +38,14 @@ def sendable(*, known: bool, leaving: bool) -> list[ColumnElement[bool]]:
     return conditions if leaving else [*conditions, not_(LEAVES)]
 
 
+def in_case() -> ColumnElement[bool]:
+    """Return the condition for members whose wanted profile was delivered and is sent again, see `unsure`."""
+    return and_(
+        MEMBER.c.wanted != MEMBER.c.delivered,
+        func.substr(MEMBER.c.wanted, 2) == func.substr(MEMBER.c.delivered, 2),
+    )
+
+
 def _owed(points: Points) -> ColumnElement[int]:
     return func.iif(payable(points) > 0, payable(points), 0)
 
@@ -59,8 +67,8 @@ def _in_lane(points: Points, lane: Lane) -> ColumnElement[bool]:
 
 
 @cache
-def totals(points: Points) -> Select[int, int, int, int, int, int]:
-    """Return the sums of `Totals`: changed, new, points, largest, over the limit, leaving."""
+def totals(points: Points) -> Select[int, int, int, int, int, int, int]:
+    """Return the sums of `Totals`: changed, new, points, largest, over the limit, leaving, again."""
     owed, sendable = _owed(points), sendable_points(points)
     sends = or_(sendable > 0, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
     return (
@@ -71,6 +79,7 @@ def totals(points: Points) -> Select[int, int, int, int, int, int]:
             func.coalesce(func.max(owed), 0),
             func.count().filter(owed > bindparam("b_most")),
             func.count().filter(LEAVES),
+            func.count().filter(sendable == 0, in_case(), not_(LEAVES)),
         )
         .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
         .select_from(MEMBER)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, tuple_, update
 
 from syncsvc.config import Points
 from syncsvc.rules.lateness import LATEST, Late, Move, SentRow, late_row
@@ -59,7 +59,7 @@ def notice(
     mine = and_(BRAND.c.organization_id == scope.organization_id, BRAND.c.brand_id == brand_id)
     brand = connection.execute(select(BRAND).where(mine)).one()
     resolution = timedelta(milliseconds=brand.resolution_ms or 1000)
-    longest = max(settle_after, timedelta(milliseconds=_PATIENCE * brand.slowest_ms))
+    longest = longest_way(settle_after, brand.slowest_ms)
     found: dict[int, Late] = {}
     for member, sent in _sent(connection, scope, moves).items():
         late = late_row(sent, moves[member], resolution=resolution, longest=longest)
@@ -80,6 +80,11 @@ def notice(
     )
 
 
+def longest_way(settle_after: timedelta, slowest_ms: int) -> timedelta:
+    """Return how long an import may take at most, where the slowest seen took so many milliseconds."""
+    return max(settle_after, timedelta(milliseconds=_PATIENCE * slowest_ms))
+
+
 def forget_past(connection: Connection, scope: Scope, brand: int, *, now: datetime) -> None:
     """Give up waiting for rows that can land no more, and drop the payloads that were kept for them."""
     members = list(connection.scalars(_PAST, {"b_brand": brand, "b_now": to_ms(now)}))
@@ -91,6 +96,51 @@ def forget_past(connection: Connection, scope: Scope, brand: int, *, now: dateti
 def latest(sent_at: int) -> int:
     """Return until when a row that was sent then may land late, both in milliseconds."""
     return sent_at + LATEST // timedelta(milliseconds=1)
+
+
+def send_unproven_again(connection: Connection, scope: Scope, batch_id: int) -> None:
+    """Let the profiles of a batch be due again that count as delivered since their own entries moved.
+
+    Somebody else may have moved them. Not where the whole batch is proven, nor where the profile had been
+    delivered before and only points were new. What is sent again is neither points nor mails.
+    """
+    _send_again(connection, scope, list(connection.scalars(_UNPROVEN, {"b_batch": batch_id})))
+
+
+def _unproven() -> Select[Any]:
+    before, beside = BATCH_ROW.alias("before"), BATCH_ROW.alias("beside")
+    proven_before = (
+        select(before.c.fingerprint)
+        .where(
+            before.c.member_id == BATCH_ROW.c.member_id,
+            before.c.batch_id < BATCH_ROW.c.batch_id,
+            before.c.outcome == Outcome.LANDED,
+            before.c.grade != Grade.WINDOW,
+        )
+        .order_by(before.c.batch_id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    whole = select(beside.c.position).where(
+        beside.c.batch_id == bindparam("b_batch"), beside.c.grade.in_([Grade.UNANIMOUS, Grade.WITNESS])
+    )
+    return (
+        select(BATCH_ROW.c.member_id)
+        .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+        .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+        .where(
+            BATCH_ROW.c.batch_id == bindparam("b_batch"),
+            BATCH_ROW.c.outcome == Outcome.LANDED,
+            BATCH_ROW.c.grade == Grade.WINDOW,
+            BATCH_ROW.c.fingerprint == MEMBER.c.delivered,
+            BATCH_ROW.c.fingerprint.is_distinct_from(proven_before),
+            BATCH.c.witness.is_distinct_from(Outcome.LANDED),
+            ~whole.exists(),
+        )
+    )
+
+
+_UNPROVEN = _unproven()
 
 
 def _sent(connection: Connection, scope: Scope, moves: Mapping[int, Move]) -> dict[int, list[SentRow]]:
@@ -130,11 +180,13 @@ def _row(row: Record, *, sets: bool) -> SentRow:
     refuted = row.lane == Lane.POINTS and row.outcome == Outcome.REFUTED
     # What a person or a policy decided stays decided.
     waits = refuted and row.grade == Grade.UNMOVED and 0 < row.points <= row.owed
+    landed = row.outcome == Outcome.LANDED
     return SentRow(
         batch=row.batch_id,
         position=row.position,
         sent_at=from_ms(row.sent_at),
-        landed=row.outcome == Outcome.LANDED,
+        landed=landed,
+        proven=landed and (row.grade != Grade.WINDOW or row.late_at is not None),
         differs=stands and another,
         paid_again=max(0, min(row.points, row.points - row.owed)) if refuted else 0,
         owed=row.points if waits else 0,

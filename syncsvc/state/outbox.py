@@ -145,11 +145,11 @@ class Outbox:
         statement = due.totals(self._scope.rules.points)
         bound = self._scope.bound(b_most=at_most(most))
         with self._scope.database.reading() as connection:
-            changed, new, points, largest, over, leaving = connection.execute(statement, bound).one()
+            changed, new, points, largest, over, leaving, again = connection.execute(statement, bound).one()
             if not changed and not new and not over:
                 return Totals(0, 0, 0, 0, 0)
             known, present = connection.execute(_KNOWN, bound).one()
-            return Totals(known, changed, new, int(points), int(largest), over, leaving, present)
+            return Totals(known, changed, new, int(points), int(largest), over, leaving, present, again)
 
     def digest(self, allowed: Allowed) -> str:
         """Return a digest of every row and every point that delivering now would send: 16 hex digits."""

@@ -25,6 +25,7 @@ from syncsvc.state.tables import (
     MEMBER,
     QUARANTINE,
 )
+from syncsvc.state.twice import paid_twice_totals
 
 
 def _at(ms: int | None) -> datetime | None:
@@ -59,7 +60,10 @@ class ConnectorStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where an organization stands; `last_cycle` is the last one that did something."""
+    """Where an organization stands; `last_cycle` is the last one that did something.
+
+    `points_paid_twice` are points that may have been awarded twice, and that nobody has looked into yet.
+    """
 
     members: int
     due: int
@@ -68,6 +72,8 @@ class Status:
     unsettled: int
     rows_in_doubt: int
     rows_held: int
+    rows_paid_twice: int
+    points_paid_twice: int
     connectors: tuple[ConnectorStatus, ...]
     last_cycle: dict[str, Any] | None
     log_read_at: datetime | None
@@ -146,6 +152,7 @@ class Reports:
                 self._scope.bound(),
             ).one()
             in_doubt, held = self._rows_unsettled(connection)
+            rows_twice, points_twice = paid_twice_totals(connection, self._scope)
             last = connection.execute(
                 select(CYCLE)
                 .where(CYCLE.c.organization_id == self._scope.organization_id)
@@ -167,6 +174,8 @@ class Reports:
             unsettled=unsettled,
             rows_in_doubt=in_doubt,
             rows_held=held,
+            rows_paid_twice=rows_twice,
+            points_paid_twice=points_twice,
             connectors=connectors,
             last_cycle=None if last is None else orjson.loads(last.facts),
             log_read_at=_at(read),

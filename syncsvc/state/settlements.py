@@ -16,46 +16,15 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, Update, bindparam, case, func, select, update
 
 from syncsvc.config import Points
-from syncsvc.rules.settling import Grade, Sighting
-from syncsvc.rules.values import tell_the_same
+from syncsvc.rules.settling import Grade
 from syncsvc.state.books import Credit, append
 from syncsvc.state.bulk import Bulk, update_rows
 from syncsvc.state.codes import Entry, Lane, Outcome
-from syncsvc.state.confirmations import unshown
-from syncsvc.state.database import Record, as_list, change_row, from_ms, one_of, to_ms
-from syncsvc.state.late import latest
+from syncsvc.state.database import Record, as_list, change_row, one_of, to_ms
+from syncsvc.state.doubtful import DoubtfulBatch, doubtful
+from syncsvc.state.late import latest, send_unproven_again
 from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER, QUARANTINE
-
-_LATE = {Outcome.HELD, Outcome.RELEASED, Outcome.SKIPPED}
-"""With these nobody knows whether a row was applied, and other rows of its member may be sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class DoubtfulBatch:
-    """A batch with rows in doubt: what the log shows of its rows, by position.
-
-    `open` are the rows still in doubt, with their points. Rows that have landed stay evidence for those.
-    `read_at` is when that reading of the log began; `unshown` is how old then the batches were that landed
-    and that the log does not show yet. `witness` is what became of the witness's row, None where it did not
-    ride; `witness_seen` is its entry. `short` says that the log leaves out members it had shown.
-    """
-
-    id: int
-    brand_id: str
-    sent_at: datetime
-    claimed_at: datetime
-    moved_at: datetime
-    moved: int
-    resolution: timedelta
-    slowest: timedelta
-    read_at: datetime
-    unshown: Sequence[timedelta]
-    rows: Mapping[int, Sighting]
-    open: Mapping[int, int]
-    witness: Outcome | None
-    witness_seen: Sighting
-    short: bool
+from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER, QUARANTINE
 
 
 class Ruling(NamedTuple):
@@ -64,6 +33,22 @@ class Ruling(NamedTuple):
     outcome: Outcome
     grade: Grade
     field: str = ""
+
+    @property
+    def may_land_late(self) -> bool:
+        """Whether a row may be applied yet for all that is known, while others of its member are sent."""
+        match self.outcome:
+            case Outcome.HELD | Outcome.RELEASED | Outcome.SKIPPED:
+                return True
+            case Outcome.REFUTED:
+                return self.grade is not Grade.ANSWER
+            case _:
+                return self.grade is Grade.WINDOW
+
+    @property
+    def may_be_under_way(self) -> bool:
+        """Whether a row may be applied yet since the wallet itself did not say what became of it."""
+        return self.outcome is Outcome.RELEASED or self.grade is not Grade.ANSWER
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,34 +88,6 @@ _ABANDONED = select(BATCH.c.id, BATCH.c.lane, BATCH.c.row_count).where(
     UNSETTLED_BATCHES, BATCH.c.outcome == Outcome.OPEN
 )
 _ANY_DOUBT = select(BATCH.c.id).where(UNSETTLED_BATCHES, BATCH.c.outcome == Outcome.DOUBT).limit(1)
-_DOUBTFUL = (
-    select(
-        BATCH,
-        BRAND.c.brand_id,
-        BRAND.c.resolution_ms,
-        BRAND.c.slowest_ms,
-        BRAND.c.log_read_at,
-        BRAND.c.log_short_at,
-        BRAND.c.witness_value,
-        BRAND.c.witness_log_at,
-    )
-    .join(BRAND, BRAND.c.id == BATCH.c.brand)
-    .where(UNSETTLED_BATCHES, one_of(BATCH.c.outcome, "b_outcomes"))
-    .order_by(BATCH.c.id)
-)
-_EVIDENCE = (
-    select(
-        BATCH_ROW.c.position,
-        BATCH_ROW.c.points,
-        BATCH_ROW.c.outcome,
-        BATCH_ROW.c.log_before,
-        MEMBER.c.log_value,
-        MEMBER.c.log_at,
-    )
-    .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
-    .where(BATCH_ROW.c.batch_id == bindparam("b_batch"), one_of(BATCH_ROW.c.outcome, "b_outcomes"))
-    .order_by(BATCH_ROW.c.position)
-)
 
 
 @cache
@@ -146,7 +103,8 @@ def _settled(outcome: Outcome, *, quiet: bool, late: bool, frees: bool) -> Updat
     if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
         values["introduced"] = 1
     if quiet:
-        values["quiet_until"] = bindparam("b_quiet_until")
+        until: ColumnElement[int] = bindparam("b_quiet_until")
+        values["quiet_until"] = case((MEMBER.c.quiet_until > until, MEMBER.c.quiet_until), else_=until)
     if late:
         values["late_until"] = bindparam("b_late_until")
     if outcome is Outcome.REFUSED:
@@ -175,9 +133,13 @@ class Settlements:
     ) -> None:
         """Record what became of a batch's rows, by position; rows not named stay as they are.
 
-        An award becomes credited here, and only for rows that landed. Released rows keep points away from
-        their members for `quiet_for`, so that a row that lands late does not disturb the evidence. `witness`
-        is what became of the witness's row, where that is news.
+        An award becomes credited here, and only for rows that landed. Rows of which no answer says what
+        became of them keep points away from their members for `quiet_for`, so that one that is carried out
+        yet does not disturb the evidence of the next. `witness` is what became of the witness's row, where
+        that is news.
+
+        Once none of the batch is in doubt any more, profiles are due again that count as delivered on the
+        movement of their own entry alone: see `send_unproven_again`.
         """
         with self._scope.database.writing() as connection:
             self.settle_in(
@@ -199,11 +161,12 @@ class Settlements:
         this = {"b_batch": batch_id}
         batch = connection.execute(_BATCH, this).one()
         open_rows = [row for row in connection.execute(_OPEN_ROWS, this) if row.position in rulings]
-        groups: dict[Outcome, list[Record]] = defaultdict(list)
+        groups: dict[tuple[Outcome, bool, bool], list[Record]] = defaultdict(list)
         for row in open_rows:
-            groups[rulings[row.position].outcome].append(row)
-        for outcome, rows in groups.items():
-            self._settle_group(connection, batch, outcome, rows, rulings, now=now, quiet_for=quiet_for)
+            ruling = rulings[row.position]
+            groups[ruling.outcome, ruling.may_land_late, ruling.may_be_under_way].append(row)
+        for rows in groups.values():
+            self._settle_group(connection, batch, rows, rulings, now=now, quiet_for=quiet_for)
         if open_rows:
             ruled = [(row.position, rulings[row.position]) for row in open_rows]
             _RULED.run(connection, [(int(it.outcome), it.grade, batch_id, place) for place, it in ruled])
@@ -224,6 +187,8 @@ class Settlements:
                 "detail": facts.detail,
             }
         change_row(connection, BATCH, batch_id, values)
+        if batch.outcome == Outcome.DOUBT and least is not None and least > Outcome.DOUBT:
+            send_unproven_again(connection, self._scope, batch_id)
         members = [*{it for row in open_rows for it in (row.member_id, _account(row))}]
         self._scope.refresh(connection, members)
         self._scope.mark_for_write_back(connection, members)
@@ -241,38 +206,7 @@ class Settlements:
 
     def doubtful(self, *, held: bool = False) -> Iterator[DoubtfulBatch]:
         """Yield every batch with rows in doubt (or `held`), each with what the log shows of them now."""
-        unproven = [Outcome.DOUBT, Outcome.HELD] if held else [Outcome.DOUBT]
-        with self._scope.database.reading() as connection:
-            batches = connection.execute(_DOUBTFUL, self._scope.bound(b_outcomes=as_list(unproven))).all()
-        for batch in batches:
-            evidence = {"b_batch": batch.id, "b_outcomes": as_list([*unproven, Outcome.LANDED])}
-            with self._scope.database.reading() as connection:
-                rows = connection.execute(_EVIDENCE, evidence).all()
-                late = unshown(connection, batch.brand)
-            read_at = from_ms(batch.log_read_at or batch.claimed_at)
-            yield DoubtfulBatch(
-                id=batch.id,
-                brand_id=batch.brand_id,
-                sent_at=from_ms(batch.sent_at),
-                claimed_at=from_ms(batch.claimed_at),
-                moved_at=from_ms(batch.moved_at or batch.claimed_at),
-                moved=batch.moved,
-                resolution=timedelta(milliseconds=batch.resolution_ms or 1000),
-                slowest=timedelta(milliseconds=batch.slowest_ms),
-                read_at=read_at,
-                unshown=[read_at - from_ms(claimed) for _, claimed, visible in late if not visible],
-                rows={
-                    row.position: self._sighting(row.log_before, row.log_value, row.log_at) for row in rows
-                },
-                witness=None if batch.witness is None else Outcome(batch.witness),
-                witness_seen=self._sighting(batch.witness_before, batch.witness_value, batch.witness_log_at),
-                open={row.position: row.points for row in rows if row.outcome in unproven},
-                short=batch.log_short_at is not None,
-            )
-
-    def _sighting(self, before: str | None, now: str | None, at: int | None) -> Sighting:
-        restated = tell_the_same(before, now, zone=self._scope.rules.zone)
-        return Sighting(before, now, None if at is None else from_ms(at), restated)
+        return doubtful(self._scope, held=held)
 
     def note_movement(self, batch_id: int, moved: int, *, now: datetime) -> None:
         """Remember that `moved` of a batch's entries have moved by now."""
@@ -283,24 +217,25 @@ class Settlements:
         self,
         connection: Connection,
         batch: Record,
-        outcome: Outcome,
         rows: Sequence[Record],
         rulings: Mapping[int, Ruling],
         *,
         now: datetime,
         quiet_for: timedelta,
     ) -> None:
+        alike = rulings[rows[0].position]  # in everything but the grade
+        outcome, late = alike.outcome, alike.may_land_late
         if outcome in {Outcome.LANDED, Outcome.SKIPPED}:
             self._credit(connection, batch, outcome, rows, rulings, now=now)
         if outcome is Outcome.REFUSED:
             self._quarantine(connection, rows, rulings, now)
         if outcome is Outcome.LANDED:
-            # Where the payload stays, in case that an older row lands late, its mails have been sent.
-            kept = [it for it in rows if it.late_until is not None and it.wanted == it.fingerprint]
+            # Where the payload stays, in case that it is sent again, its mails have been sent.
+            stays = [it for it in rows if late or it.late_until is not None]
+            kept = [it for it in stays if it.wanted == it.fingerprint]
             self._forget_mails(connection, [row.member_id for row in kept])
-        answered = all(rulings[row.position].grade is Grade.ANSWER for row in rows)
-        late = outcome in _LATE or (outcome is Outcome.REFUTED and not answered)
-        quiet = outcome is Outcome.RELEASED and self._scope.rules.points is Points.ADD
+        adds = self._scope.rules.points is Points.ADD
+        quiet = adds and alike.may_be_under_way and quiet_for > timedelta()
         frees = batch.lane == Lane.POINTS and outcome not in {Outcome.DOUBT, Outcome.HELD}
         members = [
             {

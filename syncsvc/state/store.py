@@ -4,6 +4,7 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ outbox         what is due, claimed before it is sent
 ├─ settlements    what became of it
 ├─ doubts         what a person decides became of it
+├─ twice          what a person finds out about points that may be paid twice
 ├─ confirmations  what the import log says
 ├─ write_backs    what the CRM should hold
 ├─ allowances     what CRMs allow in a day
@@ -49,6 +50,7 @@ from syncsvc.state.retention import Retention
 from syncsvc.state.scope import Rules, Scope
 from syncsvc.state.settlements import Settlements
 from syncsvc.state.tables import BRAND, CONNECTOR, CONTACT, MEMBER, META, ORGANIZATION
+from syncsvc.state.twice import Twice
 from syncsvc.state.write_backs import WriteBacks
 
 _FINGERPRINT_KEY = "fingerprint_key"
@@ -64,6 +66,7 @@ class Store:
     outbox: Outbox
     settlements: Settlements
     doubts: Doubts
+    twice: Twice
     confirmations: Confirmations
     write_backs: WriteBacks
     allowances: Allowances
@@ -120,7 +123,8 @@ def _assemble(
         IntakeStore(scope),
         Outbox(scope, organization.wallet),
         settlements,
-        Doubts(scope, settlements),
+        Doubts(scope, settlements, organization.wallet.settle_after),
+        Twice(scope),
         Confirmations(scope, organization.wallet),
         WriteBacks(scope),
         Allowances(scope),

@@ -12,6 +12,7 @@ from syncsvc.doubts import Case
 from syncsvc.rules.settling import Finding
 from syncsvc.state.codes import Outcome
 from syncsvc.state.doubts import Choice, Decided, Suspect
+from syncsvc.state.twice import Found, PaidTwice
 from syncsvc.views.paper import SHOWN, Paper, ago, print_json, stamp
 
 CONSEQUENCES = {
@@ -19,6 +20,10 @@ CONSEQUENCES = {
     Choice.REFUTED: "are owed again and sent by the next cycle",
     Choice.AWARD: "are sent again by the next cycle, though they may have arrived",
     Choice.SKIP: "are never sent again, though they may not have arrived",
+}
+FOUND_OUT = {
+    Found.TWICE: "were awarded twice",
+    Found.ONCE: "were awarded once",
 }
 _FOUND = {
     Finding.UNMOVED: "its log entry has not moved",
@@ -39,16 +44,28 @@ _AT_GIVING_UP = {
 }
 
 
-def show_doubts(found: Mapping[str, Sequence[Case]], *, now: datetime, as_json: bool) -> None:
-    """Show each case with its evidence and what comes next."""
+def show_doubts(
+    found: Mapping[str, Sequence[Case]],
+    twice: Mapping[str, Sequence[PaidTwice]],
+    *,
+    now: datetime,
+    as_json: bool,
+) -> None:
+    """Show each case with its evidence and what comes next; `twice` are points that may be paid twice."""
     if as_json:
-        listed = {name: [_facts(case, now) for case in cases] for name, cases in found.items()}
-        print_json(listed)
+        print_json(
+            {
+                name: [*(_facts(case, now) for case in cases), *(_facts_twice(it) for it in twice[name])]
+                for name, cases in found.items()
+            }
+        )
         return
     paper = Paper()
     for name, cases in found.items():
+        _show_twice(paper, name, twice[name])
         if not cases:
-            paper.line(f"[green]✓[/] {escape(name)}: nothing is in doubt, nothing is held")
+            if not twice[name]:
+                paper.line(f"[green]✓[/] {escape(name)}: nothing is in doubt, nothing is held")
             continue
         held = [case for case in cases if case.suspect.held]
         points = sum(case.suspect.points for case in cases)
@@ -79,6 +96,24 @@ def show_doubts(found: Mapping[str, Sequence[Case]], *, now: datetime, as_json: 
         paper.line("settle one with: syncsvc doubt BATCH[:ROW] landed|refuted|award|skip")
 
 
+def _show_twice(paper: Paper, name: str, rows: Sequence[PaidTwice]) -> None:
+    if not rows:
+        return
+    points = sum(it.points for it in rows)
+    paper.line(f"[bold]{escape(name)}[/]: {points:,} points may be awarded twice")
+    for it in rows:
+        before, seen = (value or "nothing" for value in (it.log_before, it.log_now))
+        paper.line(
+            f"  [red]landed late[/] [bold]{it.id}[/]: {it.points:,} points for {escape(owner(it))}, sent "
+            f"anew since; its entry moved at {stamp(it.landed_at)}, which no import explains"
+        )
+        paper.line(f"    log: {escape(before)} before, {escape(seen)} now")
+        paper.line(
+            f"    → are they there twice, in the wallet? then: syncsvc doubt {it.id} twice; else: once",
+            style="cyan",
+        )
+
+
 def outlook(case: Case, now: datetime) -> str:
     """Say in one sentence what the evidence is, and what becomes of a case when."""
     said = _FOUND[Finding[case.evidence.finding.upper()]]
@@ -95,7 +130,7 @@ def outlook(case: Case, now: datetime) -> str:
     return said
 
 
-def owner(it: Suspect | Decided) -> str:
+def owner(it: Suspect | Decided | PaidTwice) -> str:
     """Return whose a row is: the CRM record, or the member's number where no contact owns it."""
     return f"member {it.member}" if it.record is None else f"{it.connector} {it.record}"
 
@@ -107,6 +142,37 @@ def question(name: str, cases: Sequence[Case], choice: Choice) -> str:
     more = f" and {len(cases) - SHOWN} more" if len(cases) > SHOWN else ""
     follows = f"{points:,} points {CONSEQUENCES[choice]}.{_against(cases, choice)}"
     return f"{name}: {rows}{more}: {follows} Settle it so?"
+
+
+def question_twice(name: str, rows: Sequence[PaidTwice], found: Found) -> str:
+    """Ask whether what a person found out is to be recorded."""
+    points = sum(it.points for it in rows)
+    listed = ", ".join(f"{it.id} ({owner(it)})" for it in rows[:SHOWN])
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return f"{name}: {listed}{more}: {points:,} points {FOUND_OUT[found]}. Record it so?"
+
+
+def show_found(name: str, rows: Sequence[PaidTwice], found: Found, *, by: str, as_json: bool) -> None:
+    """Show what was recorded about points that may have been awarded twice."""
+    points = sum(it.points for it in rows)
+    if as_json:
+        told = {"settled": [it.id for it in rows], "points": points, "choice": found, "by": by}
+        print_json({"organization": name, **told})
+        return
+    Paper().line(f"{escape(name)}: {escape(by)} found that {points:,} points {FOUND_OUT[found]}")
+
+
+def not_twice(batch: int, row: int | None) -> str:
+    """Say that a case is none of points that may have been awarded twice."""
+    case = f"{batch}" if row is None else f"{batch}:{row}"
+    return (
+        f"{case} has no points that may be awarded twice, or somebody has looked into them: "
+        "`syncsvc doubt` lists them, `syncsvc doubt --history` what was found"
+    )
+
+
+def _facts_twice(it: PaidTwice) -> dict[str, object]:
+    return {"id": it.id, **asdict(it), "paid_twice": True}
 
 
 def _against(cases: Sequence[Case], choice: Choice) -> str:
@@ -150,7 +216,7 @@ def show_history(decided: Mapping[str, Sequence[Decided]], *, as_json: bool) -> 
         if not them:
             paper.line(f"{escape(name)}: nobody has settled anything by hand")
         for it in them:
-            state = "held" if it.held else "in doubt"
+            state = "held" if it.held else "landed late" if it.choice in list(Found) else "in doubt"
             log = f"{it.evidence.before or 'nothing'} → {it.evidence.now or 'nothing'}"
             paper.line(
                 escape(
@@ -165,6 +231,7 @@ def _facts(case: Case, now: datetime) -> dict[str, object]:
         "id": case.id,
         **asdict(case.suspect),
         **asdict(case.evidence),
+        "paid_twice": False,
         "sent_at": case.sent_at,
         "age_seconds": round((now - case.sent_at).total_seconds()),
         "grade": case.grade,

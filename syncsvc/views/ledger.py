@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.markup import escape
 
-from syncsvc.state.accounts import By, PaidTwice, Summary
+from syncsvc.state.accounts import By, Summary
 from syncsvc.state.audit import Difference
+from syncsvc.state.twice import PaidTwice
 from syncsvc.views.paper import SHOWN, Paper, empty_table, print_json, stamp, stream_json
 from syncsvc.views.witness import told_of_witness
 
@@ -49,6 +50,10 @@ def show_summaries(books: Mapping[str, Summary], *, as_json: bool) -> None:
         if it.rests_on:
             paper.table(table)
         _show_paid_twice(paper, it.paid_twice)
+        if it.found_twice:
+            paper.line(
+                f"{it.found_twice:,} points were awarded twice, as people found → syncsvc doubt --history"
+            )
         for witness in it.witnesses:
             paper.line(escape(f"beside these books: {told_of_witness(witness)}"))
 
@@ -59,7 +64,7 @@ def _show_paid_twice(paper: Paper, rows: Sequence[PaidTwice]) -> None:
     points = sum(it.points for it in rows)
     paper.line(
         f"[red]{points:,} points may be awarded twice[/]: no entry had moved, so they were sent again, then "
-        'their entries moved once more; see docs/operations.md, "Rows that landed late"'
+        "their entries moved once more → syncsvc doubt"
     )
     for it in rows[:SHOWN]:
         owner = f"member {it.member}" if it.record is None else f"{it.connector} {it.record}"

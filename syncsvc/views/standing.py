@@ -34,10 +34,11 @@ class Standing:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether something is held, in doubt, quarantined or paused."""
+        """Whether something is held, in doubt, perhaps paid twice, quarantined or paused."""
         status = self.status
         paused = self.pauses or any(connector.trouble for connector in status.connectors)
-        return bool(self.holds or status.rows_in_doubt or status.rows_held or status.quarantined or paused)
+        unsettled = status.rows_in_doubt or status.rows_held or status.rows_paid_twice
+        return bool(self.holds or unsettled or status.quarantined or paused)
 
 
 def show_problems(found: Mapping[str, Sequence[Problem]], *, as_json: bool) -> None:
@@ -110,6 +111,12 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
         f"import log read {ago(status.log_read_at, now)}; in doubt {status.rows_in_doubt:,}, "
         f"held {status.rows_held:,}{hint}"
     )
+    if status.rows_paid_twice:
+        rows = f"{status.rows_paid_twice:,} {'row' if status.rows_paid_twice == 1 else 'rows'}"
+        paper.line(
+            f"[red]{status.points_paid_twice:,} points may be awarded twice[/] ({rows} landed late) "
+            "→ syncsvc doubt"
+        )
     if last := status.last_cycle:
         paper.line(
             f"last cycle with work: {last['outcome']}, {last['rows_landed']:,} of {last['rows_sent']:,} rows "

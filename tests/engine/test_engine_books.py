@@ -105,7 +105,7 @@ OFF_BY_ONE = {
     "UPDATE batch SET outcome = 4 WHERE id = 1": "batch 1: it counts as refuted",
     "UPDATE batch_row SET points = 11 WHERE batch_id = 1 AND position = 0": "batch 1: it was sent with 30",
     "UPDATE batch_row SET outcome = 4 WHERE batch_id = 1 AND position = 0": "ledger row 1: 10 points",
-    "UPDATE batch_row SET outcome = 3 WHERE batch_id = 3": "batch 3 row 0: 5 points of member 1, landed",
+    "UPDATE batch_row SET outcome = 3 WHERE batch_id = 4": "batch 4 row 0: 5 points of member 1, landed",
     "UPDATE ledger SET points = 11 WHERE id = 1": "ledger row 1: its digest",
     "UPDATE ledger SET grade = 'person' WHERE id = 2": "ledger row 2: its digest",
     "UPDATE ledger SET grade = 'whim' WHERE id = 2": "ledger row 2: its digest",

@@ -21,12 +21,14 @@ def row(
     at: datetime,
     *,
     landed: bool = False,
+    proven: bool | None = None,
     differs: bool = False,
     paid: int = 0,
     owed: int = 0,
     log_before: str | None = BEFORE,
 ) -> SentRow:
-    return SentRow(batch, 0, at, landed, differs, paid, owed, log_before)
+    proven = landed if proven is None else proven
+    return SentRow(batch, 0, at, landed, proven, differs, paid, owed, log_before)
 
 
 OLD = row(1, SENT, differs=True)
