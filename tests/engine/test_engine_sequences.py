@@ -7,7 +7,6 @@ log can be wrong about: another writer who moves an entry just when a request of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ class Story:
     """One contact's life; `high` is the most that its CRM ever said it earned.
 
     `lost` are points to `lost_to` whose request never arrived, which nobody knows yet, since `lost_at`;
-    `deceived` those that another writer made look landed; until `late_at` an import of it is still to come.
+    `deceived` those that another writer made look landed.
     """
 
     def __init__(self, lab: QuickLab, name: str, *, cycles: bool = False) -> None:
@@ -42,7 +41,6 @@ class Story:
         self.total = self.high = START
         self.lost, self.lost_to, self.lost_at = 0, self.email, lab.clock.now()
         self.deceived = 0
-        self.late_at = lab.clock.now()
         lab.crm.put(self.record, email=self.email, points=self.total)
         lab.cycle()
 
@@ -96,8 +94,6 @@ class Story:
         points = self._sent_points()
         if fault.struck and points:
             self.lost, self.lost_to, self.lost_at = points, self.email, self.lab.clock.now()
-            if self.lab.clock.now() < self.late_at:  # what was taken for the late one was another's move
-                self._deceive()
 
     def lose_after(self) -> None:
         self._earn(50)
@@ -111,10 +107,8 @@ class Story:
         self.lab.crm.commit_late(self.record, 1, email=self.email, points=self.total)
         self.alive = True
         self.lab.wallet.knobs.apply_seconds = 90
-        fault = self.lab.fault(Kind.HTML_AFTER, status=502)
+        self.lab.fault(Kind.HTML_AFTER, status=502)
         self.cycle()
-        if fault.struck and self._sent_points():
-            self.late_at = self.lab.clock.now() + timedelta(seconds=90)
         self.lab.wallet.knobs.apply_seconds = 0
 
     def write_elsewhere(self) -> None:
@@ -182,8 +176,7 @@ class Story:
         if self.alive:
             record = self.lab.crm.records[self.record]
             assert record["wallet_status"] == "imported"
-            if not self.deceived:  # else the profile of that row counts as delivered too
-                assert self.lab.profile(self.email)["name"] == record["name"]
+            assert self.lab.profile(self.email)["name"] == record["name"]
             assert record["wallet_time"] == self.lab.wallet.log_time(BRAND, self.email)
 
 
