@@ -106,17 +106,7 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
     dropped = sum(it.dropped for it in status.connectors)
     if status.quarantined or dropped:
         paper.line(f"quarantined {status.quarantined:,}, dropped {dropped:,} → syncsvc quarantine")
-    hint = " → syncsvc doubt" if status.rows_in_doubt or status.rows_held else ""
-    paper.line(
-        f"import log read {ago(status.log_read_at, now)}; in doubt {status.rows_in_doubt:,}, "
-        f"held {status.rows_held:,}{hint}"
-    )
-    if status.rows_paid_twice:
-        rows = f"{status.rows_paid_twice:,} {'row' if status.rows_paid_twice == 1 else 'rows'}"
-        paper.line(
-            f"[red]{status.points_paid_twice:,} points may be awarded twice[/] ({rows} landed late) "
-            "→ syncsvc doubt"
-        )
+    _show_doubts(paper, status, now)
     if last := status.last_cycle:
         paper.line(
             f"last cycle with work: {last['outcome']}, {last['rows_landed']:,} of {last['rows_sent']:,} rows "
@@ -136,6 +126,20 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
             paper.line(f"[red]paused[/] {escape(it.name)}: {escape(it.trouble)}")
     for hold in standing.holds:
         paper.line(f"[red]held[/] {hold.id}: {escape(hold.detail)} → syncsvc release {hold.id}")
+
+
+def _show_doubts(paper: Paper, status: Status, now: datetime) -> None:
+    hint = " → syncsvc doubt" if status.rows_in_doubt or status.rows_held else ""
+    paper.line(
+        f"import log read {ago(status.log_read_at, now)}; in doubt {status.rows_in_doubt:,}, "
+        f"held {status.rows_held:,}{hint}"
+    )
+    if status.rows_paid_twice:
+        rows = f"{status.rows_paid_twice:,} {'row' if status.rows_paid_twice == 1 else 'rows'}"
+        paper.line(
+            f"[red]{status.points_paid_twice:,} points may be awarded twice[/] ({rows} landed late) "
+            "→ syncsvc doubt"
+        )
 
 
 def show_lives(lives: Sequence[tuple[str, Life]], *, as_json: bool) -> None:
