@@ -312,7 +312,8 @@ class BrakesConfig(Settings):
     )
     max_gone_share: Share = Field(
         default=0.05,
-        description="the most of a connector's known contacts that one sweep may find gone",
+        description="the most contacts of a connector that one sweep may find gone, and the most members "
+        "that one cycle may expire",
     )
     max_points_per_member: StrictInt | None = Field(
         default=None,

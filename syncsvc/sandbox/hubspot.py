@@ -150,11 +150,13 @@ class HubSpotSimulator:
             self._records.archive(self._live(record_id))
 
     def restore(self, record_id: str) -> None:
-        """Take a contact out of the recycle bin, its modification time unmoved; raises KeyError, Refusal."""
+        """Take a contact out of the recycle bin, moved as `restore_moves` says; raises KeyError, Refusal."""
         with self._lock:
             record = self._records.find(int(record_id), archived=True)
             if record is None:
                 raise KeyError(record_id)
+            if self.knobs.restore_moves:
+                record.updated = self._records.now()
             self._records.restore(record)
 
     def gdpr_delete(self, record_id: str) -> None:

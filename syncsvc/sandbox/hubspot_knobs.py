@@ -40,6 +40,7 @@ class HubSpotKnobs:
     history_page_max: int = 50  # records a request with `propertiesWithHistory`
 
     same_value_bumps: bool = False  # unverified: a write that changes nothing moves lastmodifieddate
+    restore_moves: bool = False  # unverified: what comes out of the recycle bin counts as modified
     null_clears: bool = False  # unverified: null in a write empties the property; else it is refused
     refuse_unknown_keys: bool = True  # unverified: JSON keys that no schema knows give a 400
     shuffled_batch_results: bool = True

@@ -399,6 +399,23 @@ def test_cursor_of_another_kind_asks_for_a_sweep(account: Account, cursor: str) 
     assert not account.crm.requests
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_restored_contact_comes_with_a_poll_where_that_counts_as_modified_else_with_a_sweep(
+    account: Account, *, moves: bool
+) -> None:
+    account.crm.knobs.restore_moves = moves
+    made = account.add(3)
+    connector = account.connect()
+    account.crm.archive(made[1])
+    account.wait(hours=1)
+    cursor = account.swept(connector)
+    account.wait(hours=1)
+    account.crm.restore(made[1])
+    account.wait(minutes=1)
+    assert ids(list(connector.changes(cursor))) == [made[1]] * moves
+    assert made[1] in ids(list(connector.changes(None)))
+
+
 # --- properties
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from town import until
 
-from syncsvc.sandbox.demo import Service, Story, Teller
+from syncsvc.sandbox.demo import Demo, Service, Story, Teller
+from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.world import BRAND, World
 
 SYNCSVC = [sys.executable, "-m", "syncsvc"]
@@ -149,3 +150,24 @@ def test_on_a_terminal_the_demo_shows_progress_and_no_service_outlives_it(tmp_pa
             os.close(ours)
     (folder,) = tmp_path.glob("syncsvc-demo-*")
     assert "service_stopped" in (folder / "acme.log").read_text(encoding="utf-8")
+
+
+def test_a_demo_that_is_kept_hands_over_simulators_that_do_not_fail(
+    world: World, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def leave(_: Teller, event: str, sentence: str, **facts: object) -> None:
+        told.append(f"{event}: {sentence} {facts}")
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Teller, "say", leave)
+    world.wallet.faults.add(Fault(Kind.RESET_BEFORE, "POST", "/v2/import"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        Demo(contacts=10, seconds=None, faults=False, keep=True)._hand_over(world, config)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert told[0].startswith("kept: ")
+    assert world.wallet.faults.pick("POST", "/v2/import") is None
