@@ -110,7 +110,7 @@ class Cycle:
             except StoppedError:
                 self._tally.stopped = True
             except StateError as error:
-                self._tally.transient.append(str(error))
+                self._tally.note("state", error)
                 if self._states.became("state", "failed"):
                     log.error("state_failed", reason=str(error))
             else:
@@ -179,11 +179,8 @@ class Cycle:
         """Let trouble end the block and no more; it is noted."""
         try:
             yield
-        except TransientError as error:
-            self._tally.transient.append(str(error))
-            tell_of_trouble(self._states, name, connector, error)
-        except OperatorError as error:
-            self._tally.degraded.append(str(error))
+        except (TransientError, OperatorError) as error:
+            self._tally.note(name, error)
             tell_of_trouble(self._states, name, connector, error)
         else:
             if self._states.of(f"pull:{connector}") != PAUSED:  # else it was not even asked
@@ -224,10 +221,10 @@ class Cycle:
             self._states.became(f"pull:{connector.name}", PAUSED)
             if intake.set_trouble(connector.id, str(error)):
                 log.error("connector_paused", reason=str(error))
-            self._tally.degraded.append(f"{connector.name}: {error}")
+            self._tally.note("pull", error, connector=connector.name)
             return
         except TransientError as error:
-            self._tally.transient.append(f"{connector.name}: {error}")
+            self._tally.note("pull", error, connector=connector.name)
             tell_of_trouble(self._states, "pull", connector.name, error)
             return
         finally:

@@ -55,32 +55,34 @@ class Health:
     turns: deque[Turn] = field(
         default_factory=lambda: deque(maxlen=KEPT_TURNS)
     )  # the last cycles, oldest first
-    last_good: float | None = None
+    last_proven: float | None = None
     stuck_since: float | None = None
 
+    @property
+    def late_after(self) -> float:
+        """Seconds after which a loop that was proven is proven no more."""
+        return max(_LATE_LEAST_SECONDS, _LATE_CYCLES * self.every)
+
     def is_ready(self, now: float) -> bool:
-        """Whether a cycle has reached every service lately, and none is stuck; or a person paused it."""
+        """Whether a cycle has closed the loop lately, and none is stuck; or a person paused it."""
         if self.stuck_since is not None:
             return False
         if self.turns and self.turns[-1].report.outcome is Outcome.PAUSED:
             return True
-        if self.last_good is None:
-            return False
-        return now - self.last_good <= max(_LATE_LEAST_SECONDS, _LATE_CYCLES * self.every)
+        return self.last_proven is not None and now - self.last_proven <= self.late_after
 
     def is_silent(self, now: float) -> bool:
-        """Whether no cycle has ended well for so long that people should know, or one is stuck."""
-        since = self.born if self.last_good is None else self.last_good
-        return self.stuck_since is not None or now - since > max(
-            _LATE_LEAST_SECONDS, _LATE_CYCLES * self.every
-        )
+        """Whether no cycle has closed the loop for so long that people should know, or one is stuck."""
+        since = self.born if self.last_proven is None else self.last_proven
+        return self.stuck_since is not None or now - since > self.late_after
 
     def facts(self, now: float) -> dict[str, Any]:
         """Return what /readyz shows of an organization."""
         facts: dict[str, Any] = {
             "ready": self.is_ready(now),
             "outcome": str(self.turns[-1].report.outcome) if self.turns else None,
-            "last_good_seconds": None if self.last_good is None else round(now - self.last_good, 1),
+            "last_proven_seconds": None if self.last_proven is None else round(now - self.last_proven, 1),
+            "late_after_seconds": self.late_after,
         }
         if self.stuck_since is not None:
             facts["stuck_seconds"] = round(now - self.stuck_since, 1)
@@ -212,8 +214,8 @@ class Runner:
             self._cycle, now = None, self._monotonic()
             self._moves(cycle, now)
         self._watchers.observe(report)
-        if report.outcome in {Outcome.OK, Outcome.DEGRADED}:
-            self.health.last_good = now
+        if report.proven:
+            self.health.last_proven = now
         self.health.turns.append(Turn(self._organization.network.now(), report))
         self._tell(report, delivering=not self.health.is_silent(now))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from syncsvc.errors import OperatorError, SyncError
 from syncsvc.model import Allowance, Written
 from syncsvc.stages.deliver import Delivered
 from syncsvc.stages.pull import Pulled
@@ -27,7 +28,8 @@ class Waiting:
 class Tally:
     """The counts of one cycle; `transient` and `degraded` are its errors, `held_by` the brakes that hold.
 
-    `paused` are the connectors that a person paused, and None where it is the whole organization.
+    `paused` are the connectors that a person paused, and None where it is the whole organization; `cut` are
+    the stages that ended early.
     """
 
     pulled: dict[str, Pulled] = field(default_factory=dict)
@@ -42,6 +44,18 @@ class Tally:
     held_by: list[str] = field(default_factory=list)
     paused: set[str | None] = field(default_factory=set)
     stopped: bool = False
+    cut: set[str] = field(default_factory=set)
+
+    def note(self, stage: str, error: SyncError, *, connector: str = "") -> None:
+        """Count an error that ended a stage early."""
+        self.cut.add(stage)
+        told = f"{connector}: {error}" if connector else str(error)
+        (self.degraded if isinstance(error, OperatorError) else self.transient).append(told)
+
+    @property
+    def proven(self) -> bool:
+        """Whether the loop is closed: everything was read, what was due delivered, the log read when due."""
+        return not (self.stopped or None in self.paused or self.cut - {"write_back"})
 
     @property
     def did_something(self) -> bool:
@@ -76,6 +90,7 @@ class Tally:
             organization=organization,
             cycle=cycle,
             outcome=self._outcome(waiting),
+            proven=self.proven,
             duration=duration,
             stages=self.stages,
             read=read,

@@ -59,6 +59,9 @@ class Metrics:
         self._quarantined = self._gauge("contacts_quarantined", "Contacts in quarantine now.")
         self._last_cycle = self._gauge("last_cycle_timestamp_seconds", "When the last cycle ended.")
         self._last_success = self._gauge("last_success_timestamp_seconds", "When the last ok cycle ended.")
+        self._last_proven = self._gauge(
+            "last_proven_timestamp_seconds", "When a cycle last read everything and delivered what was due."
+        )
         self._paused = self._gauge(
             "paused", "Whether a person paused it; without a connector, the whole organization.", "connector"
         )
@@ -113,8 +116,13 @@ class Metrics:
         self._paused.labels(name, "").set(report.outcome == Outcome.PAUSED)
         for key in {*connectors, *report.paused}:
             self._paused.labels(name, key).set(key in report.paused)
+        self._observe_times(name, report)
+
+    def _observe_times(self, name: str, report: CycleReport) -> None:
         now = self._now()
         self._last_cycle.labels(name).set(now)
+        if report.proven:
+            self._last_proven.labels(name).set(now)
         if report.outcome == Outcome.OK:
             self._last_success.labels(name).set(now)
 

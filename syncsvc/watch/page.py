@@ -133,7 +133,7 @@ def _style() -> Markup:
 
 def _shown(card: Card, now: datetime) -> dict[str, Any]:
     """Return what the template shows of an organization, as texts and numbers."""
-    last, seconds = card.last, card.facts.get("last_good_seconds")
+    last, seconds = card.last, card.facts.get("last_proven_seconds")
     return {
         "name": card.name,
         "path": path_of(card.name),

@@ -45,6 +45,9 @@ class CycleReport:
     are contacts that were read with nothing new but what was written back to them. `paused` are connectors
     that a person paused, `errors` messages of the error tree.
 
+    `proven` says that the loop is closed: every CRM that is not paused was read, what was due was delivered,
+    and the import log was read when it was due. What waits for a person does not speak against it.
+
     `connectors` (by name), `lanes` (rows sent, by lane) and `batches` (batches settled, by outcome) break the
     totals down; what they leave out stays in the totals without a label.
     """
@@ -52,6 +55,7 @@ class CycleReport:
     organization: str
     cycle: str
     outcome: Outcome
+    proven: bool = False
     duration: float = 0.0
     stages: Mapping[str, float] = field(default_factory=dict)
     read: int = 0

@@ -53,7 +53,7 @@ def turn(minutes_ago: float = 1, **facts: Any) -> Turn:
 
 
 def card(name: str = "acme", *, ready: bool = True, **more: Any) -> Card:
-    facts = more.pop("facts", {"ready": ready, "last_good_seconds": 12.0})
+    facts = more.pop("facts", {"ready": ready, "last_proven_seconds": 12.0})
     return Card(name=name, ready=ready, facts=facts, **more)
 
 
@@ -129,7 +129,7 @@ def test_refusals_are_shown_by_record_id_with_their_reason() -> None:
 
 def test_stuck_cycles_broken_files_and_a_start_without_a_cycle_are_said() -> None:
     stuck = card(
-        ready=False, facts={"stuck_seconds": 700.0, "last_good_seconds": None, "configuration": "broken"}
+        ready=False, facts={"stuck_seconds": 700.0, "last_proven_seconds": None, "configuration": "broken"}
     )
     text = shown(stuck).text
     assert "no progress: the last was 11 min ago" in text
