@@ -62,9 +62,21 @@ def _card(runner: Runner, facts: Mapping[str, Mapping[str, Any]], *, whole: bool
         ready=bool(own.get("ready")),
         facts=own,
         turns=tuple(runner.health.turns),
+        pauses=_pauses(runner) if whole else {},
         holds=_holds(runner.store) if whole else {},
         refusals=runner.store.reports.refusals(REFUSALS) if whole else (),
     )
+
+
+def _pauses(runner: Runner) -> dict[str, str]:
+    told = {}
+    for it in runner.store.pauses.open():
+        why = f": {it.reason}" if it.reason else ""
+        command = f"syncsvc resume -o {runner.name}" + (f" {it.connector}" if it.connector else "")
+        told[
+            f"{it.connector or 'everything'} was paused by {it.by} at {it.since:%Y-%m-%d %H:%M} UTC{why}"
+        ] = command
+    return told
 
 
 def _holds(store: Store) -> dict[int, str]:

@@ -51,14 +51,16 @@ class Condition(StrEnum):
 class Card:
     """What the page shows of one organization.
 
-    `ready` and `facts` are those of /readyz. `holds` are what brakes hold, by their numbers; `refusals` the
-    newest contacts, rows and write-backs in quarantine, as `Reports.refusals` returns them.
+    `ready` and `facts` are those of /readyz. `pauses` are what people stopped, with the command that lets it
+    go on; `holds` what brakes hold, by their numbers; `refusals` the newest contacts, rows and write-backs in
+    quarantine, as `Reports.refusals` returns them.
     """
 
     name: str
     ready: bool
     facts: Mapping[str, Any]
     turns: Sequence[Turn] = ()
+    pauses: Mapping[str, str] = field(default_factory=dict)
     holds: Mapping[int, str] = field(default_factory=dict)
     refusals: Sequence[Mapping[str, Any]] = ()
 
@@ -74,7 +76,7 @@ class Card:
             return Condition.BAD
         last = self.last
         waits = last is not None and (last.in_doubt or last.held or last.quarantined or last.errors)
-        return Condition.WAIT if waits or self.holds else Condition.GOOD
+        return Condition.WAIT if waits or self.holds or self.pauses else Condition.GOOD
 
 
 def overview(cards: Sequence[Card], *, version: str, now: datetime) -> bytes:
@@ -230,6 +232,7 @@ def _connectors(turns: Sequence[Turn], last: CycleReport, now: datetime) -> Iter
 
 
 def _waiting(card: Card) -> Iterator[tuple[str, str]]:
+    yield from ((redacted(pause), command) for pause, command in card.pauses.items())
     for number, hold in card.holds.items():
         yield redacted(hold), f"syncsvc release {number}"
     if card.last is not None and (card.last.in_doubt or card.last.held):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
-from town import Service, until
+from town import Service, command, until
 
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.world import World
@@ -100,6 +100,13 @@ def test_the_page_shows_what_happens_in_light_and_dark_and_on_a_phone(
         assert browser.title == "acme · syncsvc"
         assert browser.current_url.endswith("/organizations/acme")
         assert browser.get_log("browser") == []
+
+        assert command("-c", config, "pause", "crm", "--by", "Ann", "--reason", "audit").code == 0
+        browser.refresh()
+        text = browser.find_element(By.TAG_NAME, "body").text
+        assert "crm was paused by Ann at 20" in text
+        assert "audit → syncsvc resume -o acme crm" in text
+        assert command("-c", config, "resume", "crm").code == 0
 
         world.wallet.faults.add(Fault(Kind.STATUS, "POST", "/v2/import", status=401, times=None))
         world.edit(3)

@@ -77,6 +77,8 @@ def test_what_needs_somebody_comes_first_and_names_the_command() -> None:
     assert "3 organizations, 2 need a look" in page.text
     assert page.text.index("down") < page.text.index("waits") < page.text.rindex("a delivers")
     assert "too many points → syncsvc release 4" in page.text
+    paused = shown(card(turns=[turn()], pauses={"crm was paused by ann": "syncsvc resume -o a crm"}))
+    assert "crm was paused by ann → syncsvc resume -o a crm" in paused.text
     assert "3 rows in doubt, 1 held → syncsvc doubt" in page.text
     assert "wallet: 401" in page.text
 
@@ -89,6 +91,7 @@ def test_what_needs_somebody_comes_first_and_names_the_command() -> None:
         (card(turns=[turn(held=1)]), Condition.WAIT),
         (card(turns=[turn(errors=("crm: 403",))]), Condition.WAIT),
         (card(turns=[turn()], holds={1: "x"}), Condition.WAIT),
+        (card(turns=[turn()], pauses={"crm was paused": "syncsvc resume crm"}), Condition.WAIT),
         (card(turns=[turn(in_doubt=1)], ready=False), Condition.BAD),
         (card(ready=False), Condition.BAD),
     ],
