@@ -13,8 +13,11 @@ from syncsvc.cli.context import Context, Stores, as_json_option
 from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN
 from syncsvc.config import OrganizationConfig
 from syncsvc.errors import StateError
+from syncsvc.explanation import explain as explain_member
+from syncsvc.explanation import unknown
 from syncsvc.state.witness import WitnessStanding
 from syncsvc.views import standing as views
+from syncsvc.views.lives import show_explanations
 from syncsvc.views.witness import show_witnesses, witness_problems
 
 
@@ -69,12 +72,15 @@ def status(context: Context, *, as_json: bool) -> None:
 @as_json_option
 @click.pass_obj
 def explain(context: Context, email: str, *, as_json: bool) -> None:
-    """Tell the life of one member.
+    """Say why a member is or is not up to date, then tell its life.
 
     What the CRM said, what was sent, what proved it, and what was written back.
     """
-    key = email.strip().casefold()
-    with Stores(context) as stores:
-        lives = [(name, life) for name, store in stores.items() for life in store.reports.lives(key)]
-    views.show_lives(lives, as_json=as_json)
-    sys.exit(OK if lives else ATTENTION)
+    key, now = email.strip().casefold(), datetime.now(UTC)
+    opened = Stores(context)
+    with opened as stores:
+        found = {it.name: explain_member(stores[it.name], it, key, now=now) for it in opened.organizations}
+        known = any(found.values())
+        why = {} if known else {name: unknown(store) for name, store in stores.items()}
+    show_explanations(found, why, as_json=as_json)
+    sys.exit(OK if known else ATTENTION)

@@ -1,16 +1,16 @@
-"""What an operator asks: where an organization stands, and the life of one member."""
+"""What an operator asks: where an organization and its connectors stand."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, and_, bindparam, case, distinct, func, select
+from sqlalchemy import Connection, bindparam, case, distinct, func, select
 
 from syncsvc.rules.intake import ContactState
-from syncsvc.state.codes import Entry, Lane, Outcome
+from syncsvc.state.codes import Outcome
 from syncsvc.state.database import as_list, from_ms, one_of
 from syncsvc.state.scope import OWN_BRANDS, UNSETTLED_BATCHES, Scope
 from syncsvc.state.tables import (
@@ -20,8 +20,6 @@ from syncsvc.state.tables import (
     CONNECTOR,
     CONTACT,
     CYCLE,
-    DECISION,
-    LEDGER,
     MEMBER,
     QUARANTINE,
 )
@@ -82,32 +80,6 @@ class Status:
     def quarantined(self) -> int:
         """How many contacts are in quarantine."""
         return sum(connector.quarantined for connector in self.connectors)
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """One thing in the life of a member: when, what, and the facts."""
-
-    at: datetime
-    what: str
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """One member: how it stands, the contacts it comes from, and what happened, oldest first."""
-
-    brand_id: str
-    earned: int
-    credited: int
-    unsettled: int
-    due: bool
-    delivered: bool
-    refused: bool
-    in_doubt: bool
-    log_value: str | None
-    contacts: tuple[dict[str, Any], ...]
-    happenings: tuple[Happening, ...]
 
 
 _REFUSALS = (
@@ -231,130 +203,6 @@ class Reports:
         with self._scope.database.writing() as connection:
             connection.execute(_CYCLE, row)
         self._scope.database.shed()
-
-    def lives(self, email_key: str) -> list[Life]:
-        """Return the life of the member with this case-folded email in each brand it is known in."""
-        with self._scope.database.reading() as connection:
-            listed = (
-                select(MEMBER, BRAND.c.brand_id, BATCH.c.outcome.label("open_outcome"))
-                .join(BRAND, BRAND.c.id == MEMBER.c.brand)
-                .outerjoin(BATCH, BATCH.c.id == MEMBER.c.open_batch)
-                .where(
-                    BRAND.c.organization_id == self._scope.organization_id, MEMBER.c.email_key == email_key
-                )
-            )
-            return [self._life(connection, row) for row in connection.execute(listed).all()]
-
-    def _life(self, connection: Connection, member: Any) -> Life:
-        contacts = []
-        listed = (
-            select(CONTACT, CONNECTOR.c.name, QUARANTINE.c.reason)
-            .join(CONNECTOR, CONNECTOR.c.id == CONTACT.c.connector_id)
-            .outerjoin(
-                QUARANTINE,
-                and_(
-                    QUARANTINE.c.connector_id == CONTACT.c.connector_id,
-                    QUARANTINE.c.record_id == CONTACT.c.record_id,
-                ),
-            )
-            .where(CONTACT.c.member_id == member.id)
-        )
-        for row in connection.execute(listed):
-            owns = member.owner_connector == row.connector_id and member.owner_record == row.record_id
-            contacts.append(
-                {
-                    "connector": row.name,
-                    "record": row.record_id,
-                    "state": ContactState(row.state).name.lower(),
-                    "owner": owns,
-                    "points": row.points,
-                    "written_back": _at(row.written_at),
-                    "refused": row.reason,
-                }
-            )
-        happenings = [
-            *self._sent(connection, member.id),
-            *self._credited(connection, member.id),
-            *self._decided(connection, member.id),
-        ]
-        return Life(
-            brand_id=member.brand_id,
-            earned=member.earned,
-            credited=member.credited,
-            unsettled=member.unsettled,
-            due=bool(member.due),
-            delivered=member.delivered is not None and member.delivered == member.wanted,
-            refused=member.refused is not None and member.refused == member.wanted,
-            in_doubt=member.open_outcome == Outcome.DOUBT,
-            log_value=member.log_value,
-            contacts=tuple(contacts),
-            happenings=tuple(sorted(happenings, key=lambda it: it.at)),
-        )
-
-    @staticmethod
-    def _sent(connection: Connection, member_id: int) -> list[Happening]:
-        listed = (
-            select(
-                BATCH_ROW, BATCH.c.lane, BATCH.c.claimed_at, BATCH.c.import_id, BATCH.c.detail, BATCH.c.cycle
-            )
-            .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
-            .where(BATCH_ROW.c.member_id == member_id)
-        )
-        return [
-            Happening(
-                from_ms(row.claimed_at),
-                "sent",
-                {
-                    "batch": row.batch_id,
-                    "lane": Lane(row.lane).name.lower(),
-                    "points": row.points,
-                    "outcome": Outcome(row.outcome).name.lower(),
-                    "proof": row.grade,
-                    "answer": row.detail,
-                    "log_before": row.log_before,
-                    "import_id": row.import_id,
-                    "landed_late": _at(row.late_at),
-                },
-            )
-            for row in connection.execute(listed)
-        ]
-
-    @staticmethod
-    def _credited(connection: Connection, member_id: int) -> list[Happening]:
-        listed = select(LEDGER).where(LEDGER.c.member_id == member_id)
-        return [
-            Happening(
-                from_ms(row.at),
-                "credited",
-                {
-                    "points": row.points,
-                    "why": Entry(row.entry).name.lower(),
-                    "proof": row.grade,
-                    "batch": row.batch_id,
-                },
-            )
-            for row in connection.execute(listed)
-        ]
-
-    @staticmethod
-    def _decided(connection: Connection, member_id: int) -> list[Happening]:
-        listed = select(DECISION).where(DECISION.c.member_id == member_id)
-        return [
-            Happening(
-                from_ms(row.decided_at),
-                "decided",
-                {
-                    "by": row.decided_by,
-                    "choice": row.choice,
-                    "points": row.points,
-                    "batch": row.batch_id,
-                    "log_before": row.log_before,
-                    "log_now": row.log_now,
-                    "finding": row.finding,
-                },
-            )
-            for row in connection.execute(listed)
-        ]
 
     def _rows_unsettled(self, connection: Connection) -> tuple[int, int]:
         counts: dict[int, int] = dict(connection.execute(_UNSETTLED, self._scope.bound()).all())

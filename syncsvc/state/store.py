@@ -13,6 +13,7 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ quarantine     what was refused, and what a person makes of it
 ├─ plans          what was planned lately
 ├─ reports        what an operator asks
+├─ lives          what happened to a member
 ├─ accounts       what the books say
 ├─ audit          whether the books balance
 ├─ retention      how long history is kept
@@ -41,6 +42,7 @@ from syncsvc.state.doubts import Doubts
 from syncsvc.state.erasure import Erasure
 from syncsvc.state.holds import Holds
 from syncsvc.state.intake import IntakeStore
+from syncsvc.state.lives import Lives
 from syncsvc.state.outbox import Outbox
 from syncsvc.state.pauses import Pauses
 from syncsvc.state.plans import Plans
@@ -75,6 +77,7 @@ class Store:
     quarantine: Quarantine
     plans: Plans
     reports: Reports
+    lives: Lives
     accounts: Accounts
     audit: Audit
     erasure: Erasure
@@ -133,6 +136,7 @@ def _assemble(
         Quarantine(scope),
         Plans(database, organization_id),
         Reports(scope),
+        Lives(scope),
         Accounts(scope),
         Audit(scope),
         Erasure(scope),

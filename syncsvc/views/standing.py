@@ -1,4 +1,4 @@
-"""How problems, the standing of organizations and the lives of members are shown."""
+"""How problems and the standing of organizations are shown."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from syncsvc.model import Problem
 from syncsvc.setup import Setup
 from syncsvc.state.holds import Hold
 from syncsvc.state.pauses import Pause
-from syncsvc.state.reports import Life, Status
+from syncsvc.state.reports import Status
 from syncsvc.state.store import Store
 from syncsvc.views.interventions import told_of_pause
-from syncsvc.views.paper import Paper, ago, empty_table, print_json, stamp
+from syncsvc.views.paper import Paper, ago, empty_table, print_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,58 +140,3 @@ def _show_doubts(paper: Paper, status: Status, now: datetime) -> None:
             f"[red]{status.points_paid_twice:,} points may be awarded twice[/] ({rows} landed late) "
             "→ syncsvc doubt"
         )
-
-
-def show_lives(lives: Sequence[tuple[str, Life]], *, as_json: bool) -> None:
-    """Show the life of a member: one sentence first, then what happened."""
-    if as_json:
-        print_json([{"organization": name, "summary": summary(life), **asdict(life)} for name, life in lives])
-        return
-    paper = Paper()
-    if not lives:
-        paper.line("no member has this email: no contact with it was read, or it is in quarantine")
-    for name, life in lives:
-        _show_life(paper, name, life)
-
-
-def _show_life(paper: Paper, name: str, life: Life) -> None:
-    paper.line(f"[bold]{escape(name)}, {escape(life.brand_id)}[/]: {summary(life)}")
-    paper.line(
-        f"  points: {life.earned:,} earned, {life.credited:,} credited, {life.unsettled:,} unsettled; "
-        f"the wallet's log says {escape(life.log_value or 'nothing')}"
-    )
-    for contact in life.contacts:
-        role = "owner" if contact["owner"] else "linked"
-        refused = f"; refused: {contact['refused']}" if contact["refused"] else ""
-        paper.line(
-            escape(
-                f"  {contact['connector']} {contact['record']}: {role}, {contact['state']}, "
-                f"points {contact['points']}, written back {stamp(contact['written_back'])}{refused}"
-            )
-        )
-    for it in life.happenings:
-        facts = ", ".join(f"{key} {value}" for key, value in it.facts.items() if value not in {None, ""})
-        paper.line(escape(f"  {stamp(it.at)} {it.what}: {facts}"))
-
-
-def summary(life: Life) -> str:
-    """Say in one sentence whether a member is up to date, and if not why."""
-    fallen = life.credited - life.earned
-    outcomes = {it.facts.get("outcome") for it in life.happenings if it.what == "sent"}
-    sentences = (
-        (life.in_doubt, "waits: a batch with it is in doubt, and the import log has not decided it yet."),
-        (
-            "held" in outcomes,
-            f"waits: {life.unsettled:,} points are held until a person decides on them (`syncsvc doubt`).",
-        ),
-        (life.unsettled, f"is being sent at this moment, with {life.unsettled:,} points."),
-        (life.refused, "waits: the wallet refuses its row; it is sent again when the contact changes."),
-        (
-            any(contact["refused"] for contact in life.contacts),
-            "is not up to date: a contact of it is in quarantine.",
-        ),
-        (life.due, "is about to be sent with the next cycle."),
-        (fallen > 0, f"is up to date; the CRM's points fell by {fallen:,}, which is never taken back."),
-        (life.delivered, "is up to date."),
-    )
-    return next((text for holds, text in sentences if holds), "is known, and nothing is to be sent.")

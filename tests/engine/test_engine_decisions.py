@@ -139,7 +139,7 @@ def test_a_decision_is_carried_out_once_recorded_and_balanced(held: Lab, choice:
         (1, "ann", choice, 7, True),
         (0, "ann", choice, 5, True),
     ]
-    (life,) = held.store.reports.lives(A)
+    (life,) = held.store.lives.of(A)
     (decided,) = [it.facts for it in life.happenings if it.what == "decided"]
     assert (decided["by"], decided["choice"], decided["points"], decided["finding"]) == (
         "ann",

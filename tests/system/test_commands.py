@@ -214,7 +214,7 @@ def test_explain_tells_the_life_of_a_member(world: World, config: Path) -> None:
     command("-c", config, "once")
     told = command("-c", config, "explain", f" {person.email.upper()} ")
     assert told.code == 0
-    assert "is up to date." in told.out
+    assert "the member is up to date: everything the CRM says is in the wallet" in told.out
     assert f"crm {person.record_id}: owner, active, points {person.points}" in told.out
     assert f"credited: points {person.points}, why awarded" in told.out
     (life,) = command("-c", config, "explain", person.email, "--json").json()
@@ -231,7 +231,7 @@ def test_a_lost_answer_is_told_as_doubt_until_the_log_settles_it(world: World, c
     standing = command("-c", config, "status", "--json")
     assert standing.code == 1
     assert standing.json()["acme"]["status"]["rows_in_doubt"] > 0
-    assert "is in doubt" in command("-c", config, "explain", person.email).out
+    assert "got no answer and is in doubt" in command("-c", config, "explain", person.email).out
     assert world.wallet.total_awarded() == 0
 
 

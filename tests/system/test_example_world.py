@@ -48,7 +48,7 @@ def test_the_example_configuration_works_as_it_stands(world: World, example: Pat
     assert settled(world)
     person = next(world.salesforce_people())
     told = command("-c", example, "explain", person.email)
-    assert (told.code, "is up to date." in told.out) == (0, True)
+    assert (told.code, "is up to date: " in told.out) == (0, True)
     member = world.wallet.member("brand-1", person.email)
     assert member is not None
     assert member.profile["licenseplate"].startswith("SB-")

@@ -52,7 +52,7 @@ def test_the_service_delivers_watches_and_stops_and_commands_work_beside_it(
 
         person = next(world.hubspot_people())
         assert command("-c", config, "status").code == 0
-        assert "is up to date." in command("-c", config, "explain", person.email).out
+        assert "is up to date: " in command("-c", config, "explain", person.email).out
         assert command("-c", config, "release").out == "acme: nothing is held\n"
         (plan,) = command("-c", config, "plan", "--json").json()
         assert plan["totals"]["points"] == 0
