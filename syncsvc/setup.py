@@ -1,4 +1,7 @@
-"""Set up: fields that are written back and are missing are made in the CRM, after a person agreed."""
+"""Set up: fields that are written back and are missing are made in the CRM, after a person agreed.
+
+Where a CRM lets none be made, what is to be made by hand is told.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from dataclasses import dataclass
 from syncsvc.config import OrganizationConfig
 from syncsvc.errors import OperatorError
 from syncsvc.organization import ConnectorTypes
-from syncsvc.remote.connector import Missing, Needs, SetsUp
+from syncsvc.remote.connector import Connector, Missing, Needs, SetsUp
 from syncsvc.remote.transport import Network
 from syncsvc.rules.mapping import Mapper
+
+COMPLETE = "every field that is written back exists"
 
 Agree = Callable[[str, Missing], bool]
 """Asked before a field is made: the connector's name, and the field; returns whether it may be."""
@@ -41,17 +46,27 @@ def set_up(
             if isinstance(connector, SetsUp):
                 steps += _fields(name, connector, agree)
             else:
-                nothing = f"{settings.type} has nothing that can be set up from here"
-                steps.append(Setup(name, done=True, message=nothing))
+                steps += _by_hand(name, connector, needs)
         finally:
             connector.close()
     return steps
 
 
+def _by_hand(name: str, connector: Connector, needs: Needs) -> list[Setup]:
+    """Return what keeps facts from being written back, by a connector that makes no fields itself."""
+    facts = [(f"write_back.{fact}", field) for fact, field in needs.write.items()]
+    found = [
+        Setup(name, done=False, message=f"by hand: {it.where} {it.message}: {it.remedy}")
+        for it in connector.check()
+        if any(it.where == fact or it.where.endswith(f".{field}") for fact, field in facts)
+    ]
+    return found or [Setup(name, done=True, message=COMPLETE)]
+
+
 def _fields(name: str, connector: SetsUp, agree: Agree) -> list[Setup]:
     missing = connector.missing()
     if not missing:
-        return [Setup(name, done=True, message="every field that is written back exists")]
+        return [Setup(name, done=True, message=COMPLETE)]
     return [_field(name, connector, field, agree) for field in missing]
 
 

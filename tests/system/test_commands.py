@@ -43,6 +43,19 @@ def test_setup_makes_the_missing_field_after_asking(config: Path) -> None:
     assert "every field that is written back exists" in command("-c", config, "setup").out
 
 
+def test_setup_says_what_is_to_be_made_by_hand_where_it_cannot_make_it(config: Path) -> None:
+    replace(config, "Wallet_Last_Updated__c", "Wallet_Zeit__c")
+    told = command("-c", config, "setup", "--yes", "--json")
+    crm, marketing = told.json()["acme"]
+    assert (told.code, crm["done"], marketing["done"]) == (1, False, True)
+    made = (
+        "create a custom field of type Date/Time, its API name Wallet_Zeit__c, and give the user edit access"
+    )
+    assert made in crm["message"]
+    checked = command("-c", config, "check")
+    assert made in " ".join(checked.out.split())
+
+
 def test_plan_sends_nothing_and_once_delivers_exactly_that_plan(world: World, config: Path) -> None:
     planned = command("-c", config, "plan", "--json")
     assert planned.code == 0, planned.err
