@@ -109,6 +109,7 @@ class Tally:
             written_back=self.written[Written.WRITTEN] + self.written[Written.MERGED],
             write_back_failed=self.written[Written.REFUSED] + self.written[Written.RETRY],
             paused=tuple(sorted(it for it in self.paused if it is not None)),
+            braked=tuple(self.held_by),
             errors=(*self.transient, *self.degraded),
             connectors={
                 name: ConnectorReport(

@@ -69,9 +69,11 @@ class Metrics:
         self._broken = self._gauge(
             "configuration_broken", "Whether a file cannot be used as it is; the last good one runs, if any."
         )
-        self._calls_left = self._gauge(
-            "connector_calls_left", "Calls that the CRM allows today and that are left.", "connector"
+        self._braked = self._gauge("brakes_tripped", "Brakes that hold something until a person releases it.")
+        self._calls_allowed = self._gauge(
+            "connector_calls_allowed", "Calls that the CRM allows in a day.", "connector"
         )
+        self._calls_left = self._gauge("connector_calls_left", "Calls of the day that are left.", "connector")
         self._cursor = self._gauge(
             "cursor_timestamp_seconds", "Changes in the CRM are read up to this time.", "connector"
         )
@@ -108,10 +110,13 @@ class Metrics:
             self._requests.labels(name, key).inc(part.requests)
             if part.calls_left is not None:
                 self._calls_left.labels(name, key).set(part.calls_left)
+            if part.calls_allowed is not None:
+                self._calls_allowed.labels(name, key).set(part.calls_allowed)
             if part.read_until is not None:
                 self._cursor.labels(name, key).set(part.read_until.timestamp())
         self._in_doubt.labels(name).set(report.in_doubt)
         self._held.labels(name).set(report.held)
+        self._braked.labels(name).set(len(report.braked))
         self._quarantined.labels(name).set(report.quarantined)
         self._paused.labels(name, "").set(report.outcome == Outcome.PAUSED)
         for key in {*connectors, *report.paused}:

@@ -48,6 +48,8 @@ class CycleReport:
     `proven` says that the loop is closed: every CRM that is not paused was read, what was due was delivered,
     and the import log was read when it was due. What waits for a person does not speak against it.
 
+    `braked` are the brakes that hold something.
+
     `connectors` (by name), `lanes` (rows sent, by lane) and `batches` (batches settled, by outcome) break the
     totals down; what they leave out stays in the totals without a label.
     """
@@ -74,6 +76,7 @@ class CycleReport:
     written_back: int = 0
     write_back_failed: int = 0
     paused: tuple[str, ...] = ()
+    braked: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     connectors: Mapping[str, ConnectorReport] = field(default_factory=dict)
     lanes: Mapping[str, int] = field(default_factory=dict)
@@ -87,6 +90,7 @@ class CycleReport:
             "duration": round(self.duration, 3),
             "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
             "paused": list(self.paused),
+            "braked": list(self.braked),
             "errors": list(self.errors),
             "connectors": {name: asdict(part) for name, part in self.connectors.items()},
             "lanes": dict(self.lanes),
