@@ -34,7 +34,7 @@ def check(context: Context, *, offline: bool, show_values: bool, as_json: bool) 
     now = datetime.now(UTC)
     for name, them in standings.items():
         found[name].problems += [it for witness in them or () for it in witness_problems(witness, now)]
-    views.show_problems({name: it.all for name, it in found.items()}, as_json=as_json)
+    views.show_findings(found, as_json=as_json)
     if not as_json:
         show_witnesses(standings)
     if any(it.problems for it in found.values()):

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 
-def _http_date(value: str | None) -> datetime | None:
+def http_date(value: str | None) -> datetime | None:
+    """Return the time that a header tells, or None where it tells none."""
     if not value:
         return None
     try:
@@ -37,7 +38,7 @@ class Answer:
     @property
     def date(self) -> datetime | None:
         """The server's own clock (`Date` header), or None."""
-        return _http_date(self.headers.get("date"))
+        return http_date(self.headers.get("date"))
 
     @property
     def retry_after(self) -> float | None:
@@ -46,7 +47,7 @@ class Answer:
         try:
             seconds = float(value)
         except ValueError:
-            until = _http_date(value)
+            until = http_date(value)
         else:
             return max(0.0, seconds) if math.isfinite(seconds) else None
         return None if until is None else max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -12,9 +12,9 @@ import io
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -29,6 +29,7 @@ from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, St
 from syncsvc.model import Allowance
 from syncsvc.remote.answer import Answer
 from syncsvc.remote.calling import saying
+from syncsvc.remote.clocks import Clocks
 from syncsvc.remote.deadline import Deadline, TimedBackend
 from syncsvc.settings import LOOPBACK
 
@@ -113,13 +114,13 @@ class HttpClient:
         tls: ssl.SSLContext,
         timeout: float,
         user_agent: str,
-        count: Callable[[], None],
+        network: Network,
     ) -> None:
         """Make no connection yet; `timeout` is in seconds, for the whole of each call."""
         self._base_url = base_url
         self._timeout = timeout
         self._user_agent = user_agent
-        self._count = count
+        self._network = network
         self._deadline = Deadline()
         self._http = httpx.Client(
             verify=tls,
@@ -212,8 +213,8 @@ class HttpClient:
         headers: Mapping[str, str],
         content: bytes | None,
     ) -> Iterator[tuple[Answer, Body]]:
-        self._count()
-        self._deadline.until = until
+        self._network.count()
+        self._deadline.until, began = until, time.monotonic()
         try:
             sent = self._sent(method, site.url.netloc, headers, content)
             response = site.pool.handle_request(
@@ -231,6 +232,8 @@ class HttpClient:
             for raw, value in response.headers:
                 name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
                 told[name] = f"{told[name]}, {text}" if name in told else text
+            if "date" in told and "age" not in told:  # no cache between us kept it
+                self._network.hear(site.url.host, told["date"], time.monotonic() - began)
             chunks = response.iter_stream()
             if "content-encoding" in told:
                 chunks = httpx.Response(response.status, headers=told, content=chunks).iter_bytes()
@@ -347,24 +350,28 @@ class Network:
         self._stop = stop or threading.Event()
         self._user_agent = user_agent
         self.requests = 0
+        self.clocks = Clocks()
         self.allowance: Allowance | None = None
         """What the remote side last told of its calls a day; connectors keep it where it tells them."""
 
     def branch(self) -> Network:
-        """Return a network that shares everything with this one but counts its own requests."""
+        """Return a network that shares everything with this one but what it learns of its own requests."""
         branch = copy.copy(self)
-        branch.requests, branch.allowance = 0, None
+        branch.requests, branch.allowance, branch.clocks = 0, None, Clocks()
         return branch
 
     def count(self) -> None:
         """Count one request; told by the clients and sessions of this network."""
         self.requests += 1
 
+    def hear(self, host: str, date: str, seconds: float) -> None:
+        """Keep what a server told of its clock, in an answer that came `seconds` after its request."""
+        now = self.now()
+        self.clocks.keep(host, date, now - timedelta(seconds=seconds), now)
+
     def client(self, base_url: str, *, timeout: float) -> HttpClient:
         """Return a client for one service; `timeout` is in seconds for the whole of each call."""
-        return HttpClient(
-            base_url, tls=self._tls, timeout=timeout, user_agent=self._user_agent, count=self.count
-        )
+        return HttpClient(base_url, tls=self._tls, timeout=timeout, user_agent=self._user_agent, network=self)
 
     def session(self, *, timeout: float) -> requests.Session:
         """Return a `requests` session with the same manners, for libraries that need one."""

@@ -26,6 +26,7 @@ from syncsvc.rules.values import Instant, UnreadableError, read_instant
 from syncsvc.settings import Secret
 
 _TOKEN = re.compile(r"[!-~]+")  # what a header can carry; anything else would never leave
+_BRANDS = "/brands"
 _CHUNK = 256 * 1024
 _LOG_SECONDS = 600.0
 _NO_PROOF = "without readable times a lost answer is settled by a person: ask the wallet's operator"
@@ -132,6 +133,26 @@ class WalletClient:
                 )
             )
         return problems
+
+    def brands(self) -> dict[str, str | None] | None:
+        """Return the organization of each brand that the token reaches, None where it is not told.
+
+        None in all where the wallet does not tell: the token may lack the ability `brands.get`, which nothing
+        else needs. Facts: API page "brands". Raises TransientError where the wallet cannot be asked now.
+        """
+        answer = self._client.send("GET", _BRANDS, headers=self._authorization(self._wallet.token))
+        body = _json(answer.body) if answer.status == HTTPStatus.OK else None
+        listed = body.get("data") if isinstance(body, dict) else None
+        if not isinstance(listed, list):
+            return None
+        found: dict[str, str | None] = {}
+        for brand in listed:
+            if not isinstance(brand, dict) or not isinstance(brand.get("identifier"), str):
+                return None
+            organization = brand.get("organization")
+            told = organization.get("identifier") if isinstance(organization, dict) else None
+            found[brand["identifier"]] = told if isinstance(told, str) else None
+        return found
 
     def _check_times(self, brand_id: str) -> list[Problem]:
         """Return what keeps the times at the beginning of a brand's log from proving anything."""

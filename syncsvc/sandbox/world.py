@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from syncsvc.sandbox.hubspot import HubSpotKnobs, HubSpotSimulator
-from syncsvc.sandbox.salesforce import SalesforceSimulator
+from syncsvc.sandbox.salesforce import SalesforceKnobs, SalesforceSimulator
 from syncsvc.sandbox.server import Authority, Server
 from syncsvc.sandbox.wallet import WalletSimulator
 
@@ -61,7 +61,7 @@ class World:
         self.random = random.Random(seed)
         self.wallet = WalletSimulator(brands={BRAND: STORECARDS}, seed=seed)
         self.hubspot = HubSpotSimulator(seed=seed, knobs=HubSpotKnobs(index_lag=0.0, index_jitter=0.0))
-        self.salesforce = SalesforceSimulator(seed=seed)
+        self.salesforce = SalesforceSimulator(seed=seed, knobs=SalesforceKnobs(daily_requests=1_000_000))
         self._departed: dict[str, int] = {}
         self._define()
         self._seed(contacts)

@@ -7,7 +7,6 @@ begins with BEGIN IMMEDIATE, since a deferred one lets another writer in after o
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import tempfile
@@ -40,7 +39,7 @@ from sqlalchemy import (
 from sqlalchemy import exc as sa_exc
 
 from syncsvc.errors import StateError
-from syncsvc.state import migrations
+from syncsvc.state import locks, migrations
 
 Record = Row[*tuple[Any, ...]]
 """A row of a query, by column name."""
@@ -112,7 +111,8 @@ def _in_list(column: ColumnElement[Any], values: Any) -> ColumnElement[bool]:
     return column.in_(select(func.json_each(values).table_valued("value").c.value))
 
 
-def _path_of(url: str) -> Path:
+def path_of(url: str) -> Path:
+    """Return the file that `service.state` names; raises StateError where it names none that we can use."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         raise StateError(
@@ -160,7 +160,7 @@ class Database:
     @staticmethod
     def exists(url: str) -> bool:
         """Return whether there is a state already."""
-        return _path_of(url).exists()
+        return path_of(url).exists()
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -168,17 +168,18 @@ class Database:
 
         Raises StateError where the file cannot be used, or where another process runs cycles on it.
         """
-        path = _path_of(url)
+        path = path_of(url)
         with contextlib.ExitStack() as undo:
-            cycles = _lock(path)
+            with _told(path, OSError):
+                cycles = locks.take(path)
             undo.callback(os.close, cycles)
             with _told(path, OSError):
                 _create_private(path)
-                gate = _open_gate(path)
+                gate = locks.open_gate(path)
                 undo.callback(os.close, gate)
                 engine = _connect(path)
                 undo.callback(engine.dispose)
-                with _passing(gate):
+                with locks.passing(gate):
                     migrations.upgrade(engine)
             undo.pop_all()
         return cls(path, engine, cycles=cycles, gate=gate)
@@ -189,14 +190,14 @@ class Database:
 
         Raises StateError where there is none yet, or where it is of another version.
         """
-        path = _path_of(url)
+        path = path_of(url)
         if not path.exists():
             raise StateError(f"there is no state in {path} yet: run a cycle first, with `once` or `run`")
         with contextlib.ExitStack() as undo, _told(path, OSError):
             engine = _connect(path)
             undo.callback(engine.dispose)
             migrations.require_current(engine)
-            gate = _open_gate(path)
+            gate = locks.open_gate(path)
             undo.pop_all()
         return cls(path, engine, cycles=None, gate=gate)
 
@@ -204,7 +205,7 @@ class Database:
     @contextlib.contextmanager
     def scratch(cls, url: str) -> Iterator[Self]:
         """Give a private copy to try things on, empty where there is no state yet; deleted at the end."""
-        path = _path_of(url)
+        path = path_of(url)
         with tempfile.TemporaryDirectory(prefix="syncsvc-") as folder:
             copy = Path(folder) / "scratch.db"
             if path.exists():
@@ -228,7 +229,7 @@ class Database:
 
         Raises StateError where the database refuses (a full disk, a read-only file).
         """
-        with self._write_lock, _passing(self._gate), _told(self.path):
+        with self._write_lock, locks.passing(self._gate), _told(self.path):
             if self._writer is None:
                 self._writer = self._engine.connect().execution_options(writing=True)
             with self._writer.begin():
@@ -255,7 +256,7 @@ class Database:
 
         Where somebody reads, this does nothing; the next call makes up for it.
         """
-        with self._write_lock, _passing(self._gate), _told(self.path):
+        with self._write_lock, locks.passing(self._gate), _told(self.path):
             if self._writer is not None:
                 cursor = self._writer.connection.cursor()
                 cursor.execute("PRAGMA busy_timeout = 0")
@@ -270,7 +271,7 @@ class Database:
         """
         with (
             self._write_lock,
-            _passing(self._gate),
+            locks.passing(self._gate),
             _told(self.path, sqlite3.Error),
             contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection,
         ):
@@ -310,48 +311,10 @@ class Database:
         self.close()
 
 
-def _open_gate(path: Path) -> int:
-    return os.open(path.with_name(path.name + ".gate"), os.O_RDWR | os.O_CREAT, 0o600)
-
-
-@contextlib.contextmanager
-def _passing(gate: int | None) -> Iterator[None]:
-    """Let one process at a time write: commits and checkpoints of two never meet.
-
-    SQLite before 3.51.3 can corrupt a WAL when they do (sqlite.org/wal.html, "the WAL-reset bug").
-    """
-    if gate is None:
-        raise StateError("the state database is closed")
-    fcntl.flock(gate, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(gate, fcntl.LOCK_UN)
-
-
 def _create_private(path: Path) -> None:
     # Created here and not by the driver, so that nobody else can read it at any moment.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)
-
-
-def _lock(path: Path) -> int:
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(descriptor, 32).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise StateError(
-            f"{path} is in use by process {holder or 'unknown'}: one process per state file"
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor
 
 
 @contextlib.contextmanager
@@ -374,7 +337,10 @@ def _unusable(path: Path, error: Exception) -> StateError:
     if path.is_dir():
         remedy = "name a file in it, such as sqlite:///syncsvc.db"
     elif type(getattr(error, "orig", error)) is sqlite3.DatabaseError:
-        remedy = "it is no database, or a damaged one: restore it from a backup, or name another file"
+        remedy = (
+            "it is no database, or a damaged one: save what can be read, as docs/operations.md says; an "
+            "older backup would award again what was sent since"
+        )
     else:
         remedy = (
             f"check that the folder exists, that this user (uid {os.getuid()}) may write it, "

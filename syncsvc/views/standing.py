@@ -8,7 +8,7 @@ from datetime import datetime
 
 from rich.markup import escape
 
-from syncsvc.model import Problem
+from syncsvc.check import SERVICE, Findings
 from syncsvc.setup import Setup
 from syncsvc.state.holds import Hold
 from syncsvc.state.pauses import Pause
@@ -41,21 +41,24 @@ class Standing:
         return bool(self.holds or unsettled or status.quarantined or paused)
 
 
-def show_problems(found: Mapping[str, Sequence[Problem]], *, as_json: bool) -> None:
-    """Show what `check` found, grouped by organization."""
+def show_findings(found: Mapping[str, Findings], *, as_json: bool) -> None:
+    """Show what `check` found, grouped by organization; the service's own where there is something to say."""
     if as_json:
-        print_json({name: [asdict(problem) for problem in problems] for name, problems in found.items()})
+        listed = {name: [asdict(problem) for problem in it.all] for name, it in found.items()}
+        print_json({name: problems for name, problems in listed.items() if problems or name != SERVICE})
         return
     paper = Paper()
-    for name, problems in found.items():
-        if not problems:
+    for name, it in found.items():
+        if it.all:
+            count = f"{len(it.all)} {'problem' if len(it.all) == 1 else 'problems'}"
+            paper.line(f"[red]✗[/] {escape(name)}: {count}")
+        else:
             paper.line(f"[green]✓[/] {escape(name)}: everything is in order")
-            continue
-        count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
-        paper.line(f"[red]✗[/] {escape(name)}: {count}")
-        for problem in problems:
+        for problem in it.all:
             paper.line(f"  {escape(problem.where)}: {escape(problem.message)}")
             paper.line(f"    → {escape(problem.remedy)}", style="cyan")
+        for fact in it.facts:
+            paper.line(f"  {escape(fact)}", style="dim")
 
 
 def show_setup(found: Mapping[str, Sequence[Setup]], *, as_json: bool) -> None:

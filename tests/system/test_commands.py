@@ -27,7 +27,9 @@ def closed_port() -> int:
 
 def test_check_finds_a_good_installation_in_order(config: Path) -> None:
     answer = command("-c", config, "check")
-    assert (answer.code, answer.out) == (0, "✓ acme: everything is in order\n"), answer.err
+    assert (answer.code, answer.out.partition("\n")[0]) == (0, "✓ acme: everything is in order"), answer.err
+    assert "connectors.marketing: 624,9" in answer.out
+    assert f"there is no state in {config.parent / 'acme.db'} yet" in answer.out
     assert command("-c", config, "check", "--json").json() == {"acme": []}
 
 

@@ -27,6 +27,7 @@ from starlette.routing import Route
 from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, StoppedError, TransientError
 from syncsvc.remote import transport
 from syncsvc.remote.answer import Answer
+from syncsvc.remote.clocks import Clocks
 from syncsvc.remote.transport import USER_AGENT, Network, session_errors
 from syncsvc.sandbox.server import Authority, Server
 
@@ -301,6 +302,42 @@ def test_requests_are_counted_by_the_network_they_belong_to(way: Way, wires: Cal
     with pytest.raises(NotSentError):
         way.ask(f"http://127.0.0.1:{closed_port()}", network=network)
     assert (branch.requests, network.requests) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("headers", "off"),
+    [
+        ({}, 0),
+        ({"Date": "Mon, 02 Nov 2026 12:00:00 GMT"}, 3600),
+        ({"Date": "Mon, 02 Nov 2026 10:00:00 GMT"}, -3600),
+        ({"Date": "Mon, 02 Nov 2026 10:00:00 GMT", "Age": "3600"}, 0),  # of a cache
+        ({"Date": "yesterday"}, 0),
+    ],
+)
+def test_an_answer_tells_how_far_its_servers_clock_is_off(
+    way: Way, wires: Callable[[Play], Wire], headers: dict[str, str], off: int
+) -> None:
+    class Eleven(Network):
+        def now(self) -> datetime:
+            return datetime(2026, 11, 2, 11, tzinfo=UTC)
+
+    network = Eleven()
+    branch = network.branch()
+    way.ask(wires(says(reply(headers=headers))).url, network=branch)
+    assert network.clocks.skews() == {}
+    (skew,) = branch.clocks.skews().values() if off else (timedelta(),)
+    assert abs(skew.total_seconds() - off) <= 1 + PATIENCE
+
+
+def test_time_that_an_answer_took_is_no_skew() -> None:
+    clocks, asked = Clocks(), datetime(2026, 11, 2, 12, tzinfo=UTC)
+    for seconds in (0, 50, 100):
+        date = format_datetime(asked + timedelta(seconds=seconds), usegmt=True)
+        clocks.keep("h", date, asked, asked + timedelta(seconds=100))
+        assert clocks.skews() == {"h": timedelta()}
+    date = format_datetime(asked + timedelta(seconds=170), usegmt=True)
+    clocks.keep("h", date, asked, asked + timedelta(seconds=100))
+    assert clocks.skews() == {"h": timedelta(seconds=70)}
 
 
 def test_a_call_whose_answer_is_lost_is_not_repeated(way: Way, wires: Callable[[Play], Wire]) -> None:

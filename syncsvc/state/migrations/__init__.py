@@ -29,6 +29,11 @@ def _versions(engine: Engine) -> tuple[str | None, str | None]:
     return current, ScriptDirectory(str(_FOLDER)).get_current_head()
 
 
+def forms() -> list[str]:
+    """Return every form that this version can read or migrate, its own first."""
+    return [script.revision for script in ScriptDirectory(str(_FOLDER)).walk_revisions()]
+
+
 def upgrade(engine: Engine) -> None:
     """Bring the tables to this version's form, in one transaction each; nothing happens when they are.
 
@@ -37,8 +42,7 @@ def upgrade(engine: Engine) -> None:
     current, head = _versions(engine)
     if current == head:
         return
-    known = {script.revision for script in ScriptDirectory(str(_FOLDER)).walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and current not in forms():
         raise StateError(
             f"the state was written by a later version of syncsvc (form {current}, this one knows {head}): "
             "run that version or a newer one"
