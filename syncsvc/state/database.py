@@ -37,12 +37,16 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import exc as sa_exc
+from sqlalchemy.pool import NullPool
 
 from syncsvc.errors import StateError
 from syncsvc.state import locks, migrations
 
 Record = Row[*tuple[Any, ...]]
 """A row of a query, by column name."""
+
+_READERS_KEPT = 16
+"""Connections that are kept for the next readers; more are made where more read at once."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PATIENCE = "PRAGMA busy_timeout = 10000"
@@ -125,7 +129,12 @@ def path_of(url: str) -> Path:
 
 def _connect(path: Path) -> Engine:
     url = URL.create("sqlite", database=str(path))
-    engine = create_engine(url, connect_args={"check_same_thread": False}, hide_parameters=True)
+    engine = create_engine(
+        url,
+        connect_args={"check_same_thread": False},
+        hide_parameters=True,
+        poolclass=NullPool,  # a `Database` keeps its own; SQLAlchemy's lets the 16th reader wait, and fail
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
@@ -249,7 +258,10 @@ class Database:
             except BaseException:
                 connection.close()
                 raise
-            self._readers.append(connection)
+            if len(self._readers) < _READERS_KEPT:
+                self._readers.append(connection)
+            else:
+                connection.close()
 
     def shed(self) -> None:
         """Empty the write-ahead log into the file: it still holds what has been erased there since.

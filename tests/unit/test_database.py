@@ -171,6 +171,16 @@ def test_a_second_opening_in_the_same_process_is_refused_too(path: Path, databas
 # Writers.
 
 
+def test_as_many_read_at_once_as_want_to_and_no_more_connections_are_kept_than_are_of_use(
+    database: Database,
+) -> None:
+    with contextlib.ExitStack() as reading:
+        for _ in range(60):  # every organization has a thread of its own
+            connection = reading.enter_context(database.reading())
+            assert connection.scalar(select(META.c.name).limit(1)) is None
+    assert len(database._readers) == 16
+
+
 def test_no_update_is_lost_between_threads(database: Database) -> None:
     with database.writing() as connection:
         connection.execute(META.insert().values(name="n", value=b"0"))
