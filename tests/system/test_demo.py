@@ -97,16 +97,21 @@ def test_a_verdict_names_points_that_are_missing_and_times_that_differ(world: Wo
 def test_a_wait_that_takes_too_long_ends_the_story_with_a_red_verdict(
     world: World, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    class Complaining(Service):
+        def start(self) -> None:
+            super().start()
+            until("a complaint", lambda: self.watch() or self.complaints)
+
     world.wallet.knobs.abilities.clear()
-    service = Service(config, world.environment)
+    service = Complaining(config, world.environment)
     try:
-        story = Story(world, service, Teller(), seconds=8, faults=False)
+        story = Story(world, service, Teller(), seconds=1, faults=False)
         findings = story.play()
     finally:
         service.stop()
     assert [it.holds for it in findings[:2]] == [False, False]
     told = capsys.readouterr().out
-    assert "first delivery: not done 8 s after the start (--seconds)" in told
+    assert "first delivery: not done 1 s after the start (--seconds)" in told
     assert "stage_needs_operator" in told, "it says what the service complained of"
 
 
