@@ -82,6 +82,8 @@ def show_reports(reports: Sequence[CycleReport], *, as_json: bool) -> None:
         )
         for connector in it.paused:
             paper.line(f"  [yellow]paused[/] {escape(connector)}: see `syncsvc status`")
+        for brake in it.braked:
+            paper.line(f"  [red]held[/] by {escape(brake)} → syncsvc release")
         paper.line(f"  waiting: {it.in_doubt:,} in doubt, {it.held:,} held, {it.quarantined:,} quarantined")
         for error in it.errors:
             paper.line(f"  [red]error[/] {escape(error)}")

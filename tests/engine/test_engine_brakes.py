@@ -65,13 +65,15 @@ def test_too_many_gone_in_a_poll_are_held_until_released_and_all_others_flow(
     report = lab.cycle()
     moved = 6 if how == "moved" else 0
     assert (report.outcome, report.rows_landed, leavers(lab)) == (Outcome.DEGRADED, 2 + moved, 0)
+    assert report.braked == ("max_gone_share",)
     assert [line["brake"] for line in lab.said("brake_tripped")] == ["max_gone_share"]
     lab.cycle(after=1)  # the status comes home
     before, imports = lab.contents(), lab.asks(IMPORT)
     lab.cycle(after=1)
     assert (lab.asks(IMPORT), lab.said("brake_tripped"), lab.contents()) == (imports, [], before)
     assert lab.release() == ["max_gone_share"]
-    assert (lab.cycle().rows_landed, leavers(lab)) == (6, 6)
+    report = lab.cycle()
+    assert (report.rows_landed, report.braked, leavers(lab)) == (6, (), 6)
     assert lab.store.holds.open() == []
     assert lab.cycle().rows_sent == 0
 
