@@ -20,6 +20,7 @@ from syncsvc.remote.transport import Network
 from syncsvc.rules.brakes import Totals
 from syncsvc.state.database import Database
 from syncsvc.state.plans import Planned, Plans
+from syncsvc.state.preview import Carried, Effect, Skipped
 from syncsvc.state.store import known_organization, open_store
 from syncsvc.watch.report import Outcome
 
@@ -30,7 +31,9 @@ _MOST_REFUSALS = 1000
 class Plan:
     """What one organization's next cycle would do; `digest` covers every row and every point.
 
-    `refusals` are the contacts that would be left out, each with its reason; `brakes` what would be held;
+    `totals` are of all that is due, `effects` and `fields` of what the brakes let through: the rows that the
+    digest covers. `refusals` are the `quarantined` contacts that would be left out, each with its reason, the
+    newest 1,000; `skipped` tells all of them by reason. `brakes` are what would be held;
     `errors` what kept something from being read, and `passing` whether trying again may mend that. `adopted`
     are points that would count as credited without being awarded, as `first_run` says. `forgotten` is why the
     plan is not remembered, None where it is.
@@ -42,6 +45,10 @@ class Plan:
     excluded: int
     gone: int
     totals: Totals
+    effects: tuple[Effect, ...]
+    fields: tuple[Carried, ...]
+    skipped: tuple[Skipped, ...]
+    quarantined: int
     first_run: str
     adopted: int
     refusals: tuple[dict[str, Any], ...]
@@ -51,15 +58,26 @@ class Plan:
     forgotten: str | None
 
 
-def plan_installation(installation: Installation, *, types: ConnectorTypes, progress: Progress) -> list[Plan]:
+def plan_installation(
+    installation: Installation, *, types: ConnectorTypes, progress: Progress, show_values: bool = False
+) -> list[Plan]:
     """Return the plan of every organization. Sends nothing and moves no cursor; the plans are remembered.
 
+    `show_values` lets samples show what would be sent of a person; else they are record ids.
     Raises StateError where the state cannot be used.
     """
     network = Network(ca_file=installation.service.ca_file)
     with _Memory(installation) as memory, Database.scratch(installation.service.state) as database:
         return [
-            _plan(config, database, memory, types=types, network=network.branch(), progress=progress)
+            _plan(
+                config,
+                database,
+                memory,
+                types=types,
+                network=network.branch(),
+                progress=progress,
+                show_values=show_values,
+            )
             for config in installation.organizations
         ]
 
@@ -72,12 +90,14 @@ def _plan(
     types: ConnectorTypes,
     network: Network,
     progress: Progress,
+    show_values: bool,
 ) -> Plan:
     with open_organization(config, database, types=types, network=network) as organization:
         cycle = Cycle(organization, progress=progress, send=False)
         adopted = organization.store.accounts.adopted()
         report = cycle.run()
         store, allowed = organization.store, cycle.allowed
+        preview = store.preview
         totals, digest = store.outbox.totals(allowed.most_points), store.outbox.digest(allowed)
         held = [hold for hold in store.holds.open() if hold.released_by is None]
         forgotten = memory.keep(
@@ -96,6 +116,10 @@ def _plan(
             excluded=report.excluded,
             gone=report.gone,
             totals=totals,
+            effects=preview.effects(allowed, show_values=show_values),
+            fields=preview.fields(allowed),
+            skipped=preview.skipped(),
+            quarantined=store.reports.quarantined(),
             first_run=config.first_run,
             adopted=store.accounts.adopted() - adopted,
             refusals=tuple(store.reports.refusals(_MOST_REFUSALS)),

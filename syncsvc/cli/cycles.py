@@ -12,18 +12,22 @@ from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN, exit_code
 from syncsvc.daemon import Daemon, run_once, stop_on_signals
 from syncsvc.plan import plan_installation
 from syncsvc.views import cycles as views
+from syncsvc.views.plan import show_plans
 from syncsvc.views.progress import bars
 
 
 @click.command()
+@click.option("--show-values", is_flag=True, help="Show what the samples would send, for your eyes only.")
 @as_json_option
 @click.pass_obj
-def plan(context: Context, *, as_json: bool) -> None:
+def plan(context: Context, *, show_values: bool, as_json: bool) -> None:
     """Show what a cycle would send: reads everything, sends nothing, moves no cursor."""
     installation = context.installation()
     with bars() as progress:
-        plans = plan_installation(installation, types=context.types, progress=progress)
-    views.show_plans(plans, as_json=as_json)
+        plans = plan_installation(
+            installation, types=context.types, progress=progress, show_values=show_values
+        )
+    show_plans(plans, as_json=as_json)
     if any(it.passing for it in plans):
         sys.exit(TRY_AGAIN)
     sys.exit(ATTENTION if any(it.errors or it.brakes or it.refusals for it in plans) else OK)

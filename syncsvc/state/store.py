@@ -12,6 +12,7 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ pauses         what a person stopped
 ├─ quarantine     what was refused, and what a person makes of it
 ├─ plans          what was planned lately
+├─ preview        what a delivery would do
 ├─ reports        what an operator asks
 ├─ lives          what happened to a member
 ├─ accounts       what the books say
@@ -46,6 +47,7 @@ from syncsvc.state.lives import Lives
 from syncsvc.state.outbox import Outbox
 from syncsvc.state.pauses import Pauses
 from syncsvc.state.plans import Plans
+from syncsvc.state.preview import Preview
 from syncsvc.state.quarantine import Quarantine
 from syncsvc.state.reports import Reports
 from syncsvc.state.retention import Retention
@@ -76,6 +78,7 @@ class Store:
     pauses: Pauses
     quarantine: Quarantine
     plans: Plans
+    preview: Preview
     reports: Reports
     lives: Lives
     accounts: Accounts
@@ -135,6 +138,7 @@ def _assemble(
         Pauses(scope),
         Quarantine(scope),
         Plans(database, organization_id),
+        Preview(scope),
         Reports(scope),
         Lives(scope),
         Accounts(scope),

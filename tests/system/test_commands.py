@@ -189,7 +189,10 @@ def test_a_bad_contact_is_quarantined_with_its_reason_and_stops_nobody(world: Wo
     (plan,) = command("-c", config, "plan", "--json").json()
     (refusal,) = plan["refusals"]
     assert (refusal["connector"], refusal["record"], refusal["field"]) == ("crm", person.record_id, "points")
-    assert command("-c", config, "plan").code == 1
+    assert (plan["quarantined"], plan["skipped"][0]["samples"]) == (1, [f"crm {person.record_id}"])
+    told = command("-c", config, "plan")
+    assert (told.code, f"crm {person.record_id}" in told.out, "@" in told.out) == (1, True, False)
+    assert "@example.com, brand_id" in command("-c", config, "plan", "--show-values").out
     assert command("-c", config, "once").code == 1
     assert world.wallet.member(BRAND, person.email) is None
     assert len(list(world.wallet.members(BRAND))) == len(world.balances()) - 1
