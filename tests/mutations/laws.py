@@ -37,6 +37,7 @@ _POLLS = "tests/engine/test_engine_crash.py::test_a_death_at_any_write_is_made_g
 _LATE = ("tests/engine/test_engine_late.py",)
 _FRESH = ("tests/engine/test_engine_fresh.py",)
 _BRAKES = ("tests/engine/test_engine_brakes.py",)
+_WINDOW = ("tests/engine/test_engine_window.py",)
 _HISTORY = ("tests/engine/test_engine_history.py",)
 
 MUTATIONS = (
@@ -240,6 +241,34 @@ MUTATIONS = (
         'user["points"] = row.earned - row.credited - row.unsettled',
         'user["points"] = row.earned - row.unsettled',
         _POINTS,
+    ),
+    Mutation(
+        "a profile that a till made look applied stays as it was",
+        "syncsvc/state/settlements.py",
+        "            send_unproven_again(connection, self._scope, batch_id)\n",
+        "            pass\n",
+        _WINDOW,
+    ),
+    Mutation(
+        "the next points leave while the lost request may still be carried out, and be taken for them",
+        "syncsvc/stages/settle.py",
+        "quiet_for = batch.claimed_at + terms.settle_after - now",
+        "quiet_for = timedelta()",
+        _WINDOW,
+    ),
+    Mutation(
+        "what is sent again in case counts as a change that trips a brake",
+        "syncsvc/rules/brakes.py",
+        "totals.changed - totals.leaving - totals.again",
+        "totals.changed - totals.leaving",
+        _WINDOW,
+    ),
+    Mutation(
+        "points that may be paid twice are shown no more though nobody has looked into them",
+        "syncsvc/state/twice.py",
+        "    DECISION.c.choice.in_(list(Found)),\n",
+        "",
+        ("tests/engine/test_engine_twice.py",),
     ),
     Mutation(
         "polls: a link is trusted while it is young",
