@@ -46,6 +46,7 @@ from syncsvc.tidings import (
     tell_of_sweep,
     tell_of_trouble,
 )
+from syncsvc.traces import span
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport
 from syncsvc.watch.states import PAUSED, WHOLE
@@ -164,7 +165,8 @@ class Cycle:
     def _timed(self, stage: str, connector: str = "") -> Iterator[None]:
         """Count the time of a stage that comes to its end."""
         begun, self.at = time.monotonic(), f"{stage} {connector}".rstrip()
-        yield
+        with span(stage, connector=connector) as traced, self._tally.telling(traced):
+            yield
         spent = self._tally.stages.get(stage, 0.0)
         self._tally.stages[stage] = spent + time.monotonic() - begun
 

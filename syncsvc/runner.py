@@ -19,6 +19,7 @@ from syncsvc.cycle import Cycle
 from syncsvc.errors import ConfigurationError, SyncError
 from syncsvc.organization import Organization
 from syncsvc.state.store import Store
+from syncsvc.traces import span
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport, Outcome, Turn
 from syncsvc.watch.states import WHOLE
@@ -289,9 +290,10 @@ def attempt(organization: Organization, cycle: Cycle) -> CycleReport:
     is reported as transient, and told where the one before it did not end the same.
     """
     name, states = organization.config.name, organization.states
-    with bound(organization=name, cycle=cycle.id):
+    with bound(organization=name, cycle=cycle.id), span("cycle", organization=name, cycle=cycle.id) as traced:
         try:
             report = cycle.run()
+            traced.note(outcome=str(report.outcome), rows_sent=report.rows_sent, read=report.read)
             organization.store.retention.prune(organization.network.now())
         except SyncError as error:
             reason = str(error)
@@ -301,6 +303,7 @@ def attempt(organization: Organization, cycle: Cycle) -> CycleReport:
             reason = f"the cycle failed unexpectedly ({type(error).__name__}), see the log"
             if states.became("cycle", reason):
                 log.exception("cycle_failed", reason=reason)
+            traced.fail(type(error).__name__)
         else:
             if states.became("cycle", WHOLE):
                 log.info("cycle_recovered")

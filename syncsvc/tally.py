@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,6 +13,7 @@ from syncsvc.model import Allowance, Written
 from syncsvc.stages.deliver import Delivered
 from syncsvc.stages.pull import Pulled
 from syncsvc.stages.settle import Settled
+from syncsvc.traces import Span
 from syncsvc.watch.report import ConnectorReport, CycleReport, Outcome
 
 
@@ -51,6 +53,14 @@ class Tally:
         self.cut.add(stage)
         told = f"{connector}: {error}" if connector else str(error)
         (self.degraded if isinstance(error, OperatorError) else self.transient).append(told)
+
+    @contextmanager
+    def telling(self, traced: Span) -> Iterator[None]:
+        """Mark a span as failed where an error is noted inside."""
+        before = len(self.transient) + len(self.degraded)
+        yield
+        if len(self.transient) + len(self.degraded) > before:
+            traced.fail("cut short")
 
     @property
     def proven(self) -> bool:

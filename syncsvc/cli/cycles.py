@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 
 import click
 
@@ -11,9 +14,11 @@ from syncsvc.cli.context import Context, as_json_option
 from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN, exit_code
 from syncsvc.daemon import Daemon, run_once, stop_on_signals
 from syncsvc.plan import plan_installation
+from syncsvc.traces import exporting
 from syncsvc.views import cycles as views
 from syncsvc.views.plan import show_plans
 from syncsvc.views.progress import bars
+from syncsvc.watch.log import logger
 
 
 @click.command()
@@ -56,7 +61,7 @@ def _once(context: Context, *, full: bool, digest: str | None, as_json: bool) ->
         raise click.UsageError("--plan goes with one organization's file: name it with -c")
     stop = threading.Event()
     stop_on_signals(stop)
-    with bars() as progress:
+    with bars() as progress, _traces():
         reports = run_once(
             installation, types=context.types, progress=progress, stop=stop, full=full, plan=digest
         )
@@ -70,4 +75,16 @@ def run(context: Context) -> None:
     """Run as a service: cycles on schedule, health and metrics, until SIGTERM or SIGINT."""
     stop = threading.Event()
     stop_on_signals(stop)  # before anything else: the first process of a container ignores them until then
-    Daemon(context.roster(), types=context.types, stop=stop).run()
+    roster = context.roster()
+    with _traces():
+        Daemon(roster, types=context.types, stop=stop).run()
+
+
+@contextmanager
+def _traces() -> Iterator[None]:
+    """Send traces where the environment says so, or tell why not."""
+    with exporting(version("syncsvc")) as missing:
+        if missing is not None:
+            remedy = "pip install 'syncsvc[otel]', or unset OTEL_EXPORTER_OTLP_ENDPOINT"
+            logger().warning("traces_off", reason=missing, remedy=remedy)
+        yield

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from syncsvc.traces import Span, span
+
 _cycle: ContextVar[str] = ContextVar("cycle", default="")
 
 
@@ -26,3 +28,12 @@ def saying(user_agent: str) -> str:
     """
     cycle = _cycle.get()
     return f"{user_agent} (cycle {cycle})" if cycle else user_agent
+
+
+@contextmanager
+def telling(call: str, host: str) -> Iterator[Span]:
+    """Let a call, given as its method and path, be a span: until the head of its answer."""
+    method, _, path = call.partition(" ")
+    facts = {"http__request__method": method, "url__path": path, "server__address": host}
+    with span(method, **facts) as traced:
+        yield traced

@@ -28,7 +28,7 @@ import requests.adapters
 from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, StoppedError
 from syncsvc.model import Allowance
 from syncsvc.remote.answer import Answer
-from syncsvc.remote.calling import saying
+from syncsvc.remote.calling import saying, telling
 from syncsvc.remote.clocks import Clocks
 from syncsvc.remote.deadline import Deadline, TimedBackend
 from syncsvc.settings import LOOPBACK
@@ -217,11 +217,12 @@ class HttpClient:
         self._deadline.until, began = until, time.monotonic()
         try:
             sent = self._sent(method, site.url.netloc, headers, content)
-            response = site.pool.handle_request(
-                httpcore.Request(
-                    method, site.at(target), headers=sent, content=content, extensions=self._extensions
-                )
+            request = httpcore.Request(
+                method, site.at(target), headers=sent, content=content, extensions=self._extensions
             )
+            with telling(describe, site.url.host) as traced:
+                response = site.pool.handle_request(request)
+                traced.answered(response.status)
         except _NOT_SENT as error:
             cause = None if isinstance(error, _TELLING) else error
             raise NotSentError(f"{describe}: not sent ({type(error).__name__})") from cause
