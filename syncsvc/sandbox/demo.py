@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from rich.status import Status
 from rich.table import Table
 
 from syncsvc.sandbox.faults import Fault, Kind
-from syncsvc.sandbox.shop import write_shop
+from syncsvc.sandbox.handover import hand_over
 from syncsvc.sandbox.world import BRAND, World
 
 _EVERY = "500ms"
@@ -181,7 +180,7 @@ class Demo:
             passed = all(finding.holds for finding in findings)
             self._show(world, findings, passed=passed)
             if self._keep:
-                self._hand_over(world, config)
+                self._hand_over(world)
             return passed
 
     def _show(self, world: World, findings: list[Finding], *, passed: bool) -> None:
@@ -216,34 +215,12 @@ class Demo:
         sentence = "everything held" if passed else "something did NOT hold"
         self._teller.say("demo_finished", sentence, passed=passed)
 
-    def _hand_over(self, world: World, config: Path) -> None:
-        world.mend()  # a story that ended early may have left a failure that is still to come
-        *_, record = world.hubspot_people()  # the last one stands in HubSpot alone, so it owns its member
-        place = {"organization_id": world.wallet.organization_id, "wallet_url": world.wallet_url}
-        shop = write_shop(world.folder, brand_id=BRAND, **place)
-        variables = {**world.environment, "SYNCSVC_CONFIG": str(config), "MEMBER": record.email}
-        environment = world.folder / "env.sh"
-        environment.touch(mode=0o600)
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
-        environment.write_text("".join(lines), encoding="utf-8")
+    def _hand_over(self, world: World) -> None:
         done = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: threading.Thread(target=done.set, daemon=True).start())
-        self._teller.say(
-            "kept",
-            f"the simulators go on until Ctrl-C; the files stay in {world.folder}. In another terminal:\n"
-            f"  . {environment}\n"
-            "  syncsvc status\n"
-            f"  curl -X PATCH {world.hubspot_url}/crm/v3/objects/contacts/{record.record_id} "
-            '-H "Authorization: Bearer $HUBSPOT_TOKEN" -H "Content-Type: application/json" '
-            f'-d \'{{"properties": {{"loyalty_points": "{record.points + 100}"}}}}\'\n'
-            "  syncsvc once\n"
-            '  syncsvc explain "$MEMBER"\n'
-            f"with no CRM at all: syncsvc -c {shop} once, change {world.folder}/customers.csv, once again;\n"
-            f"or point an organization file of your own at wallet {world.wallet_url}, HubSpot "
-            f"{world.hubspot_url} and Salesforce {world.salesforce_url} (ca_file {world.ca_file}).",
-            folder=str(world.folder),
-        )
+        sentence = hand_over(world, every=_EVERY, settle_after=_SETTLE_AFTER)
+        self._teller.say("kept", sentence, folder=str(world.folder))
         done.wait()
 
 
