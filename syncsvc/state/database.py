@@ -7,6 +7,7 @@ begins with BEGIN IMMEDIATE, since a deferred one lets another writer in after o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import tempfile
@@ -353,6 +354,14 @@ def _unusable(path: Path, error: Exception) -> StateError:
             "it is no database, or a damaged one: save what can be read, as docs/operations.md says; an "
             "older backup would award again what was sent since"
         )
+    elif isinstance(error, PermissionError):
+        folder, uid = path.absolute().parent, os.getuid()
+        remedy = (
+            f"let this user (uid {uid}) write the folder: chown {uid} {folder}, of a container's volume on "
+            "the host; or run as the user that it belongs to (--user)"
+        )
+    elif isinstance(error, OSError) and error.errno == errno.EROFS:
+        remedy = "a volume that may be written is missing there: mount one, or name a file on one"
     else:
         remedy = (
             f"check that the folder exists, that this user (uid {os.getuid()}) may write it, "
