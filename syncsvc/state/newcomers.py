@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, case, func, insert, null, select
 
 from syncsvc.rules.intake import Intake
 from syncsvc.state.bulk import insert_rows
-from syncsvc.state.database import among
+from syncsvc.state.database import as_list, one_of
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import CONTACT, INHERITANCE, MEMBER
 
@@ -48,6 +48,10 @@ _CONTACTS = insert(CONTACT).from_select(
         bindparam("b_seen"),
     ).where(MEMBER.c.id > bindparam("b_highest")),
 )
+
+_HEIRS_OF = select(INHERITANCE.c.record_id).where(INHERITANCE.c.connector_id == bindparam("b_connector"))
+_HEIR = _HEIRS_OF.limit(1)
+_HEIRS = _HEIRS_OF.where(one_of(INHERITANCE.c.record_id, "b_records"))
 
 
 def admit(
@@ -116,8 +120,7 @@ def admit(
 
 def _remembered(connection: Connection, connector_id: int, read: Sequence[Intake]) -> Collection[str]:
     """Return the contacts that will bring history along; most organizations have none that do."""
-    mine = select(INHERITANCE.c.record_id).where(INHERITANCE.c.connector_id == connector_id)
-    if connection.execute(mine.limit(1)).first() is None:
+    mine = {"b_connector": connector_id}
+    if connection.execute(_HEIR, mine).first() is None:
         return ()
-    listed = mine.where(among(INHERITANCE.c.record_id, [row.record_id for row in read]))
-    return set(connection.scalars(listed))
+    return set(connection.scalars(_HEIRS, {**mine, "b_records": as_list(row.record_id for row in read)}))
