@@ -18,7 +18,7 @@ Tell = Callable[[int, int | None], None]
 """Told after every page: contacts read so far, and how many are expected where that is known."""
 
 
-_TOGETHER = 1000
+_TOGETHER = 2000
 """Contacts that are stored in one transaction: a commit for every hundred would cost more than their rows."""
 
 
