@@ -18,7 +18,10 @@ CHUNK = 200
 """Records of one collection update (REST guide, sObject Collections, v67.0)."""
 
 MAX_HALVINGS = 32
-"""How often one write-back halves chunks that a trigger fails: enough to single out four records."""
+"""How often `TOGETHER` chunks are halved that a trigger fails: enough to single out four records."""
+
+TOGETHER = 5
+"""Chunks that share their halvings, so that a trigger which fails for all costs a bounded number of calls."""
 
 # A converted lead takes no value any more; the contact that it has become does (help 000384333, 2026-11).
 _CONVERTED = "CANNOT_UPDATE_CONVERTED_LEAD"
@@ -70,7 +73,9 @@ class Writes:
         A record that was merged away passes its values on to the one it was merged into, unless that one is
         written in the same call. Raises SchemaError where a field cannot be written on any record.
         """
-        yield from self._write(values, known={value.record_id for value in values})
+        known = {value.record_id for value in values}
+        for at in range(0, len(values), TOGETHER * CHUNK):
+            yield from self._write(values[at : at + TOGETHER * CHUNK], known=known)
 
     def _write(self, values: Sequence[WriteBack], *, known: Collection[str]) -> Iterator[WriteOutcome]:
         waiting = deque(values[at : at + CHUNK] for at in range(0, len(values), CHUNK))

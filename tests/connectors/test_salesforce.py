@@ -619,6 +619,16 @@ def test_a_record_that_makes_a_trigger_fail_does_not_take_its_chunk_along(
     assert sum(outcome.result is Written.WRITTEN for outcome in outcomes) == 37
 
 
+def test_records_that_make_a_trigger_fail_are_singled_out_among_thousands(
+    org: SalesforceSimulator, connect: Callable[..., Salesforce]
+) -> None:
+    everyone = people(org, 2000)
+    bad = set(everyone[::400])
+    org.knobs.poisoned.update(bad)
+    outcomes = list(connect().write_back([write(contact) for contact in everyone]))
+    assert {outcome.record_id for outcome in outcomes if outcome.result is Written.REFUSED} == bad
+
+
 def test_a_trigger_that_fails_for_all_costs_a_bounded_number_of_calls(
     org: SalesforceSimulator, connect: Callable[..., Salesforce]
 ) -> None:

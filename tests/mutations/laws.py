@@ -126,6 +126,13 @@ MUTATIONS = (
         _BRAKES,
     ),
     Mutation(
+        "a status that the CRM refuses keeps the time from being written",
+        "syncsvc/stages/write_back.py",
+        "        if both and outcome.result is Written.REFUSED:\n",
+        "        if both and outcome.result is Written.MERGED:\n",
+        ("tests/engine/test_engine_write_back.py",),
+    ),
+    Mutation(
         "who let a sweep's contacts be gone is asked once more for their members",
         "syncsvc/stages/brakes.py",
         "looked_at = sum(self._let_go.values())",
