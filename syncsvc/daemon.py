@@ -83,6 +83,7 @@ class Daemon:
         self._turns = threading.Condition()
         self._runners: dict[str, Runner] = {}
         self._broken: Mapping[str, bool] = {}  # organizations with a broken file, and whether they go on
+        self._version: int | None = None  # of the roster, as it was last made true
         self._failed: dict[str, str] = {}  # what is tried again at the next look
         self._scheduler = _scheduler(len(roster.organizations))
         problems = [it for config in roster.organizations.values() for it in self._open(config)]
@@ -125,6 +126,10 @@ class Daemon:
             if refused := runner.refused():
                 self._roster.refuse(runner.name, refused, instead=runner.config)
         changes = self._roster.look()
+        leaving = any(runner.leaving for runner in self._runners.values())
+        if self._roster.version == self._version and not (leaving or self._failed):
+            return
+        self._version = self._roster.version
         for name, config in self._roster.organizations.items():
             if name not in self._runners:
                 self._add(config)
