@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, delete, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, or_, select, update
 
 from syncsvc.state.books import Credit
 from syncsvc.state.codes import Entry, Outcome
-from syncsvc.state.database import among
+from syncsvc.state.database import as_list, one_of
 from syncsvc.state.member import Member
 from syncsvc.state.tables import BATCH, BATCH_ROW, INHERITANCE
 
@@ -34,6 +34,11 @@ class Bequest:
     stored_for: str | None = None
 
 
+_REMEMBERED = select(INHERITANCE).where(
+    INHERITANCE.c.connector_id == bindparam("b_connector"), one_of(INHERITANCE.c.record_id, "b_ids")
+)
+
+
 class Inheritances:
     """What the contacts of one page leave behind and bring along."""
 
@@ -50,11 +55,9 @@ class Inheritances:
 
     def remembered(self, record_ids: Collection[str]) -> dict[str, list[tuple[int, int]]]:
         """Return what is remembered for these records: (id of the source, points) by record."""
-        mine = and_(
-            INHERITANCE.c.connector_id == self._connector_id, among(INHERITANCE.c.record_id, record_ids)
-        )
+        these = {"b_connector": self._connector_id, "b_ids": as_list(record_ids)}
         found = defaultdict(list)
-        for row in self._connection.execute(select(INHERITANCE).where(mine)):
+        for row in self._connection.execute(_REMEMBERED, these):
             found[row.record_id].append((row.member_id, row.points))
         return found
 

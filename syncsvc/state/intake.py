@@ -66,6 +66,11 @@ class Progress:
 _STANDS = select(CONNECTOR).where(CONNECTOR.c.id == bindparam("b_connector"))
 _THESE = and_(CONTACT.c.connector_id == bindparam("b_connector"), one_of(CONTACT.c.record_id, "b_records"))
 _KNOWN = select(*KNOWN).where(_THESE)
+_LIVING = and_(CONTACT.c.connector_id == bindparam("b_connector"), CONTACT.c.state != GONE)
+_MISSING = and_(_LIVING, CONTACT.c.seen < bindparam("b_sweep"))
+_LIVE = select(func.count()).select_from(CONTACT).where(_LIVING)
+_MISSED = select(func.count()).select_from(CONTACT).where(_MISSING)
+_MISSED_ONES = select(*KNOWN).where(_MISSING).limit(2000)
 _SEEN = update(CONTACT).where(_THESE).values(seen=bindparam("b_seen"))
 _NOT_DUE = update(CONTACT).where(_THESE).values(write_due=WriteDue.NO)
 
@@ -98,7 +103,7 @@ class IntakeStore:
     def known_contacts(self, connector_id: int) -> int:
         """Return how many live contacts are known of a connector."""
         with self._scope.database.reading() as connection:
-            return self._count(connection, CONTACT.c.connector_id == connector_id)
+            return connection.scalar(_LIVE, {"b_connector": connector_id}) or 0
 
     def store_page(
         self,
@@ -167,10 +172,11 @@ class IntakeStore:
 
     def missing(self, connector_id: int) -> tuple[int, int]:
         """Return how many live contacts a complete sweep did not find, and how many were known."""
-        mine = CONTACT.c.connector_id == connector_id
+        mine = {"b_connector": connector_id}
         with self._scope.database.reading() as connection:
-            missed = CONTACT.c.seen < self._sweep(connection, connector_id)
-            return self._count(connection, mine, missed), self._count(connection, mine)
+            sweep = self._sweep(connection, connector_id)
+            missed = connection.scalar(_MISSED, mine | {"b_sweep": sweep}) or 0
+            return missed, connection.scalar(_LIVE, mine) or 0
 
     def finish_sweep(
         self,
@@ -192,12 +198,7 @@ class IntakeStore:
         while bury:
             with self._scope.database.writing() as connection:
                 sweep = self._sweep(connection, connector_id)
-                condition = and_(
-                    CONTACT.c.connector_id == connector_id,
-                    CONTACT.c.seen < sweep,
-                    CONTACT.c.state != GONE,
-                )
-                page = connection.execute(select(*KNOWN).where(condition).limit(2000)).all()
+                page = connection.execute(_MISSED_ONES, {"b_connector": connector_id, "b_sweep": sweep}).all()
                 before = {row.record_id: Known(*row) for row in page}
                 self._apply(connection, connector_id, [], dict.fromkeys(before), before, now, sweep, None)
             gone += len(page)
@@ -257,10 +258,6 @@ class IntakeStore:
     @staticmethod
     def _sweep(connection: Connection, connector_id: int) -> int:
         return int(connection.execute(_STANDS, {"b_connector": connector_id}).one().sweep)
-
-    def _count(self, connection: Connection, *conditions: Any) -> int:
-        live = CONTACT.c.state != GONE
-        return connection.scalar(select(func.count()).select_from(CONTACT).where(live, *conditions)) or 0
 
     def _apply(
         self,

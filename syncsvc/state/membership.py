@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, and_, bindparam, func, select, tuple_, update
+from sqlalchemy import Connection, Select, bindparam, func, select, tuple_, update
 
 from syncsvc.config import FirstRun, OnEmailChange, Points
 from syncsvc.rules.intake import ContactState
@@ -17,7 +17,7 @@ from syncsvc.rules.ownership import heir
 from syncsvc.state.books import Credit, append
 from syncsvc.state.bulk import insert_rows
 from syncsvc.state.codes import Entry
-from syncsvc.state.database import among
+from syncsvc.state.database import as_list, one_of
 from syncsvc.state.inheritance import Inheritances
 from syncsvc.state.member import COLUMNS, KEPT, Member
 from syncsvc.state.scope import Scope
@@ -71,6 +71,11 @@ _INSERT = insert_rows(
     ),
 )
 
+_BY_EMAIL = select(*COLUMNS).where(
+    MEMBER.c.brand == bindparam("b_brand"), one_of(MEMBER.c.email_key, "b_emails")
+)
+_BY_ID = select(*COLUMNS).where(one_of(MEMBER.c.id, "b_members"))
+
 
 class Membership:
     """The members that one page touches, loaded together, changed in memory, saved together."""
@@ -112,13 +117,13 @@ class Membership:
             keys[self._brand(it.brand_id)].append(it.email_key)
         remembered = self._inheritances.remembered(record_ids)
         ids = {*member_ids, *(source for found in remembered.values() for source, _ in found)}
-        conditions = [
-            and_(MEMBER.c.brand == brand, among(MEMBER.c.email_key, emails)) for brand, emails in keys.items()
+        asked: list[tuple[Select[Any], dict[str, Any]]] = [
+            (_BY_EMAIL, {"b_brand": brand, "b_emails": as_list(emails)}) for brand, emails in keys.items()
         ]
         if ids:
-            conditions.append(among(MEMBER.c.id, ids))
-        for condition in conditions:
-            for row in self._connection.execute(select(*COLUMNS).where(condition)):
+            asked.append((_BY_ID, {"b_members": as_list(ids)}))
+        for statement, bound in asked:
+            for row in self._connection.execute(statement, bound):
                 member = Member(*row)
                 self._by_key.setdefault((member.brand, member.email_key), member)
         self._by_id = {member.id: member for member in self._by_key.values() if member.id is not None}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, select, update
 
 from syncsvc.rules.intake import Intake
 from syncsvc.state.codes import WriteDue
 from syncsvc.state.contacts import Known, same_content, same_profile
-from syncsvc.state.database import among, from_ms, to_ms
+from syncsvc.state.database import among, as_list, from_ms, one_of, to_ms
 from syncsvc.state.interventions import QUARANTINE_DECISION
 from syncsvc.state.membership import EMAIL_CHANGE
 from syncsvc.state.scope import Scope
@@ -141,6 +141,23 @@ def _waiting(connector_id: int, side: Side, ids: Sequence[str]) -> ColumnElement
     return and_(mine, among(QUARANTINE.c.record_id, ids))
 
 
+_OF_CONNECTOR = QUARANTINE.c.connector_id == bindparam("b_connector")
+_THESE = and_(_OF_CONNECTOR, one_of(QUARANTINE.c.record_id, "b_ids"))
+_TRIED_AT_ONCE = delete(WRITE_RETRY).where(
+    WRITE_RETRY.c.connector_id == bindparam("b_connector"), one_of(WRITE_RETRY.c.record_id, "b_ids")
+)
+_REFUSED_ROWS = select(QUARANTINE.c.record_id, QUARANTINE.c.field).where(
+    _THESE, QUARANTINE.c.side == Side.WALLET
+)
+_DROPPED = select(QUARANTINE.c.record_id, QUARANTINE.c.dropped_at).where(
+    _THESE, QUARANTINE.c.side.in_([Side.MAPPING, Side.EMAIL]), QUARANTINE.c.dropped_at.is_not(None)
+)
+_LIFTED = delete(QUARANTINE).where(
+    _THESE, ~and_(QUARANTINE.c.side == Side.WALLET, one_of(QUARANTINE.c.record_id, "b_kept"))
+)
+_REFUSED_NO_MORE = update(MEMBER).where(one_of(MEMBER.c.id, "b_members")).values(refused=None)
+
+
 def lift(
     scope: Scope,
     connection: Connection,
@@ -156,35 +173,26 @@ def lift(
     A row that the wallet refused stays in until its profile changes, or its points where those can be
     what was refused; until then its member is not sent either.
     """
-    mine = QUARANTINE.c.connector_id == connector_id
     ids = [*buried, *(row.record_id for row in changed if row.record_id in before)]
     if not ids:
         return {}
-    retried = and_(WRITE_RETRY.c.connector_id == connector_id, among(WRITE_RETRY.c.record_id, ids))
-    connection.execute(delete(WRITE_RETRY).where(retried))  # it is another record now: try at once
+    these = {"b_connector": connector_id, "b_ids": as_list(ids)}
+    connection.execute(_TRIED_AT_ONCE, these)  # it is another record now
     same = {row.record_id: row for row in changed if same_profile(before.get(row.record_id), row)}
-    listed = select(QUARANTINE.c.record_id, QUARANTINE.c.field).where(
-        mine, QUARANTINE.c.side == "wallet", among(QUARANTINE.c.record_id, ids)
-    )
     kept, again = [], []
-    for record_id, field in connection.execute(listed).all():
+    for record_id, field in connection.execute(_REFUSED_ROWS, these).all():
         row, was = same.get(record_id), before[record_id]
         if row is not None and (field not in _POINTS_COUNT or row.points == was.points):
             kept.append(record_id)
         elif was.member_id is not None:
             again.append(was.member_id)
     unchanged = [it.record_id for it in changed if same_content(before.get(it.record_id), it)]
-    dropped = select(QUARANTINE.c.record_id, QUARANTINE.c.dropped_at).where(
-        mine,
-        among(QUARANTINE.c.record_id, unchanged),
-        QUARANTINE.c.side.in_([Side.MAPPING, Side.EMAIL]),
-        QUARANTINE.c.dropped_at.is_not(None),
-    )
-    still: dict[str, int] = dict(connection.execute(dropped).all()) if unchanged else {}
-    stays = and_(QUARANTINE.c.side == "wallet", among(QUARANTINE.c.record_id, kept))
-    connection.execute(delete(QUARANTINE).where(mine, among(QUARANTINE.c.record_id, ids), ~stays))
+    still: dict[str, int] = {}
+    if unchanged:
+        still = dict(connection.execute(_DROPPED, these | {"b_ids": as_list(unchanged)}).all())
+    connection.execute(_LIFTED, these | {"b_kept": as_list(kept)})
     if again:
-        connection.execute(update(MEMBER).where(among(MEMBER.c.id, again)).values(refused=None))
+        connection.execute(_REFUSED_NO_MORE, {"b_members": as_list(again)})
         scope.refresh(connection, again)
     return still
 
