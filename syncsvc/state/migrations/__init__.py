@@ -1,37 +1,48 @@
-"""The migrations of the state database: each records itself, and each only adds."""
+"""The migrations of the state database: each records itself, and each only adds.
+
+The tool that runs them is loaded where there is something to run: that takes longer than most commands do.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect, text
 
 from syncsvc.errors import StateError
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 _FOLDER = Path(__file__).parent
+_RECORD = "alembic_version"
 
 
 def configuration(engine: Engine) -> Config:
     """Return the migration tool's configuration for an engine."""
+    from alembic.config import Config  # noqa: PLC0415 - see the module
+
     config = Config()
     config.set_main_option("script_location", str(_FOLDER))
     config.attributes["engine"] = engine
     return config
 
 
-def _versions(engine: Engine) -> tuple[str | None, str | None]:
+@cache
+def forms() -> tuple[str, ...]:
+    """Return every form that this version can read or migrate, its own first: the migrations' numbers."""
+    numbers = (it.stem.partition("_")[0] for it in (_FOLDER / "versions").glob("[0-9]*.py"))
+    return tuple(sorted(numbers, reverse=True))
+
+
+def _form(engine: Engine) -> str | None:
     with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    return current, ScriptDirectory(str(_FOLDER)).get_current_head()
-
-
-def forms() -> list[str]:
-    """Return every form that this version can read or migrate, its own first."""
-    return [script.revision for script in ScriptDirectory(str(_FOLDER)).walk_revisions()]
+        if not inspect(connection).has_table(_RECORD):
+            return None
+        form: str | None = connection.scalar(text(f"SELECT version_num FROM {_RECORD}"))
+        return form
 
 
 def upgrade(engine: Engine) -> None:
@@ -39,7 +50,7 @@ def upgrade(engine: Engine) -> None:
 
     Raises StateError where the database was written by a later version.
     """
-    current, head = _versions(engine)
+    current, head = _form(engine), forms()[0]
     if current == head:
         return
     if current is not None and current not in forms():
@@ -47,13 +58,15 @@ def upgrade(engine: Engine) -> None:
             f"the state was written by a later version of syncsvc (form {current}, this one knows {head}): "
             "run that version or a newer one"
         )
+    from alembic import command  # noqa: PLC0415 - see the module
+
     command.upgrade(configuration(engine), "head")
     engine.dispose()  # connections read the planner's statistics when they are opened
 
 
 def require_current(engine: Engine) -> None:
     """Raise StateError where the tables are not in this version's form."""
-    current, head = _versions(engine)
+    current, head = _form(engine), forms()[0]
     if current != head:
         raise StateError(
             f"the state's form is {current}, this version needs {head}: run one cycle to migrate it"
