@@ -11,7 +11,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/syncsvc demo
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 soak: $(VENV)/.dev  ## the proofs in their long forms: ten times the seeds, a cycle after every event
 	SYNCSVC_SOAK=1 $(BIN)/pytest -n auto --timeout 7200 tests/engine tests/system/test_kills.py

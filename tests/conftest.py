@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 
@@ -13,6 +14,11 @@ settings.load_profile("untimed")
 
 _PROVEN = "proven: "
 _SPENT = "spent: "
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many tests run at once: some wait for a service of their own, and leave a core to others."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 @pytest.fixture
