@@ -62,10 +62,14 @@ class Retention:
         if not (batches or cycles or holds):
             return False
         with self._scope.database.writing() as connection:
-            # What landed late after all stays until somebody has looked: see `books`.
+            # What landed late after all stays, and what people found out about it: see `books`.
             rows = and_(among(BATCH_ROW.c.batch_id, batches), BATCH_ROW.c.late_at.is_(None))
             connection.execute(delete(BATCH_ROW).where(rows))
-            connection.execute(delete(DECISION).where(among(DECISION.c.batch_id, batches)))
+            decided = and_(
+                BATCH_ROW.c.batch_id == DECISION.c.batch_id, BATCH_ROW.c.position == DECISION.c.position
+            )
+            stays = select(BATCH_ROW.c.position).where(decided).exists()
+            connection.execute(delete(DECISION).where(among(DECISION.c.batch_id, batches), ~stays))
             connection.execute(update(BATCH).where(among(BATCH.c.id, batches)).values(pruned=1))
             connection.execute(delete(CYCLE).where(among(CYCLE.c.id, cycles)))
             connection.execute(delete(HOLD).where(among(HOLD.c.id, holds)))

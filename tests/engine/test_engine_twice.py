@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from enginelab import SETTLED
 from quicklab import QuickLab
 
@@ -41,7 +43,12 @@ def test_a_row_that_a_person_took_for_lost_and_that_lands_late_is_to_be_looked_i
     assert quick.store.twice.record(twice.batch, Found.ONCE, [twice.row], by="ann", now=now) == []
     books = quick.store.accounts.summary()
     assert (books.paid_twice, books.found_twice, books.credited) == ((), 40, 50)
-    assert [(it.choice, it.by) for it in quick.store.doubts.history()] == [
-        ("twice", "bob"),
-        ("refuted", "ann"),
-    ]
+    decided = [("twice", "bob"), ("refuted", "ann")]
+    assert [(it.choice, it.by) for it in quick.store.doubts.history()] == decided
+
+    # What was found stays found when the rest of the history has gone.
+    assert quick.store.retention.prune(now + timedelta(days=400))
+    assert quick.value("SELECT count(*) FROM batch_row") == 1
+    assert (quick.store.twice.open(), quick.store.accounts.summary().found_twice) == ([], 40)
+    assert [(it.choice, it.by) for it in quick.store.doubts.history()] == decided
+    assert quick.differences() == []
