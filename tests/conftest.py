@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
+
+gc.set_threshold(50_000)  # as the service does: looking for garbage takes a part of every test
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
