@@ -194,7 +194,7 @@ def test_every_line_and_every_request_of_a_cycle_carries_its_id(
         cycle = Cycle(lab.organization)
         before = len(agents), stream.tell()
         cycle.run()
-        logging.getLogger("a.library").warning("between the cycles")
+        logging.getLogger("another.package").warning("between the cycles")
         assert set(agents[before[0] :]) == {f"{USER_AGENT} (cycle {cycle.id})"}
         stream.seek(before[1])
         lines = [orjson.loads(line) for line in stream.read().splitlines()]
