@@ -92,5 +92,5 @@ def _situation(organization: Organization, report: CycleReport, *, delivering: b
     if not report.stages:  # it failed before it could count anything
         return Situation(delivering, degraded, None, report.errors)
     holds = {it.id: it.detail for it in organization.store.holds.open() if it.released_by is None}
-    waiting = Waiting(report.in_doubt, report.held, holds, report.quarantined)
+    waiting = Waiting(report.in_doubt, report.held, holds, report.quarantined, report.points_paid_twice)
     return Situation(delivering, degraded, waiting, report.errors)

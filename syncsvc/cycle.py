@@ -31,7 +31,7 @@ from syncsvc.stages.write_back import write_back
 from syncsvc.state.codes import Lane
 from syncsvc.state.database import to_ms
 from syncsvc.state.outbox import Batch
-from syncsvc.tally import Tally, Waiting
+from syncsvc.tally import Tally
 from syncsvc.tidings import (
     tell_of_batch,
     tell_of_brake,
@@ -49,7 +49,7 @@ from syncsvc.tidings import (
 from syncsvc.traces import span
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport
-from syncsvc.watch.states import PAUSED, WHOLE
+from syncsvc.watch.states import UNREADABLE, WHOLE
 
 log = logger()
 
@@ -185,7 +185,7 @@ class Cycle:
             self._tally.note(name, error)
             tell_of_trouble(self._states, name, connector, error)
         else:
-            if self._states.of(f"pull:{connector}") != PAUSED:  # else it was not even asked
+            if self._states.of(f"pull:{connector}") != UNREADABLE:  # else it was not even asked
                 tell_of_recovery(self._states, name, connector)
 
     def _settle(self) -> None:
@@ -220,9 +220,9 @@ class Cycle:
             due = everything or self._sweep_due(connector)
             whole = not due or self._sweep(connector, pulled, polled=everything)
         except OperatorError as error:
-            self._states.became(f"pull:{connector.name}", PAUSED)
+            self._states.became(f"pull:{connector.name}", UNREADABLE)
             if intake.set_trouble(connector.id, str(error)):
-                log.error("connector_paused", reason=str(error))
+                log.error("connector_unreadable", reason=str(error))
             self._tally.note("pull", error, connector=connector.name)
             return
         except TransientError as error:
@@ -235,7 +235,7 @@ class Cycle:
             self._tally.read_until[connector.name] = began
         if intake.set_trouble(connector.id, None):
             self._states.became(f"pull:{connector.name}", WHOLE)
-            log.info("connector_resumed")
+            log.info("connector_readable_again")
         tell_of_recovery(self._states, "pull", connector.name)
 
     def _sweep_due(self, connector: OpenConnector) -> bool:
@@ -385,12 +385,11 @@ class Cycle:
                 self._store.allowances.keep(connector.id, connector.network.allowance)
 
     def _report(self, duration: float) -> CycleReport:
-        in_doubt, held = self._store.reports.unsettled_rows()
         return self._tally.report(
             self._organization.config.name,
             self.id,
             duration=duration,
-            waiting=Waiting(in_doubt, held, self._store.reports.quarantined()),
+            waiting=self._store.reports.waiting(),
             requests={
                 name: it.network.requests - self._requests[name]
                 for name, it in self._organization.connectors.items()

@@ -5,7 +5,7 @@
     ├── TransientError          this part of the cycle ends, the next cycle resumes; exit 75
     │   ├── NotSentError        the request never left: nothing can have happened
     │   └── LostAnswerError     the request left, its answer did not come back: anything can have happened
-    ├── OperatorError           this connector or delivery pauses until a person acts; others go on; exit 1
+    ├── OperatorError           this connector or delivery waits until a person acts; others go on; exit 1
     │   ├── CredentialsError    the remote side refuses who we are or what we may do
     │   └── SchemaError         a field that is mapped or written does not exist, or not in the needed form
     ├── CursorError             the cursor is of no use any more: read everything again
@@ -54,7 +54,7 @@ class LostAnswerError(TransientError):
 
 
 class OperatorError(SyncError):
-    """Only a person can mend this: the part it concerns pauses, the others go on."""
+    """Only a person can mend this: the part it concerns waits, the others go on."""
 
 
 class CredentialsError(OperatorError):

@@ -6,7 +6,7 @@ Of several reasons the one is told that has to be over before any other can be.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -19,6 +19,7 @@ from syncsvc.state.lives import Life, Link
 from syncsvc.state.pauses import Pause
 from syncsvc.state.quarantine import Refusal, Side
 from syncsvc.state.store import Store
+from syncsvc.watch.redaction import redacted
 
 
 class Condition(StrEnum):
@@ -61,12 +62,34 @@ def explain(store: Store, config: OrganizationConfig, email_key: str, *, now: da
     pauses = store.pauses.open()
     holds = [it for it in store.holds.open() if it.released_by is None]
     doubts = cases(store, config.wallet)
-    for life in lives:
+    for life in map(_without_persons, lives):
         mine = [it for it in doubts if it.suspect.member == life.member]
         scene = _Scene(config, life, pauses, holds, mine, now)
         condition, sentence = next(scene.reasons())
         found.append(Explanation(condition, sentence, life))
     return found
+
+
+def _without_persons(life: Life) -> Life:
+    """Return a life without what others' words may tell of a person: the CRM's, the wallet's, a map's."""
+    contacts = [
+        replace(
+            link,
+            trouble=redacted(link.trouble),
+            refusals=tuple(replace(it, reason=redacted(it.reason)) for it in link.refusals),
+        )
+        for link in life.contacts
+    ]
+    happenings = [
+        replace(
+            it,
+            facts={
+                key: redacted(value) if isinstance(value, str) else value for key, value in it.facts.items()
+            },
+        )
+        for it in life.happenings
+    ]
+    return replace(life, contacts=tuple(contacts), happenings=tuple(happenings))
 
 
 def unknown(store: Store) -> str:

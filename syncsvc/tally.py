@@ -13,17 +13,9 @@ from syncsvc.model import Allowance, Written
 from syncsvc.stages.deliver import Delivered
 from syncsvc.stages.pull import Pulled
 from syncsvc.stages.settle import Settled
+from syncsvc.state.reports import Waiting
 from syncsvc.traces import Span
 from syncsvc.watch.report import ConnectorReport, CycleReport, Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What waits when a cycle ends: rows in doubt, rows held, contacts and rows in quarantine."""
-
-    in_doubt: int
-    held: int
-    quarantined: int
 
 
 @dataclass(slots=True)
@@ -116,6 +108,7 @@ class Tally:
             points_landed=self.delivered.points_landed + self.settled.points,
             in_doubt=waiting.in_doubt,
             held=waiting.held,
+            points_paid_twice=waiting.points_paid_twice,
             written_back=self.written[Written.WRITTEN] + self.written[Written.MERGED],
             write_back_failed=self.written[Written.REFUSED] + self.written[Written.RETRY],
             paused=tuple(sorted(it for it in self.paused if it is not None)),
@@ -142,7 +135,7 @@ class Tally:
             return Outcome.PAUSED
         if self.transient:
             return Outcome.TRANSIENT
-        waits = waiting.in_doubt + waiting.held + waiting.quarantined
+        waits = waiting.in_doubt + waiting.held + waiting.quarantined + waiting.points_paid_twice
         waits += len(self.paused)
         return Outcome.DEGRADED if self.degraded or self.held_by or waits else Outcome.OK
 

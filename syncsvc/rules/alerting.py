@@ -22,16 +22,21 @@ class Told:
     held: int = 0
     hold: int = 0
     quarantined: int = 0
+    points_paid_twice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What waits for proof or for a person: rows, what brakes hold by number, and contacts refused."""
+    """What waits for proof or for a person.
+
+    Rows, what brakes hold by number, contacts refused, and points that may have been awarded twice.
+    """
 
     in_doubt: int = 0
     held: int = 0
     holds: Mapping[int, str] = field(default_factory=dict)
     quarantined: int = 0
+    points_paid_twice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ def _knowing(told: Told, now: Waiting) -> Told:
         held=now.held,
         hold=max([told.hold, *now.holds]),
         quarantined=_level(told.quarantined, now.quarantined),
+        points_paid_twice=now.points_paid_twice,
     )
 
 
@@ -97,6 +103,10 @@ def _of_what_waits(told: Told, now: Waiting) -> Iterator[str]:
         yield f"{now.held:,} rows are held for a person → syncsvc doubt"
     elif told.held and not now.held:
         yield "nothing is held for a person any more"
+    if now.points_paid_twice > told.points_paid_twice:
+        yield f"{now.points_paid_twice:,} points may have been awarded twice → syncsvc doubt"
+    elif told.points_paid_twice and not now.points_paid_twice:
+        yield "all points that may have been awarded twice were looked into"
     if now.quarantined > 0 and now.quarantined >= _GROWN * told.quarantined:
         yield f"{now.quarantined:,} are in quarantine, {told.quarantined:,} were → syncsvc status"
     elif told.quarantined and not now.quarantined:

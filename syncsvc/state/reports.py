@@ -31,6 +31,19 @@ def _at(ms: int | None) -> datetime | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits for proof or a person: rows in doubt, rows held, contacts and rows in quarantine.
+
+    `points_paid_twice` may have been awarded twice, and nobody has looked into them yet.
+    """
+
+    in_doubt: int
+    held: int
+    quarantined: int
+    points_paid_twice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectorStatus:
     """Where one connector stands: when its cursor last moved, when it was last read whole, its contacts.
 
@@ -153,16 +166,17 @@ class Reports:
             log_read_at=_at(read),
         )
 
-    def unsettled_rows(self) -> tuple[int, int]:
-        """Return how many batch rows are in doubt, and how many are held."""
+    def waiting(self) -> Waiting:
+        """Return what waits for proof or a person, all of one moment."""
         with self._scope.database.reading() as connection:
-            return self._rows_unsettled(connection)
+            in_doubt, held = self._rows_unsettled(connection)
+            _, twice = paid_twice_totals(connection, self._scope)
+            return Waiting(in_doubt, held, self._refused(connection), twice)
 
     def quarantined(self) -> int:
         """Return how many refusals wait for a change or a person; those that were dropped are left out."""
-        connectors = {"b_connectors": as_list(self._scope.connectors.values())}
         with self._scope.database.reading() as connection:
-            return connection.scalar(_REFUSALS, connectors) or 0
+            return self._refused(connection)
 
     def refusals(self, limit: int) -> list[dict[str, Any]]:
         """Return refusals, newest first: connector, record id, side, field and reason."""
@@ -203,6 +217,10 @@ class Reports:
         with self._scope.database.writing() as connection:
             connection.execute(_CYCLE, row)
         self._scope.database.shed()
+
+    def _refused(self, connection: Connection) -> int:
+        connectors = {"b_connectors": as_list(self._scope.connectors.values())}
+        return connection.scalar(_REFUSALS, connectors) or 0
 
     def _rows_unsettled(self, connection: Connection) -> tuple[int, int]:
         counts: dict[int, int] = dict(connection.execute(_UNSETTLED, self._scope.bound()).all())

@@ -34,11 +34,11 @@ class Standing:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether something is held, in doubt, perhaps paid twice, quarantined or paused."""
+        """Whether something is held, in doubt, perhaps paid twice, quarantined, unreadable or paused."""
         status = self.status
-        paused = self.pauses or any(connector.trouble for connector in status.connectors)
+        stopped = self.pauses or any(connector.trouble for connector in status.connectors)
         unsettled = status.rows_in_doubt or status.rows_held or status.rows_paid_twice
-        return bool(self.holds or unsettled or status.quarantined or paused)
+        return bool(self.holds or unsettled or status.quarantined or stopped)
 
 
 def show_findings(found: Mapping[str, Findings], *, as_json: bool) -> None:
@@ -126,7 +126,7 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
                 "records → syncsvc quarantine"
             )
         if it.trouble:
-            paper.line(f"[red]paused[/] {escape(it.name)}: {escape(it.trouble)}")
+            paper.line(f"[red]unreadable[/] {escape(it.name)}: {escape(it.trouble)}")
     for hold in standing.holds:
         paper.line(f"[red]held[/] {hold.id}: {escape(hold.detail)} → syncsvc release {hold.id}")
 

@@ -56,6 +56,10 @@ class Metrics:
         self._write_backs = self._counter("write_backs", "Values written to the CRM, by result.", "result")
         self._in_doubt = self._gauge("rows_in_doubt", "Rows in doubt now.")
         self._held = self._gauge("rows_held", "Rows held now, until a person releases them.")
+        self._paid_twice = self._gauge(
+            "points_paid_twice",
+            "Points that may have been awarded twice, until a person has looked into them.",
+        )
         self._quarantined = self._gauge("contacts_quarantined", "Contacts in quarantine now.")
         self._last_cycle = self._gauge("last_cycle_timestamp_seconds", "When the last cycle ended.")
         self._last_success = self._gauge("last_success_timestamp_seconds", "When the last ok cycle ended.")
@@ -116,6 +120,7 @@ class Metrics:
                 self._cursor.labels(name, key).set(part.read_until.timestamp())
         self._in_doubt.labels(name).set(report.in_doubt)
         self._held.labels(name).set(report.held)
+        self._paid_twice.labels(name).set(report.points_paid_twice)
         self._braked.labels(name).set(len(report.braked))
         self._quarantined.labels(name).set(report.quarantined)
         self._paused.labels(name, "").set(report.outcome == Outcome.PAUSED)

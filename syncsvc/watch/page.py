@@ -75,7 +75,9 @@ class Card:
         if not self.ready:
             return Condition.BAD
         last = self.last
-        waits = last is not None and (last.in_doubt or last.held or last.quarantined or last.errors)
+        waits = last is not None and (
+            last.in_doubt or last.held or last.quarantined or last.points_paid_twice or last.errors
+        )
         return Condition.WAIT if waits or self.holds or self.pauses else Condition.GOOD
 
 
@@ -237,6 +239,8 @@ def _waiting(card: Card) -> Iterator[tuple[str, str]]:
         yield redacted(hold), f"syncsvc release {number}"
     if card.last is not None and (card.last.in_doubt or card.last.held):
         yield f"{card.last.in_doubt:,} rows in doubt, {card.last.held:,} held", "syncsvc doubt"
+    if card.last is not None and card.last.points_paid_twice:
+        yield f"{card.last.points_paid_twice:,} points may be awarded twice", "syncsvc doubt"
 
 
 def _moment(at: datetime) -> str:

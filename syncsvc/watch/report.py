@@ -40,8 +40,8 @@ class ConnectorReport:
 class CycleReport:
     """What one cycle of one organization came to; ids, counts and seconds only, no personal data.
 
-    Counts are of this cycle, save `quarantined`, `in_doubt` and `held`: those say how many contacts, or rows,
-    are in that condition when the cycle ends. `duration` and the values of `stages` are in seconds. `echoes`
+    Counts are of this cycle, save `quarantined`, `in_doubt`, `held` and `points_paid_twice`: those say how many
+    contacts, rows or points are in that condition when the cycle ends; the last may have been awarded twice. `duration` and the values of `stages` are in seconds. `echoes`
     are contacts that were read with nothing new but what was written back to them. `paused` are connectors
     that a person paused, `errors` messages of the error tree.
 
@@ -73,6 +73,7 @@ class CycleReport:
     points_landed: int = 0
     in_doubt: int = 0
     held: int = 0
+    points_paid_twice: int = 0
     written_back: int = 0
     write_back_failed: int = 0
     paused: tuple[str, ...] = ()

@@ -6,7 +6,10 @@ WHOLE = ""
 """The condition of a part that has no trouble, and of one that nothing was told of yet."""
 
 PAUSED = "paused"
-"""The condition of what waits for a person, or was paused by one."""
+"""The condition of what a person paused."""
+
+UNREADABLE = "unreadable"
+"""The condition of a connector that cannot be read until a person acts."""
 
 
 class States:

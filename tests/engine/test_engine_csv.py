@@ -145,13 +145,13 @@ def test_export_that_suddenly_holds_far_less_is_held_and_nobody_is_gone(shop: Sh
 def test_export_without_content_pauses_and_goes_on_by_itself(shop: Shop) -> None:
     shop.path.write_bytes(b"")
     assert shop.lab.cycle().outcome is Outcome.DEGRADED
-    assert len(shop.lab.said("connector_paused")) == 1
+    assert len(shop.lab.said("connector_unreadable")) == 1
     shop.lab.cycle()
-    assert shop.lab.said("connector_paused") == []
+    assert shop.lab.said("connector_unreadable") == []
     shop.export()
     report = shop.lab.cycle()
     assert (report.outcome, report.gone, report.changed) == (Outcome.OK, 0, 0)
-    assert len(shop.lab.said("connector_resumed")) == 1
+    assert len(shop.lab.said("connector_readable_again")) == 1
 
 
 def test_row_that_cannot_be_read_is_quarantined_and_nobody_is_taken_for_gone(shop: Shop) -> None:

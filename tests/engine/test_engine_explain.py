@@ -167,6 +167,19 @@ def test_write_backs_that_are_due_fail_or_are_refused_are_told(quick: QuickLab) 
     assert_told(quick, Condition.WRITE_BACK_REFUSED, "refuses the write-back to crm a (FIELD_FILTER")
 
 
+def test_what_others_say_of_a_contact_names_no_person(quick: QuickLab) -> None:
+    words = "DUPLICATE_VALUE: duplicates ann.abel@example.org, phone +491711234567"
+    quick.crm.outcomes["a"] = WriteOutcome("a", Written.REFUSED, words)
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    assert_told(
+        quick, Condition.WRITE_BACK_REFUSED, "(DUPLICATE_VALUE: duplicates [redacted], phone [redacted])"
+    )
+    life = told(quick).life
+    assert all(word not in str(life) for word in ("ann.abel", "49171"))
+    assert "refused" in [it.what for it in life.happenings]
+
+
 @pytest.mark.parametrize(
     ("policy", "then"), [("keep", "it stays in the wallet"), ("expire", "it was expired")]
 )

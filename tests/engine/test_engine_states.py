@@ -127,13 +127,13 @@ def test_a_connector_that_is_paused_is_told_once_and_nothing_of_it_has_recovered
     assert ("warning", "stage_cut_short") in loud(quick)
     changes, quick.crm.read = quick.crm.read, refuse  # type: ignore[method-assign]
     quick.cycle()
-    assert [event for _, event in loud(quick)] == ["connector_paused", "organization_degraded"]
+    assert [event for _, event in loud(quick)] == ["connector_unreadable", "organization_degraded"]
     quick.cycle()
     assert loud(quick) == []
     quick.crm.read, quick.crm.write = changes, write  # type: ignore[method-assign]
     quick.cycle()
     assert [event for _, event in loud(quick)] == [
-        "connector_resumed",
+        "connector_readable_again",
         "stage_recovered",
         "organization_recovered",
     ]
@@ -148,7 +148,7 @@ def test_an_unexpected_error_is_told_whole_once_and_its_line_carries_the_cycle(
         raise ZeroDivisionError("nobody thought of this")
 
     with monkeypatch.context() as patched:
-        patched.setattr(quick.store.reports, "unsettled_rows", broken)
+        patched.setattr(quick.store.reports, "waiting", broken)
         reports = [attempt(quick.organization, Cycle(quick.organization)) for _ in range(3)]
     attempt(quick.organization, Cycle(quick.organization))
     lines = [orjson.loads(line) for line in stream.getvalue().splitlines()]

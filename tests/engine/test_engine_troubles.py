@@ -30,13 +30,13 @@ def test_a_connector_that_needs_a_person_is_told_once_and_the_others_go_on(
     for _ in range(3):
         lab.crm.fail(error)
         assert lab.cycle().outcome is Outcome.DEGRADED
-        told.append(len(lab.said("connector_paused")))
+        told.append(len(lab.said("connector_unreadable")))
     assert told == [1, 0, 0]
     assert lab.awarded("z@example.org") == 5
     assert lab.cycle().outcome is Outcome.OK
-    assert len(lab.said("connector_resumed")) == 1
+    assert len(lab.said("connector_readable_again")) == 1
     lab.cycle()
-    assert lab.said("connector_resumed") == []
+    assert lab.said("connector_readable_again") == []
 
 
 def test_passing_trouble_of_one_connector_does_not_stop_the_others(open_lab: Open) -> None:

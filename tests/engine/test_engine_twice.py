@@ -10,6 +10,7 @@ from quicklab import QuickLab
 from syncsvc.sandbox.faults import Kind
 from syncsvc.state.doubts import Choice, Evidence
 from syncsvc.state.twice import Found
+from syncsvc.watch.report import Outcome
 
 
 def test_a_row_that_a_person_took_for_lost_and_that_lands_late_is_to_be_looked_into_once_more(
@@ -27,8 +28,9 @@ def test_a_row_that_a_person_took_for_lost_and_that_lands_late_is_to_be_looked_i
     assert quick.store.doubts.decide(row.batch, Choice.REFUTED, evidence, by="ann", now=quick.clock.now())
     quick.cycle()
     assert (quick.awarded("a@example.org"), quick.store.twice.open()) == (50, [])
-    quick.cycle(3 * SETTLED)
+    found = quick.cycle(3 * SETTLED)
     assert quick.awarded("a@example.org") == 90
+    assert (found.points_paid_twice, found.outcome) == (40, Outcome.DEGRADED)
     (twice,) = quick.store.twice.open()
     assert (twice.record, twice.points, quick.store.reports.status().points_paid_twice) == ("a", 40, 40)
     now, ours = quick.clock.now(), (quick.crms, quick.wallet)
@@ -41,6 +43,7 @@ def test_a_row_that_a_person_took_for_lost_and_that_lands_late_is_to_be_looked_i
     assert quick.differences() == []
     assert quick.store.twice.record(twice.batch, Found.TWICE, [twice.row], by="bob", now=now) == [twice.row]
     assert quick.store.twice.record(twice.batch, Found.ONCE, [twice.row], by="ann", now=now) == []
+    assert quick.cycle().points_paid_twice == 0
     books = quick.store.accounts.summary()
     assert (books.paid_twice, books.found_twice, books.credited) == ((), 40, 50)
     decided = [("twice", "bob"), ("refuted", "ann")]

@@ -132,7 +132,7 @@ def test_a_missing_crm_field_is_named_and_pauses_its_connector_alone(world: Worl
 
     standing = command("-c", config, "status")
     assert standing.code == 1
-    assert "paused crm" in standing.out
+    assert "unreadable crm" in standing.out
     assert "Loyalty_Pionts__c" in standing.out
 
     replace(config, "{Loyalty_Pionts__c}", "{Loyalty_Points__c}")

@@ -134,7 +134,13 @@ def test_a_rich_run_at_debug_tells_no_secret_and_no_person(
         metrics.observe(report)
     text = stream.getvalue()
     assert settled(world) or reports[-1].quarantined, "it all ran to its end"
-    for seen in ("cycle_failed", "connector_paused", "contact_quarantined", "RuntimeWarning", "ValueError"):
+    for seen in (
+        "cycle_failed",
+        "connector_unreadable",
+        "contact_quarantined",
+        "RuntimeWarning",
+        "ValueError",
+    ):
         assert seen in text, seen
     told = {
         "log": text,

@@ -150,7 +150,7 @@ def test_an_organization_that_fails_or_hangs_delays_no_other(
         service.wait_for("cycle_finished", 10, organization="good", outcome="ok")
         until("the delivery", lambda: settled(world))
         assert not service.events("cycle_finished", organization="hangs")
-        assert service.wait_for("connector_paused", organization="refused")[0]["connector"] == "marketing"
+        assert service.wait_for("connector_unreadable", organization="refused")[0]["connector"] == "marketing"
         ready, facts = service.get("/readyz")
         organizations = json.loads(facts)
         assert (ready, organizations["good"]["ready"], organizations["hangs"]["ready"]) == (503, True, False)

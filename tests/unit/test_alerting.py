@@ -48,6 +48,11 @@ def test_an_organization_that_is_well_is_no_news() -> None:
             "3 rows are held for a person → syncsvc doubt",
             "nothing is held for a person any more",
         ),
+        (
+            situation(points_paid_twice=1225),
+            "1,225 points may have been awarded twice → syncsvc doubt",
+            "all points that may have been awarded twice were looked into",
+        ),
     ],
 )
 def test_a_trouble_is_told_when_it_begins_and_when_it_ends_and_not_between(

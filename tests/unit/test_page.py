@@ -81,6 +81,9 @@ def test_what_needs_somebody_comes_first_and_names_the_command() -> None:
     assert "crm was paused by ann → syncsvc resume -o a crm" in paused.text
     assert "3 rows in doubt, 1 held → syncsvc doubt" in page.text
     assert "wallet: 401" in page.text
+    assert "points may be awarded twice" not in page.text
+    twice = shown(card(turns=[turn(points_paid_twice=1225)]))
+    assert "1,225 points may be awarded twice → syncsvc doubt" in twice.text
 
 
 @pytest.mark.parametrize(
@@ -89,6 +92,7 @@ def test_what_needs_somebody_comes_first_and_names_the_command() -> None:
         (card(turns=[turn()]), Condition.GOOD),
         (card(turns=[turn(quarantined=1)]), Condition.WAIT),
         (card(turns=[turn(held=1)]), Condition.WAIT),
+        (card(turns=[turn(points_paid_twice=1)]), Condition.WAIT),
         (card(turns=[turn(errors=("crm: 403",))]), Condition.WAIT),
         (card(turns=[turn()], holds={1: "x"}), Condition.WAIT),
         (card(turns=[turn()], pauses={"crm was paused": "syncsvc resume crm"}), Condition.WAIT),
