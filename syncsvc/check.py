@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Self
 
 from syncsvc.config import ConnectorConfig, OrganizationConfig
@@ -20,6 +21,9 @@ from syncsvc.rules.mapping import Mapper
 from syncsvc.rules.samples import failed_tests
 from syncsvc.settings import reserved_calls
 from syncsvc.state.condition import condition
+
+CONFIGURATION = "configuration"
+"""Where problems of an organization's file stand."""
 
 SERVICE = "service"
 """Where findings stand that are of no organization, by the name of the table that they are about."""
@@ -89,6 +93,19 @@ def check_installation(
         service.problems += state.problems
         service.facts += state.facts
     return found
+
+
+def of_files(broken: Mapping[Path, Sequence[str]]) -> dict[str, Findings]:
+    """Return what is wrong with files that cannot be used, by the organizations that they are named for."""
+    return {
+        path.stem: Findings([Problem(CONFIGURATION, *_with_remedy(problem)) for problem in problems])
+        for path, problems in broken.items()
+    }
+
+
+def _with_remedy(problem: str) -> tuple[str, str]:
+    message, _, remedy = problem.rpartition("; ")
+    return (message, remedy) if message else (problem, "mend the file")
 
 
 def _maps(config: OrganizationConfig, *, show_values: bool) -> Findings:

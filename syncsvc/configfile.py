@@ -55,6 +55,28 @@ class Installation:
     files: Mapping[str, Path]
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What can be used of a path, and the problems of each file that cannot; together they are all of it."""
+
+    usable: Installation
+    broken: Mapping[Path, Sequence[str]]
+
+
+def survey(path: Path, types: Types, *, read_secrets: bool = True) -> Survey:
+    """Return what the files of a path configure, broken ones told apart from the others.
+
+    With `read_secrets` every secret must be readable now. Raises ConfigurationError with all problems where
+    no file is left to use, or where the service's own is broken, without which the others mean nothing.
+    """
+    if not path.is_dir():
+        return Survey(load(path, types, read_secrets=read_secrets), {})
+    service, loaded, broken = _read_directory(path, types, read_secrets=read_secrets)
+    if service is None or not loaded or broken.keys() & {path, path / SERVICE_FILE}:
+        raise ConfigurationError([it for problems in broken.values() for it in problems])
+    return Survey(_installation(service, loaded, path), broken)
+
+
 def load(path: Path, types: Types, *, read_secrets: bool = True) -> Installation:
     """Return what the file or directory configures; `types` are the connector types with their settings.
 
@@ -94,6 +116,23 @@ def load_service(path: Path) -> ServiceConfig:
 
 
 def _load_directory(path: Path, types: Types, *, read_secrets: bool) -> Installation:
+    service, loaded, broken = _read_directory(path, types, read_secrets=read_secrets)
+    if service is None or broken:
+        raise ConfigurationError([it for problems in broken.values() for it in problems])
+    return _installation(service, loaded, path)
+
+
+def _installation(
+    service: ServiceConfig, loaded: Mapping[Path, OrganizationConfig], path: Path
+) -> Installation:
+    by_name = {organization.name: file for file, organization in loaded.items()}
+    return Installation(service, tuple(loaded.values()), path, by_name)
+
+
+def _read_directory(
+    path: Path, types: Types, *, read_secrets: bool
+) -> tuple[ServiceConfig | None, dict[Path, OrganizationConfig], dict[Path, Sequence[str]]]:
+    """Return the service's settings, the organizations of good files, and what is wrong with the others."""
     files = sorted(file for file in path.glob("*.toml") if not file.name.startswith("."))
     documents = [_Document(file) for file in files]
     service: ServiceConfig | None = ServiceConfig()
@@ -107,13 +146,10 @@ def _load_directory(path: Path, types: Types, *, read_secrets: bool) -> Installa
         if organization is not None:
             loaded[document.path] = organization
     _refuse_twins([document for document in documents if document.path.name != SERVICE_FILE])
-    problems = [problem for document in documents for problem in document.report()]
+    broken: dict[Path, Sequence[str]] = {it.path: it.report() for it in documents if it.problems}
     if not {file.name for file in files} - {SERVICE_FILE}:
-        problems.append(f"{path}: no organization is configured; put a file NAME.toml there")
-    if problems or service is None:
-        raise ConfigurationError(problems)
-    by_name = {organization.name: file for file, organization in loaded.items()}
-    return Installation(service, tuple(loaded.values()), path, by_name)
+        broken[path] = (f"{path}: no organization is configured; put a file NAME.toml there",)
+    return service, {file: it for file, it in loaded.items() if file not in broken}, broken
 
 
 def _refuse_twins(documents: Sequence[_Document]) -> None:

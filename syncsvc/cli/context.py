@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 
 from syncsvc.config import ServiceConfig
-from syncsvc.configfile import Installation, load
+from syncsvc.configfile import Installation, Survey, survey
+from syncsvc.errors import ConfigurationError
 from syncsvc.organization import ConnectorTypes
 from syncsvc.plugins import InstalledSettings, InstalledTypes
 from syncsvc.roster import Roster
@@ -48,16 +49,25 @@ class Context:
     def installation(self, *, read_secrets: bool = True) -> Installation:
         """Return what is configured, with logging set up for it and its secrets kept out of every line.
 
-        At a terminal the log is left to warnings, unless asked for more.
+        At a terminal the log is left to warnings, unless asked for more. Raises ConfigurationError with every
+        problem.
         """
+        found = self.survey(read_secrets=read_secrets)
+        if found.broken:
+            raise ConfigurationError([it for problems in found.broken.values() for it in problems])
+        return found.usable
+
+    def survey(self, *, read_secrets: bool = True) -> Survey:
+        """Return what of it can be used, and what is wrong with the files that cannot; else like these."""
         if self._path is None:
             raise click.UsageError(_NO_PATH)
-        installation = load(self._path, self.settings, read_secrets=read_secrets)
+        found = survey(self._path, self.settings, read_secrets=read_secrets)
+        installation = found.usable
         _log(installation.service, quietly=sys.stderr.isatty())
         for organization in installation.organizations if read_secrets else ():
             for secret in secrets_of(organization):
                 log.redact_secret(secret.read())
-        return installation
+        return found
 
     def roster(self) -> Roster:
         """Return what a service runs and looked after from now on, with logging set up for it.
@@ -81,8 +91,8 @@ def _log(service: ServiceConfig, *, quietly: bool) -> None:
 class Stores:
     """The state of every organization by name, opened beside a service that may be running."""
 
-    def __init__(self, context: Context) -> None:
-        installation = context.installation(read_secrets=False)
+    def __init__(self, asked: Context | Installation) -> None:
+        installation = asked.installation(read_secrets=False) if isinstance(asked, Context) else asked
         self.organizations = installation.organizations
         self.database = Database.open_beside(installation.service.state)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
 
-from syncsvc.check import check_installation
+from syncsvc.check import SERVICE, Findings, check_installation, of_files
 from syncsvc.cli.context import Context, Stores, as_json_option
-from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN
-from syncsvc.config import OrganizationConfig
+from syncsvc.cli.exits import ATTENTION, CONFIGURATION, OK, TRY_AGAIN
+from syncsvc.configfile import Installation
 from syncsvc.errors import StateError
 from syncsvc.explanation import explain as explain_member
 from syncsvc.explanation import unknown
@@ -28,29 +27,34 @@ from syncsvc.views.witness import show_witnesses, witness_problems
 @click.pass_obj
 def check(context: Context, *, offline: bool, show_values: bool, as_json: bool) -> None:
     """Verify configuration, credentials and every mapped and written field; names each fix."""
-    installation = context.installation(read_secrets=not offline)
+    survey = context.survey(read_secrets=not offline)
+    installation, broken = survey.usable, of_files(survey.broken)
     found = check_installation(installation, types=context.types, offline=offline, show_values=show_values)
-    standings = {} if offline else _witnesses(context, installation.organizations)
+    for name, it in broken.items():
+        found.setdefault(name, Findings()).problems += it.problems
+    if SERVICE in found:
+        found[SERVICE] = found.pop(SERVICE)  # last, as it is of all
+    standings = {} if offline else _witnesses(installation)
     now = datetime.now(UTC)
     for name, them in standings.items():
         found[name].problems += [it for witness in them or () for it in witness_problems(witness, now)]
     views.show_findings(found, as_json=as_json)
     if not as_json:
         show_witnesses(standings)
+    if broken:
+        sys.exit(CONFIGURATION)
     if any(it.problems for it in found.values()):
         sys.exit(ATTENTION)
     sys.exit(TRY_AGAIN if any(it.passing for it in found.values()) else OK)
 
 
-def _witnesses(
-    context: Context, organizations: Sequence[OrganizationConfig]
-) -> dict[str, list[WitnessStanding] | None]:
+def _witnesses(installation: Installation) -> dict[str, list[WitnessStanding] | None]:
     """Return what is known of each configured witness, None where there is no state to know it from."""
-    names = [it.name for it in organizations if it.wallet.witness is not None]
+    names = [it.name for it in installation.organizations if it.wallet.witness is not None]
     if not names:
         return {}
     try:
-        with Stores(context) as stores:
+        with Stores(installation) as stores:
             return {name: stores[name].accounts.witnesses() for name in names}
     except StateError:
         return dict.fromkeys(names)

@@ -103,14 +103,18 @@ def _of_what_waits(told: Told, now: Waiting) -> Iterator[str]:
         yield f"{now.held:,} rows are held for a person → syncsvc doubt"
     elif told.held and not now.held:
         yield "nothing is held for a person any more"
-    if now.points_paid_twice > told.points_paid_twice:
-        yield f"{now.points_paid_twice:,} points may have been awarded twice → syncsvc doubt"
-    elif told.points_paid_twice and not now.points_paid_twice:
-        yield "all points that may have been awarded twice were looked into"
+    yield from _of_points(told.points_paid_twice, now.points_paid_twice)
     if now.quarantined > 0 and now.quarantined >= _GROWN * told.quarantined:
         yield f"{now.quarantined:,} are in quarantine, {told.quarantined:,} were → syncsvc status"
     elif told.quarantined and not now.quarantined:
         yield "nothing is in quarantine any more"
+
+
+def _of_points(told: int, now: int) -> Iterator[str]:
+    if now > told:
+        yield f"{now:,} points may have been awarded twice → syncsvc doubt"
+    elif told and not now:
+        yield "all points that may have been awarded twice were looked into"
 
 
 def _level(told: int, now: int) -> int:

@@ -40,10 +40,11 @@ class ConnectorReport:
 class CycleReport:
     """What one cycle of one organization came to; ids, counts and seconds only, no personal data.
 
-    Counts are of this cycle, save `quarantined`, `in_doubt`, `held` and `points_paid_twice`: those say how many
-    contacts, rows or points are in that condition when the cycle ends; the last may have been awarded twice. `duration` and the values of `stages` are in seconds. `echoes`
-    are contacts that were read with nothing new but what was written back to them. `paused` are connectors
-    that a person paused, `errors` messages of the error tree.
+    Counts are of this cycle, save `quarantined`, `in_doubt`, `held` and `points_paid_twice`: those say how
+    many contacts, rows, or points that may have been awarded twice there are when the cycle ends. `duration`
+    and the values of `stages` are in seconds. `echoes` are contacts that were read with nothing new but what
+    was written back to them. `paused` are connectors that a person paused, `errors` messages of the error
+    tree.
 
     `proven` says that the loop is closed: every CRM that is not paused was read, what was due was delivered,
     and the import log was read when it was due. What waits for a person does not speak against it.

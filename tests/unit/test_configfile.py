@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
+from syncsvc.check import of_files
 from syncsvc.config import (
     BrakesConfig,
     Evidence,
@@ -21,7 +22,7 @@ from syncsvc.config import (
     ScheduleConfig,
     ServiceConfig,
 )
-from syncsvc.configfile import Installation, load, load_organization
+from syncsvc.configfile import Installation, load, load_organization, survey
 from syncsvc.errors import ConfigurationError
 from syncsvc.settings import Duration, Secret, Settings, Url
 
@@ -193,6 +194,24 @@ def test_one_file_of_a_directory_is_loaded_alone(tmp_path: Path) -> None:
     assert organization.name == "acme"
     with pytest.raises(ConfigurationError, match=r"bad\.toml:1: .*TOML syntax"):
         load_organization(write(tmp_path, "x = ]", "bad.toml"), TYPES)
+
+
+def test_a_broken_file_leaves_the_others_to_be_looked_at_unless_it_is_the_service_s(tmp_path: Path) -> None:
+    write(tmp_path)
+    bad = write(tmp_path, "x = ]", "bad.toml")
+    found = survey(tmp_path, TYPES)
+    assert [it.name for it in found.usable.organizations] == ["acme"]
+    assert [path for path, problems in found.broken.items() if "TOML syntax" in problems[0]] == [bad]
+    (problem,) = of_files(found.broken)["bad"].problems
+    assert (problem.where, problem.remedy) == ("configuration", "correct the TOML syntax")
+    assert problem.message.startswith(f"{bad}:1: ")
+    service = write(tmp_path, '[service]\nlog_level = "loud"\n', "service.toml")
+    with pytest.raises(ConfigurationError, match=r"(?s)bad\.toml:1: .*service\.toml:2: "):
+        survey(tmp_path, TYPES)
+    service.unlink()
+    bad.rename(tmp_path / "acme.toml")
+    with pytest.raises(ConfigurationError, match=r"acme\.toml:1: "):
+        survey(tmp_path, TYPES)
 
 
 def test_all_problems_of_all_files_are_told_at_once_in_order(tmp_path: Path) -> None:
