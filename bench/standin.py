@@ -7,7 +7,8 @@ asked for. What is kept is a few numbers per contact (awarded points, times), so
 no token and little else: whether an answer is right is a question for the simulators. Unlike HubSpot's, a
 contact's stamp does not move by what is written back.
 
-HubSpot: list, search, batch/update, properties. Wallet: POST /v2/import, GET /import/log. And, of its own:
+HubSpot: list, search, batch/update, properties. Salesforce, for its peer alone: the query of all contacts or
+of those modified since. Wallet: POST /v2/import, GET /import/log. And, of its own:
 POST /standin/changed?count=N   gives contacts 1 to N one more point and a stamp of now
 GET  /standin/totals            requests by path, rows imported, points awarded, values written back
 """
@@ -35,6 +36,7 @@ _LIST_LIMIT, _SEARCH_LIMIT, _BATCH_LIMIT = 100, 200, 100
 _LOG_CHUNK = 1000
 _OLD = datetime(2026, 1, 15, 8, 0, tzinfo=UTC)
 _OLD_MS = int(_OLD.timestamp() * 1000)
+_QUERY_PAGE = 2000
 _PROPERTIES = (
     "createdate",
     "email",
@@ -49,6 +51,11 @@ _CONTACT = (
     b'"firstname":"First%d","hs_object_id":"%d","lastmodifieddate":"%s","lastname":"Last%d",'
     b'"loyalty_points":"%d"%s},"createdAt":"2026-01-15T08:00:00.000Z","updatedAt":"%s","archived":false}'
 )
+_RECORD = (
+    b'{"attributes":{"type":"Contact","url":"/services/data/v60.0/sobjects/Contact/%d"},"Id":"%d",'
+    b'"Email":"person%d@example.com","FirstName":"First%d","LastName":"Last%d","Points__c":%d.0}'
+)
+_SINCE = re.compile(r"SystemModstamp > (\S+)")
 _EMAIL = re.compile(r"person([0-9]+)@example\.com", re.IGNORECASE)
 
 Query = dict[str, list[str]]
@@ -102,12 +109,15 @@ class People:
         last = self.contacts if old else max(count for count, _ in self._changes)
         return [contact for contact in range(above + 1, last + 1) if start <= self.stamp(contact) <= until]
 
+    def points(self, contact: int) -> int:
+        """Return what a contact has earned."""
+        return contact % 500 + sum(contact <= count for count, _ in self._changes)
+
     def rendered(self, contact: int, names: frozenset[str]) -> bytes:
         """Return a contact as HubSpot would send it, null for those of `names` that it does not hold."""
-        stamp, points = self._old, contact % 500
+        stamp, points = self._old, self.points(contact)
         if self._changes:
             stamp = _iso(self.stamp(contact))
-            points += sum(contact <= count for count, _ in self._changes)
         fragment = self._fragment(self._written[contact], names)
         return _CONTACT % (contact, contact, contact, contact, stamp, contact, points, fragment, stamp)
 
@@ -166,6 +176,8 @@ class Standin:
             ("POST", re.compile(objects + "/search"), self._search),
             ("POST", re.compile(objects + "/batch/update"), self._update),
             ("GET", re.compile(properties), self._properties),
+            ("GET", re.compile(r"/services/data/v[0-9.]+/query/"), self._query),
+            ("GET", re.compile(r"/services/data/v[0-9.]+/query/[0-9]+-[0-9]+"), self._query),
             ("POST", re.compile("/v2/import"), self._import),
             ("POST", re.compile("/standin/changed"), self._change),
             ("GET", re.compile("/standin/totals"), self._totals),
@@ -177,7 +189,7 @@ class Standin:
         for wanted, pattern, handler in self._routes:
             if wanted == method and pattern.fullmatch(path):
                 try:
-                    return handler(query, body)
+                    return handler(query | {"path": [path]}, body)
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
                     raise StandinError(400, f"not understood ({type(error).__name__})") from error
         raise StandinError(404, "not served here")
@@ -224,6 +236,19 @@ class Standin:
         after = str(offset + limit) if offset + limit < len(found) else None
         page = self._page(shown, _asked(asked.get("properties", [])), after)
         return 200, b'{"total":%d,%s' % (len(found), page[1:])
+
+    def _query(self, query: Query, _: bytes) -> Reply:
+        rest = query["path"][0].rpartition("/")[2]  # what the last answer named: since when, and from where
+        since = _SINCE.search(query["q"][0]) if "q" in query else None
+        start, first = (int(it) for it in rest.split("-")) if rest else (0, 0)
+        start = _milliseconds(since[1]) + 1 if since else start
+        found = self._people.changed(start, 2**62, 0)
+        shown = found[first : first + _QUERY_PAGE]
+        rows = [_RECORD % (it, it, it, it, it, self._people.points(it)) for it in shown]
+        more = first + len(shown) < len(found)
+        path = b"/services/data/v60.0/query/%d-%d" % (start, first + len(shown))
+        end = b'"done":false,"nextRecordsUrl":"%s"' % path if more else b'"done":true'
+        return 200, b'{"totalSize":%d,%s,"records":[%s]}' % (len(found), end, b",".join(rows))
 
     def _page(self, ids: Sequence[int], names: frozenset[str], after: str | None) -> bytes:
         results = b",".join([self._people.rendered(contact, names) for contact in ids])
