@@ -4,18 +4,20 @@ A sweep walks the list endpoint, which reads the records themselves. A poll asks
 inside a window and walks that by record id, never by offset: search pages no further than 10,000 hits, and
 one bulk edit gives more contacts than that the same millisecond. The search index lags, hence `overlap`.
 
-Deletions appear in neither: a contact that a complete sweep did not bring is gone. A property that vanishes
-in HubSpot is left out of the answers without a word: every sweep begins by asking for the schema, and a page
-with a contact that lacks a property asks again, so a vanished property is an error and never empty.
+Deletions appear in neither. Who was archived stands in the recycle bin, which sweeps read first, and polls
+now and then (`hubspot_bin`); else a contact that a complete sweep did not bring is gone.
+
+A property that vanishes in HubSpot is left out of the answers without a word: every sweep begins by asking
+for the schema, and a page with a contact that lacks a property asks again, so a vanished property is an error
+and never empty.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal
-from urllib.parse import quote
+from typing import Any, ClassVar, Literal, Self
 
 import orjson
 from pydantic import Field
@@ -25,17 +27,16 @@ from connectors.hubspot_api import (
     HubSpotApi,
     accepted,
     following,
-    named_ids,
     objects,
-    raise_for_schema,
-    reason,
     records,
 )
+from connectors.hubspot_bin import FULL_EVERY, RecycleBin
+from connectors.hubspot_writes import Writes
 from syncsvc.errors import CursorError, SchemaError, TransientError
-from syncsvc.model import Contact, Page, Problem, WriteBack, WriteOutcome, Written
+from syncsvc.model import Contact, Page, Problem, WriteBack, WriteOutcome
 from syncsvc.remote.connector import Missing, Needs
 from syncsvc.remote.transport import Network
-from syncsvc.remote.window import PollCursor, Window
+from syncsvc.remote.window import Look, PollCursor, Window
 from syncsvc.settings import Duration, Reserve, Secret, Url
 from syncsvc.settings import Settings as Table
 
@@ -51,7 +52,6 @@ MERGED = "hs_merged_object_ids"
 _EARLIEST = 1000  # milliseconds; a search from the epoch on ends in a 500 (recorded by estuary/connectors)
 _ABSENT = object()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PASSING = frozenset({"RATE_LIMITS", "INTERNAL_ERROR", "SERVICE_UNAVAILABLE"})
 
 
 class HubSpotSettings(Table):
@@ -67,11 +67,50 @@ class HubSpotSettings(Table):
     overlap: Duration = Field(
         default=timedelta(minutes=10), description="how late a change may appear in HubSpot's search index"
     )
+    deletions_every: Duration = Field(
+        default=timedelta(hours=1),
+        description='how often, beside polls, the recycle bin is read; "0s": never, sweeps tell deletions',
+    )
     reserve: Reserve = Field(
         default="5%",
         description="calls of the day that are left to the account's other apps: a number or a share",
     )
     timeout: Duration = Field(default=timedelta(seconds=60), description="for the whole of each call")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPosition:
+    """Where a sweep stands: `in_bin` among the archived contacts, else among the live ones, behind `after`.
+
+    `start` is HubSpot's clock when it began, None before its first request.
+    """
+
+    start: datetime | None = None
+    after: str = ""
+    in_bin: bool = False
+
+    @property
+    def began(self) -> datetime:
+        """The start of a sweep that has begun."""
+        assert self.start is not None  # noqa: S101 - set with the first request
+        return self.start
+
+    def encode(self) -> str:
+        """Return it as a cursor."""
+        data = {"sweep": _milliseconds(self.began), "after": self.after}
+        return orjson.dumps(data | ({"bin": True} if self.in_bin else {})).decode()
+
+    @classmethod
+    def parse(cls, cursor: str) -> Self | None:
+        """Return the position that `encode` wrote, None for a cursor that is of no sweep."""
+        try:
+            data = orjson.loads(cursor)
+            if "sweep" not in data:
+                return None
+            start = _EPOCH + timedelta(milliseconds=data["sweep"])
+            return cls(start, str(data["after"]), in_bin=bool(data.get("bin")))
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise CursorError("the stored cursor is not one of this connector's") from error
 
 
 class HubSpot:
@@ -85,6 +124,7 @@ class HubSpot:
     def __init__(self, settings: HubSpotSettings, needs: Needs, network: Network) -> None:
         """Make no request yet."""
         self._lag = settings.overlap
+        self._every = settings.deletions_every
         self._needs = needs
         self._network = network
         self._api = HubSpotApi(
@@ -94,6 +134,8 @@ class HubSpot:
             reserve=settings.reserve,
             network=network,
         )
+        self._bin = RecycleBin(self._api)
+        self._writes = Writes(self._api)
         self._fields = tuple(needs.fields)
         self._required = frozenset(self._fields)
         self._wanted = sorted({*needs.fields, MODIFIED, MERGED})
@@ -129,20 +171,16 @@ class HubSpot:
         Raises SchemaError where a property that is mapped or written has vanished.
         """
         if cursor is None:
-            return self._sweep(None, "")
-        position = _sweep_position(cursor)
-        return self._poll(PollCursor.parse(cursor)) if position is None else self._sweep(*position)
+            return self._sweep(SweepPosition(in_bin=bool(self._every)))
+        position = SweepPosition.parse(cursor)
+        return self._poll(PollCursor.parse(cursor)) if position is None else self._sweep(position)
 
     def write_back(self, values: Sequence[WriteBack]) -> Iterator[WriteOutcome]:
         """Yield one outcome per value, in order; see `Connector.write_back`.
 
         Raises SchemaError where a property that is written does not exist or is read-only.
         """
-        for start in range(0, len(values), BATCH):
-            batch = values[start : start + BATCH]
-            outcomes = self._update(batch)
-            for value in batch:
-                yield outcomes.get(value.record_id) or self._follow(value)
+        return self._writes.write(values)
 
     def close(self) -> None:
         """Give back the connections."""
@@ -162,29 +200,38 @@ class HubSpot:
                 fields=lost,
             )
 
-    def _sweep(self, start: datetime | None, after: str) -> Iterator[Page]:
+    def _sweep(self, at: SweepPosition) -> Iterator[Page]:
         before = self._network.now()
         self._require(self._needs.fields)
-        start = start or before + self._api.ahead
+        at = replace(at, start=at.start or before + self._api.ahead)
+        settled = at.began - self._lag
+        ended: list[Contact] = []
+        while at.in_bin:
+            # First, so that a contact that is restored meanwhile is found alive by what follows.
+            ended, after = self._bin.page(at.after, before=settled)
+            at = replace(at, after=after, in_bin=bool(after))
+            if after:
+                yield Page(ended, at.encode())
         vouched: set[str] = set()
         while True:
             params = {"limit": str(LIST_PAGE), "properties": ",".join(self._paged)}
             answer = self._api.ask(
-                "GET", self._api.contacts, params=params | ({"after": after} if after else {})
+                "GET", self._api.contacts, params=params | ({"after": at.after} if at.after else {})
             )
-            if answer.status == 400 and after:
+            if answer.status == 400 and at.after:
                 raise CursorError("HubSpot does not take the position of the sweep any more")
             document = accepted(answer, f"GET {self._api.contacts}")
-            contacts = self._read(records(document), vouched)
+            contacts, ended = [*ended, *self._read(records(document), vouched)], []
             position = following(document)
             if position is None:
-                polls = PollCursor(since=start - self._lag, read=start, recheck=start + self._lag / 2)
+                look = Look(settled, due=at.began + self._every)
+                polls = PollCursor(settled, read=at.began, recheck=at.began + self._lag / 2, look=look)
                 yield Page(contacts, polls.encode())
                 return
-            if position == after:
+            if position == at.after:
                 raise TransientError("HubSpot's list of contacts does not move on")
-            after = position
-            yield Page(contacts, _sweep_cursor(start, after))
+            at = replace(at, after=position)
+            yield Page(contacts, at.encode())
 
     def _poll(self, cursor: PollCursor) -> Iterator[Page]:
         window = cursor.open(self._network.now() + self._api.ahead, lag=self._lag)
@@ -211,6 +258,11 @@ class HubSpot:
             if last:
                 closed = cursor.closed(window, seen_until=window.until, lag=self._lag)
                 yield Page(contacts, closed.encode(), expected)
+                if closed.looks(window, every=self._every):
+                    since = closed.look.since if closed.look is not None else None
+                    ended, complete = self._bin.look(since, before=window.until - self._lag)
+                    due = window.until + (self._every if complete else max(self._every, FULL_EVERY))
+                    yield Page(ended, closed.looked(window.until - self._lag, due=due).encode())
                 return
             yield Page(contacts, cursor.within(window).encode(), expected)
 
@@ -287,79 +339,6 @@ class HubSpot:
         merged = tuple(old for old in str(absorbed).split(";") if old and old != record_id)
         return Contact(record_id, fields, merged_from=merged)
 
-    def _update(self, values: Sequence[WriteBack]) -> dict[str, WriteOutcome]:
-        """Return what became of the records that HubSpot's answer names, by the id that was sent."""
-        path = f"{self._api.contacts}/batch/update"
-        # With a trace id each, the good ones pass beside a bad one (error handling guide 2026-03).
-        inputs = [
-            {
-                "id": value.record_id,
-                "objectWriteTraceId": value.record_id,
-                "properties": {name: _written(content) for name, content in value.values.items()},
-            }
-            for value in values
-        ]
-        answer = self._api.ask("POST", path, json={"inputs": inputs})
-        if answer.status in {400, 409, 413}:
-            refusal = answer.document
-            raise_for_schema(refusal)
-            if len(values) > 1:
-                middle = len(values) // 2
-                return self._update(values[:middle]) | self._update(values[middle:])
-            record_id = values[0].record_id
-            return {record_id: WriteOutcome(record_id, Written.REFUSED, reason(refusal))}
-        document = accepted(answer, f"POST {path}")
-        sent = {value.record_id for value in values}
-        outcomes = {}
-        for error in objects(document.get("errors")):
-            raise_for_schema(error)
-            result, detail = _result(error)
-            for record_id in sent & named_ids(error) or (sent if len(sent) == 1 else set()):
-                outcomes[record_id] = WriteOutcome(record_id, result, detail)
-        for record in records(document):
-            if record["id"] in sent:
-                outcomes[record["id"]] = WriteOutcome(record["id"], Written.WRITTEN)
-        return outcomes
-
-    def _follow(self, value: WriteBack) -> WriteOutcome:
-        """Write a value of which HubSpot's answer said nothing: its record was merged into another.
-
-        A batch update leaves out the ids that were merged away (object APIs guide 2026-03); a read by such
-        an id gives the record that lives on.
-        """
-        path = f"{self._api.contacts}/{quote(value.record_id, safe='')}"
-        answer = self._api.ask("GET", path, params={"properties": "hs_object_id"})
-        if answer.status == 404:
-            return WriteOutcome(value.record_id, Written.GONE)
-        lives_as = str(accepted(answer, f"GET {path}").get("id"))
-        outcome = self._update([replace(value, record_id=lives_as)]).get(lives_as)
-        if outcome is None:
-            return WriteOutcome(value.record_id, Written.RETRY, "HubSpot did not say what became of it")
-        merged = outcome.result is Written.WRITTEN and lives_as != value.record_id
-        return replace(outcome, result=Written.MERGED) if merged else outcome
-
-
-def _result(error: Mapping[str, Any]) -> tuple[Written, str]:
-    category = error.get("category")
-    if category == "OBJECT_NOT_FOUND":
-        return Written.GONE, ""
-    return Written.RETRY if category in _PASSING else Written.REFUSED, reason(error)
-
-
-def _sweep_cursor(start: datetime, after: str) -> str:
-    return orjson.dumps({"sweep": _milliseconds(start), "after": after}).decode()
-
-
-def _sweep_position(cursor: str) -> tuple[datetime, str] | None:
-    """Return where a sweep goes on and when it began, None where the cursor is not a sweep's."""
-    try:
-        data = orjson.loads(cursor)
-        if "sweep" not in data:
-            return None
-        return _EPOCH + timedelta(milliseconds=data["sweep"]), str(data["after"])
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise CursorError("the stored cursor is not one of this connector's") from error
-
 
 def _milliseconds(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(milliseconds=1)
@@ -371,9 +350,3 @@ def _stamp(record: Mapping[str, Any]) -> datetime | None:
     except (KeyError, TypeError, ValueError):
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _written(content: str | datetime) -> str:
-    if isinstance(content, str):
-        return content
-    return content.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

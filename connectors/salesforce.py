@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from typing import Annotated, Any, Self
@@ -12,7 +13,9 @@ from pydantic import AfterValidator, Field, model_validator
 from connectors import salesforce_schema
 from connectors.salesforce_api import Session
 from connectors.salesforce_auth import Auth, Password
+from connectors.salesforce_deleted import Deletions
 from connectors.salesforce_jobs import Jobs
+from connectors.salesforce_polls import Polls
 from connectors.salesforce_records import Records
 from connectors.salesforce_sweep import Position, Sweep
 from connectors.salesforce_writes import Writes
@@ -45,6 +48,10 @@ class SalesforceSettings(Settings):
     auth: Auth = Field(description="how to log in, told apart by `flow`")
     overlap: Annotated[Duration, Field(gt=timedelta(0))] = Field(
         default=timedelta(minutes=10), description="how late a record may become visible"
+    )
+    deletions_every: Duration = Field(
+        default=timedelta(hours=1),
+        description='how often, beside polls, the log of deletions is asked; "0s": never, sweeps tell them',
     )
     reserve: Reserve = Field(
         default="5%",
@@ -88,13 +95,20 @@ class Salesforce:
             self._session,
             settings.object,
             needs=needs,
-            overlap=settings.overlap,
             page_size=settings.page_size,
+        )
+        self._polls = Polls(
+            self._session,
+            self._records,
+            Deletions(self._session, self._records),
+            overlap=settings.overlap,
+            every=settings.deletions_every,
         )
         self._sweep = Sweep(
             self._records,
             Jobs(self._session, network),
             overlap=settings.overlap,
+            every=settings.deletions_every,
             bulk_above=settings.bulk_above,
             describe=self._described,
         )
@@ -116,11 +130,15 @@ class Salesforce:
         Raises SchemaError where a field is missing or the fields make the query too long.
         """
         if cursor is None:
-            yield from self._sweep.pages(Position(persons=self._has_person_accounts()))
+            persons = self._has_person_accounts()
+            pages = self._sweep.pages(Position(persons=persons))
+            first = next(pages)
+            yield replace(first, contacts=[*self._polls.ended(persons=persons), *first.contacts])
+            yield from pages
         elif position := Position.parse(cursor):
             yield from self._sweep.pages(position)
         else:
-            yield from self._records.polled(cursor)
+            yield from self._polls.polled(cursor)
 
     def write_back(self, values: Sequence[WriteBack]) -> Iterator[WriteOutcome]:
         """Yield one outcome per value, in order; see `Connector.write_back`.

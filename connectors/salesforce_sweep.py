@@ -21,7 +21,7 @@ from connectors.salesforce_records import CONVERTIBLE, ID, Records
 from connectors.salesforce_schema import Description
 from syncsvc.errors import CursorError, LostAnswerError
 from syncsvc.model import Contact, FieldValue, Page
-from syncsvc.remote.window import PollCursor
+from syncsvc.remote.window import Look, PollCursor
 
 _NOT_BEGUN = datetime(1970, 1, 1, tzinfo=UTC)
 _PARTS = (("read", 0), ("after", ""), ("job", ""), ("locator", ""))
@@ -90,13 +90,15 @@ class Sweep:
         jobs: Jobs,
         *,
         overlap: timedelta,
+        every: timedelta,
         bulk_above: int,
         describe: Callable[[str], Description],
     ) -> None:
-        """Make no request yet; `describe` asks for an object's description."""
+        """Make no request yet; `describe` asks for an object's description, `every` is as in `Polls`."""
         self._records = records
         self._jobs = jobs
         self._overlap = overlap
+        self._every = every
         self._bulk_above = bulk_above
         self._describe = describe
 
@@ -150,7 +152,13 @@ class Sweep:
             return at.by_queries(), False
 
     def _polling(self, at: Position) -> str:
-        poll = PollCursor(at.start - self._overlap, read=at.start, recheck=at.start + self._overlap / 2)
+        since = at.start - self._overlap
+        poll = PollCursor(
+            since,
+            read=at.start,
+            recheck=at.start + self._overlap / 2,
+            look=Look(since, due=at.start + self._every),
+        )
         return self._records.cursor(poll, persons=at.persons)
 
     def _readers(self) -> Readers | None:

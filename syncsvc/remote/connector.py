@@ -74,8 +74,9 @@ class Connector(Protocol):
         complete. The cursor of any page continues what that page was part of, so an interrupted sweep
         goes on as a sweep, and the last cursor of a sweep starts polling from before the sweep began.
         A contact may come more than once. A poll of an unchanged CRM is one request, and its cursor
-        equals the one given; where the CRM lets cursors expire, it is renewed every day or so. Raises
-        CursorError where the cursor is of no use any more.
+        equals the one given; where the CRM lets cursors expire, it is renewed every day or so, and where it
+        has to be asked apart what was deleted, that is done once an hour or so and kept in the cursor.
+        Raises CursorError where the cursor is of no use any more.
 
         What keeps these promises for CRMs that stamp changes with times is `syncsvc.remote.window`, for
         those that hand out links or tokens `syncsvc.remote.links`.

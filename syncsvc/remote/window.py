@@ -10,6 +10,9 @@ poll re-reads what it has read, in two tiers:
 
 When nothing changes, every pass is a full one over an empty range: one request, the cursor stays the same.
 Inside a window a connector pages by keyset (`after`), so a cursor can point into the middle of one.
+
+What a feed does not tell at all, such as deletions that left no record to be modified, is *looked* for:
+seldom, after a full pass, and no further than a lag ago, so that what changes do tell of it was told before.
 """
 
 from __future__ import annotations
@@ -62,6 +65,18 @@ class Window:
         return replace(self, after=after, newest=latest)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What ended before `since` has been looked for; the next look is due then, by the server's clock."""
+
+    since: datetime
+    due: datetime
+
+
+def _look(data: dict[str, object]) -> Look:
+    return Look(since=_from_ms(data["since"]), due=_from_ms(data["due"]))
+
+
 def _window(data: dict[str, object]) -> Window:
     full, after = data["full"], data["after"]
     if not isinstance(full, bool) or not isinstance(after, str):
@@ -77,24 +92,29 @@ def _window(data: dict[str, object]) -> Window:
 
 @dataclass(frozen=True, slots=True)
 class PollCursor:
-    """A resume point: what has been read for good, how far quick passes came, and a window begun."""
+    """A resume point: what has been read for good, how far quick passes came, and a window begun.
+
+    `look` is the last one, None where there was none yet.
+    """
 
     since: datetime
     read: datetime | None = None
     recheck: datetime | None = None
     window: Window | None = None
+    look: Look | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Return the cursor that `encode` wrote; raises CursorError for anything else."""
         try:
             data = orjson.loads(text)
-            window = data.get("window")
+            window, look = data.get("window"), data.get("look")
             return cls(
                 since=_from_ms(data["since"]),
                 read=_from_ms(data["read"]) if "read" in data else None,
                 recheck=_from_ms(data["recheck"]) if "recheck" in data else None,
                 window=None if window is None else _window(window),
+                look=None if look is None else _look(look),
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise CursorError("the stored cursor is not one of this connector's") from error
@@ -113,6 +133,8 @@ class PollCursor:
                 "full": self.window.full,
                 "after": self.window.after,
             } | ({} if self.window.newest is None else {"newest": _to_ms(self.window.newest)})
+        if self.look is not None:
+            data["look"] = {"since": _to_ms(self.look.since), "due": _to_ms(self.look.due)}
         return orjson.dumps(data, option=orjson.OPT_SORT_KEYS).decode()
 
     def open(self, now: datetime, *, lag: timedelta) -> Window:
@@ -147,5 +169,15 @@ class PollCursor:
             return replace(before, read=max(until, self.read or until))
         settled = max(self.since, until - lag)
         if window.newest < settled:
-            return PollCursor(since=settled)
-        return PollCursor(since=settled, read=until, recheck=until + lag / 2)
+            return replace(before, since=settled, read=None, recheck=None)
+        return replace(before, since=settled, read=until, recheck=until + lag / 2)
+
+    def looks(self, window: Window, *, every: timedelta) -> bool:
+        """Return whether a look is due after `window`, which was read; zero means that none ever is."""
+        if not every or not window.full:
+            return False
+        return self.look is None or window.until >= self.look.due
+
+    def looked(self, since: datetime, *, due: datetime) -> PollCursor:
+        """Return the cursor after a look that told what had ended by `since`."""
+        return replace(self, look=Look(since, due))

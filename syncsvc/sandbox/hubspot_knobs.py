@@ -41,6 +41,8 @@ class HubSpotKnobs:
 
     same_value_bumps: bool = False  # unverified: a write that changes nothing moves lastmodifieddate
     restore_moves: bool = False  # unverified: what comes out of the recycle bin counts as modified
+    archive_lag: float = 0.0  # unverified: seconds until the list of archived contacts shows one
+    merged_are_archived: bool = False  # unverified: the list shows contacts that were merged away, too
     null_clears: bool = False  # unverified: null in a write empties the property; else it is refused
     refuse_unknown_keys: bool = True  # unverified: JSON keys that no schema knows give a 400
     shuffled_batch_results: bool = True

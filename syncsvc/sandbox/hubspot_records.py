@@ -90,6 +90,7 @@ class Records:
         self._all: dict[int, Record] = {}
         self._aliases: dict[int, int] = {}
         self._emails: dict[str, int] = {}
+        self._merged: dict[int, Record] = {}
         self.live: list[int] = []
         self.archived: list[int] = []
         self.definitions = {definition.name: definition for definition in STANDARD}
@@ -254,15 +255,24 @@ class Records:
             self._drop(old)
             del self._all[old.id]
             self._aliases[old.id] = merged.id
+            self._merged[old.id] = replace(old, archived=at)
         self._add(merged, announced_at=at)
         return merged
 
     def page(self, after: int, limit: int, *, archived: bool) -> tuple[list[Record], int | None]:
         """Return up to `limit` contacts with ids from `after` on, and the id where the next page begins."""
-        ids = self.archived if archived else self.live
+        ids = self._binned() if archived else self.live
         start = bisect_left(ids, after)
         following = ids[start + limit] if start + limit < len(ids) else None
-        return [self._all[record_id] for record_id in ids[start : start + limit]], following
+        page = [self._all.get(it) or self._merged[it] for it in ids[start : start + limit]]
+        return page, following
+
+    def _binned(self) -> list[int]:
+        """Return the ids that the list of archived contacts shows."""
+        ids, shown = self.archived, self.now() - round(self._knobs.archive_lag * 1000)
+        if self._knobs.archive_lag:
+            ids = [it for it in ids if (self._all[it].archived or 0) <= shown]
+        return sorted([*ids, *self._merged]) if self._knobs.merged_are_archived else ids
 
     def define(self, definition: Definition) -> None:
         """Add a property, or replace the one of that name."""

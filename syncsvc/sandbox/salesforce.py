@@ -157,6 +157,10 @@ class SalesforceSimulator(Org):
         self, sobject: str, record_id: str, *, at: datetime | None = None, visible_after: float | None = None
     ) -> None:
         """Take a record out of the recycle bin; SystemModstamp moves."""
+        with self.lock:
+            table, row = self.truth(sobject, record_id)
+            if row["IsDeleted"]:
+                self.restored[table.name][row["Id"]] = row["SystemModstamp"]
         self.bump(
             sobject,
             record_id,
@@ -190,12 +194,21 @@ class SalesforceSimulator(Org):
     def purge(self, sobject: str, record_id: str) -> None:
         """Empty a deleted record out of the recycle bin: only /deleted still knows it."""
         with self.lock:
+            self.settle()
             table, row = self.truth(sobject, record_id)
             if not row["IsDeleted"] or self.awaits_commit(row["Id"]):
                 raise ValueError(f"{row['Id']} is not in the recycle bin")
             self.purged[table.name][row["Id"]] = table.remove(row["Id"])["SystemModstamp"]
             if contact := row.get("PersonContactId"):
                 self.purge("Contact", contact)
+
+    def trim_deletions(self, sobject: str) -> None:
+        """Forget the log of an object's deletions, as an org with many of them does every two hours."""
+        with self.lock:
+            name = self._tables[sobject.lower()].name
+            self.trimmed[name] = self.clock.now()
+            self.purged[name].clear()
+            self.restored[name].clear()
 
     def recalculate(self, sobject: str, record_id: str, fields: Mapping[str, Any]) -> None:
         """Change formula fields: no stamp moves."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,6 +12,9 @@ from syncsvc.sandbox.salesforce_http import addressed, answer
 from syncsvc.sandbox.salesforce_org import Org
 from syncsvc.sandbox.salesforce_refusals import ApiError
 from syncsvc.sandbox.salesforce_tables import stamp
+
+_KEPT_DAYS = 15  # that deletions are told of at most
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Changes:
@@ -31,15 +34,25 @@ class Changes:
 
     def deleted(self, request: Request, _: bytes) -> Response:
         """Answer with the ids of rows that were deleted in a span of time, purged ones included."""
-        table, (begin, end) = addressed(self._org, request), self._span(request, days=15)
-        low, high = (bisect_left(table.keys, moment) for moment in (begin, end))
+        table, (begin, end) = addressed(self._org, request), self._span(request, days=_KEPT_DAYS)
+        knobs, now = self._org.knobs, self._org.clock.now()
+        earliest = max(now - timedelta(days=_KEPT_DAYS), self._org.trimmed.get(table.name, _EVER))
+        if knobs.refuses_trimmed and table.name in self._org.trimmed and begin < stamp(earliest):
+            raise _bad_date("startDate before org's replication log")
+        low, high = (bisect_left(table.keys, moment) for moment in (max(begin, stamp(earliest)), end))
         rows = [table.rows[key[-18:]] for key in table.keys[low:high]]
         gone = {row["Id"]: row["SystemModstamp"] for row in rows if row.get("IsDeleted")}
-        gone |= {key: when for key, when in self._org.purged[table.name].items() if begin <= when < end}
+        logged = dict(self._org.purged[table.name])
+        if knobs.deletions_name_restored:
+            logged |= self._org.restored[table.name]
+        gone |= {key: when for key, when in logged.items() if begin <= when < end}
+        if len(gone) > knobs.deletions_limit:
+            told = f"exceeded {knobs.deletions_limit} ids: narrow the date range"
+            raise ApiError(400, "EXCEEDED_ID_LIMIT", told)
         return answer(
             {
                 "deletedRecords": [{"id": key, "deletedDate": when} for key, when in sorted(gone.items())],
-                "earliestDateAvailable": stamp(self._org.clock.now() - timedelta(days=15)),
+                "earliestDateAvailable": stamp(earliest),
                 "latestDateCovered": self._covered(end),
             }
         )
@@ -54,14 +67,12 @@ class Changes:
             late = end - begin > timedelta(minutes=1)
             recent = begin >= self._org.clock.now() - timedelta(days=days)
         except (KeyError, ValueError, TypeError):
-            raise ApiError(
-                400, "INVALID_REPLICATION_DATE", "start and end must be times with a zone"
-            ) from None
+            raise _bad_date("start and end must be times with a zone") from None
         if not late or not recent:
-            told = (
-                "startDate must be more than one minute before endDate"
-                if recent
-                else "startDate before org's limit"
-            )
-            raise ApiError(400, "INVALID_REPLICATION_DATE", told)
+            late_told = "startDate must be more than one minute before endDate"
+            raise _bad_date(late_told if recent else "startDate before org's limit")
         return stamp(begin.replace(second=0)), stamp(end.replace(second=0))
+
+
+def _bad_date(told: str) -> ApiError:
+    return ApiError(400, "INVALID_REPLICATION_DATE", told)

@@ -34,6 +34,9 @@ class SalesforceKnobs:
     running_elsewhere: int = 0  # long requests of other clients, now
     concurrent_requests: int = 25
     app_usage: str = ""  # follows api-usage in Sforce-Limit-Info, such as "per-app-api-usage=1/5(appName=x)"
+    deletions_limit: int = 600_000  # ids of one answer
+    deletions_name_restored: bool = False  # rows that came back since are listed too; undocumented
+    refuses_trimmed: bool = False  # a span that begins before the log of deletions; undocumented
     bulk_api: bool = True  # the org and its user have the Bulk API
     job_seconds: float = 5.0  # until a query job is complete
     job_page: int = 100_000  # rows that a page of a job's results has at most, whatever a request asks for

@@ -78,6 +78,8 @@ class Org:
         self.sessions: dict[str, Session] = {}
         self.jobs: dict[str, Any] = {}  # query jobs by id
         self.revoked = ""  # what every session is told from now on, where not empty
+        self.restored: dict[str, dict[str, str]] = {name: {} for name in STANDARD}
+        self.trimmed: dict[str, datetime] = {}  # since when the log of an object's deletions goes back
         self.purged: dict[str, dict[str, str]] = {name: {} for name in STANDARD}
         self.lock = threading.RLock()
         self.random = random.Random(seed)

@@ -42,6 +42,7 @@ class Feature(StrEnum):
     ECHOES = "echoes"  # what was written back comes home with the next poll
     LATE = "late"  # a change can become visible late, with an old stamp
     TOMBSTONES = "tombstones"  # a poll tells that a contact was deleted
+    LOOKS = "looks"  # polls ask now and then for deletions that no change tells
     RESTORE = "restore"  # a deleted contact can come back under its id
     VANISH = "vanish"  # a contact can be erased without a trace
     MERGE = "merge"  # two contacts can become one
@@ -150,6 +151,8 @@ class Maker(ABC):
     """The most records of one request of a write-back."""
     lag: ClassVar[timedelta] = timedelta(minutes=10)
     """How late a change may become visible: what the settings promise."""
+    looks_every: ClassVar[timedelta] = timedelta(hours=1)
+    """For `LOOKS`: how long polls go at least without asking for deletions."""
     tls: ClassVar[bool] = False
     """Whether the CRM is served over TLS."""
     secrets: ClassVar[tuple[str, ...]] = ()
@@ -244,6 +247,10 @@ class Maker(ABC):
     def delayed(self, by: timedelta) -> AbstractContextManager[None]:
         """Let the changes made inside become visible `by` later, with the stamp of now; needed for `LATE`."""
         raise NotImplementedError(Feature.LATE)
+
+    def purge(self, record_id: str) -> None:
+        """Delete a live contact in a way that polls find by looking for it alone; needed for `LOOKS`."""
+        raise NotImplementedError(Feature.LOOKS)
 
     def restore(self, record_id: str) -> None:
         """Bring a deleted contact back under its id; needed for `RESTORE`."""

@@ -242,7 +242,13 @@ class MemoryConnector:
 class MemoryMaker(Maker):
     """A CRM in memory; its numbers stand for stamps, so a late change has an old number."""
 
-    features = frozenset(Feature) - {Feature.WIRE, Feature.SCHEMA, Feature.PREPARED, Feature.MERGED_WRITES}
+    features = frozenset(Feature) - {
+        Feature.WIRE,
+        Feature.SCHEMA,
+        Feature.PREPARED,
+        Feature.LOOKS,
+        Feature.MERGED_WRITES,
+    }
     written: ClassVar[Mapping[str, str]] = {"last_updated": "wallet_time", "status": "wallet_status"}
     page = 100
     batch = 100

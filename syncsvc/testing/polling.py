@@ -81,6 +81,9 @@ class PollingTests:
         cursor = swept(crm)
         crm.edit(made[:1], {"note": "edited"})
         cursor = calm(crm, cursor)
+        if Feature.LOOKS in crm.features:
+            crm.wait(crm.looks_every)
+            cursor = read(crm, cursor).cursor  # a look was due, and none is for long
         connector = crm.connect()
         read(crm, cursor, connector)
         for _ in range(3):

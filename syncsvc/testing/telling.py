@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from syncsvc.testing.maker import Feature, Maker, needing
-from syncsvc.testing.reading import Read, calm, collected, read, swept
+from syncsvc.testing.reading import Read, calm, collected, read, read_in_steps, swept
 
 MINUTE = timedelta(minutes=1)
 
@@ -37,6 +37,70 @@ class TellingTests:
         found = read(crm, cursor)
         assert found.latest[deleted].gone
         assert found.latest[deleted].merged_into is None
+
+    @needing(Feature.LOOKS)
+    def test_deletion_that_no_change_tells_is_told_by_polls_in_time(self, crm: Maker) -> None:
+        kept, purged, other = crm.people(3)
+        cursor = swept(crm)
+        crm.purge(purged)
+        crm.wait(MINUTE)
+        crm.edit([other], {"note": "edited"})
+        found = _polled(crm, cursor)
+        assert found.latest[purged].gone
+        assert found.latest[purged].merged_into is None
+        assert kept not in found.latest or not found.latest[kept].gone
+        assert not found.latest[other].gone
+
+    @needing(Feature.LOOKS)
+    def test_deletion_that_no_change_tells_is_told_by_the_next_sweep_for_certain(self, crm: Maker) -> None:
+        made = crm.people(2 * crm.page + 1)
+        crm.purge(made[0])
+        crm.wait(2 * crm.lag)
+        found = read_in_steps(crm, None)
+        assert found.latest[made[0]].gone
+        assert found.live == set(made[1:])
+
+    @needing(Feature.LOOKS)
+    def test_polls_look_for_deletions_seldom_also_after_restarts(self, crm: Maker) -> None:
+        (purged,) = crm.people(1)
+        connector, hours = crm.connect(), 6
+        crm.wait(timedelta(days=1))
+        cursor = read(crm, None, connector).cursor
+        before, moves = crm.network.requests, 0
+        for _ in range(4 * hours):
+            crm.wait(crm.looks_every / 4)
+            following = read(crm, cursor, connector).cursor
+            moves += following != cursor
+            cursor = following
+        assert crm.network.requests - before <= 5 * hours
+        assert 0 < moves <= hours + 2, "a look is remembered, and so is that all was read for good"
+        crm.purge(purged)
+        crm.wait(crm.looks_every)
+        looked = read(crm, cursor).cursor
+        before = crm.network.requests
+        assert read(crm, looked, connector).cursor == looked
+        assert crm.network.requests - before == 1
+
+    @needing(Feature.LOOKS, Feature.RESTORE)
+    def test_contact_that_came_back_before_a_look_is_not_told_as_gone(self, crm: Maker) -> None:
+        kept, restored = crm.people(2)
+        cursor = swept(crm)
+        crm.delete(restored)
+        crm.wait(MINUTE)
+        crm.restore(restored)
+        found = _polled(crm, cursor)
+        assert restored not in found.latest or restored in found.live
+        assert read(crm, None).live == {kept, restored}
+
+    @needing(Feature.LOOKS, Feature.MERGE)
+    def test_merge_is_told_as_a_merge_though_looks_see_the_loser_deleted(self, crm: Maker) -> None:
+        winner, loser = crm.people(2)
+        cursor = swept(crm)
+        into = crm.merge(winner, loser)
+        found = _polled(crm, cursor)
+        assert into in found.live
+        for old in {winner, loser} - {into}:
+            assert _told(found, old, into)
 
     @needing(Feature.RESTORE)
     @pytest.mark.parametrize("polled", [True, False], ids=["polled-between", "at-once"])
@@ -85,6 +149,16 @@ class TellingTests:
         assert read(crm, None).live == {into}
         for old in {first, second, third, both} - {into}:
             assert _reaches(found, old, into)
+
+
+def _polled(crm: Maker, cursor: str) -> Read:
+    """Read what polls bring in the time after which they have looked for deletions."""
+    found, connector, times = Read(crm, ()), crm.connect(), 4
+    for _ in range(times):
+        crm.wait((crm.looks_every + 2 * crm.lag) / times)
+        found += read(crm, cursor, connector)
+        cursor = found.cursor
+    return found
 
 
 def _told(found: Read, old: str, into: str) -> bool:

@@ -27,7 +27,7 @@ class DynamicsMaker(Maker):
     """An environment that does what the documents leave open in the way that asks most of a connector."""
 
     type = "dynamics"
-    features = frozenset(Feature) - {Feature.VANISH}
+    features = frozenset(Feature) - {Feature.VANISH, Feature.LOOKS}
     names: ClassVar[Mapping[str, str]] = {"email": "emailaddress1", "name": "lastname", "note": "acme_note"}
     written: ClassVar[Mapping[str, str]] = {"last_updated": "acme_walletat", "status": "acme_walletstatus"}
     page = 200

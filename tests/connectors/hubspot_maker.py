@@ -96,6 +96,9 @@ class HubSpotMaker(Maker):
     def delete(self, record_id: str) -> None:
         self.crm.archive(record_id)
 
+    def purge(self, record_id: str) -> None:
+        self.crm.archive(record_id)
+
     def restore(self, record_id: str) -> None:
         self.crm.restore(record_id)
 

@@ -84,12 +84,16 @@ class SalesforceMaker(Maker):
     def delete(self, record_id: str) -> None:
         self.org.delete(self.sobject, record_id)
 
+    def purge(self, record_id: str) -> None:
+        self.org.delete(self.sobject, record_id)
+        self.org.purge(self.sobject, record_id)
+
     def restore(self, record_id: str) -> None:
         self.org.undelete(self.sobject, record_id)
 
     def vanish(self, record_id: str) -> None:
-        self.org.delete(self.sobject, record_id)
-        self.org.purge(self.sobject, record_id)
+        self.purge(record_id)
+        self.org.trim_deletions(self.sobject)
 
     def merge(self, winner: str, loser: str) -> str:
         self.org.merge(self.sobject, winner, loser)

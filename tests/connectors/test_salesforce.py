@@ -133,7 +133,7 @@ def polled(connector: Salesforce, cursor: str) -> dict[str, Contact]:
 def settled(connector: Salesforce) -> str:
     """Return a cursor as it is once nothing has changed for a while."""
     cursor = PollCursor.parse(swept(connector))
-    return PollCursor(since=cursor.since).encode()
+    return PollCursor(since=cursor.since, look=cursor.look).encode()
 
 
 def write(record_id: str, *, status: str = "imported", at: datetime | None = None) -> WriteBack:

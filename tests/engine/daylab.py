@@ -245,6 +245,11 @@ class Day:
         desk.bin[record_id] = desk.live.pop(record_id)
         self.lost.add((desk.address, record_id))
 
+    def purge(self, desk: Desk, record_id: str) -> None:
+        desk.maker.purge(record_id)
+        del desk.live[record_id]
+        self.lost.add((desk.address, record_id))
+
     def vanish(self, desk: Desk, record_id: str) -> None:
         desk.maker.vanish(record_id)
         del desk.live[record_id]
@@ -293,8 +298,8 @@ class Day:
         quiet = self._quiet(desk)
         self.random.shuffle(quiet)
         kind = self.random.choices(
-            ("edit", "late", "arrive", "rename", "delete", "vanish", "restore", "merge"),
-            (26, 30, 10, 8, 6, 4, 6, 6),
+            ("edit", "late", "arrive", "rename", "delete", "purge", "vanish", "restore", "merge"),
+            (26, 30, 10, 8, 6, 3, 3, 6, 6),
         )[0]
         if kind == "edit" and quiet:
             self.edit(desk, quiet[0])
@@ -306,6 +311,8 @@ class Day:
             self.rename(desk, quiet[0])
         elif kind == "delete" and len(quiet) > 4:
             self.delete(desk, quiet[0])
+        elif kind == "purge" and len(quiet) > 4 and Feature.LOOKS in has:
+            self.purge(desk, quiet[0])
         elif kind == "vanish" and len(quiet) > 4 and Feature.VANISH in has and not self.polled:
             self.vanish(desk, quiet[0])
         elif kind == "restore" and desk.bin and (Feature.TOMBSTONES in has or not self.polled):
@@ -405,6 +412,8 @@ class Day:
         for email in {email for email, _ in living.values()}:
             profile = self.lab.profile(email)  # its reference names the contact that owns the member
             assert living[profile["external_reference"]] == (email, profile["name"])
+        known = {it for (it,) in self.lab.rows("SELECT record_id FROM contact WHERE state <> 3")}
+        assert known <= {it for desk in self.desks for it in desk.live}, "who is gone is known to be"
         logged = {it.email: it.logged for it in self.lab.wallet.members(BRAND)}
         for desk in self.desks:
             for record_id, values in desk.live.items():
@@ -421,7 +430,11 @@ class Day:
         assert self.lab.differences() == []
 
     def silent(self) -> None:
-        """Assert that one more cycle imports nothing and reads each CRM with one request."""
+        """Assert that one more cycle imports nothing and reads each CRM with one request.
+
+        Just before, whoever looks for deletions now and then has looked.
+        """
+        self._cycle(3600)
         before = self.network.calls.copy()
         report = self.lab.cycle()
         calls = self.network.calls - before

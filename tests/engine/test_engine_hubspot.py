@@ -101,7 +101,7 @@ def test_calls_that_are_left_are_known_to_an_operator_and_cost_no_write_when_idl
     for _ in range(12):
         hub.lab.cycle(after=120)
     (status,) = hub.lab.store.reports.status().connectors
-    assert (status.calls_allowed, status.calls_left) == (625_000, 625_000 - 7)
+    assert (status.calls_allowed, status.calls_left) == (625_000, 625_000 - 8)
     before = hub.lab.contents()
     assert hub.lab.cycle().connectors["hub"].calls_left == 625_000 - sum(hub.crm.requests.values())
     assert hub.lab.contents() == before

@@ -23,6 +23,7 @@ class RolodexMaker(Maker):
     type = "rolodex"
     features = frozenset(Feature) - {
         Feature.LATE,
+        Feature.LOOKS,
         Feature.MERGE,
         Feature.MERGED_WRITES,
         Feature.SHORT_PAGES,

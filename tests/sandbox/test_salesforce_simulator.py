@@ -622,6 +622,34 @@ def test_a_purged_record_is_known_to_deleted_alone(
     assert rest.get(f"{DATA}/sobjects/Contact/updated", params=span).status_code == 200
 
 
+def test_deletions_are_told_as_far_as_their_log_goes(
+    org: SalesforceSimulator, rest: httpx.Client, clock: ManualClock
+) -> None:
+    old, new, back = org.create_many("Contact", [{"LastName": name} for name in "ABC"])
+    org.delete("Contact", old)
+    org.purge("Contact", old)
+    clock.advance(timedelta(minutes=10))
+    org.trim_deletions("Contact")
+    clock.advance(timedelta(minutes=10))
+    org.delete("Contact", back)
+    org.undelete("Contact", back)
+    org.delete("Contact", new)
+    clock.advance(timedelta(minutes=10))
+    span = {"start": "2026-11-20T11:00:00Z", "end": "2026-11-20T13:00:00Z"}
+
+    def asked() -> httpx.Response:
+        return rest.get(f"{DATA}/sobjects/Contact/deleted", params=span)
+
+    assert [entry["id"] for entry in asked().json()["deletedRecords"]] == [new]
+    assert asked().json()["earliestDateAvailable"] == "2026-11-20T12:10:00.000+0000"
+    org.knobs.deletions_name_restored = True
+    assert [entry["id"] for entry in asked().json()["deletedRecords"]] == [new, back]
+    org.knobs.deletions_limit = 1
+    assert code(asked()) == (400, "EXCEEDED_ID_LIMIT")
+    org.knobs.refuses_trimmed = True
+    assert code(asked()) == (400, "INVALID_REPLICATION_DATE")
+
+
 def test_a_converted_lead_lives_on_as_a_contact_and_cannot_be_written(
     org: SalesforceSimulator, rest: httpx.Client
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from syncsvc.errors import CursorError
 from syncsvc.remote.window import PollCursor, Window, overlap_of
 
+HOUR = timedelta(hours=1)
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
 LAG = timedelta(minutes=10)
 PAGE = 2
@@ -233,3 +234,33 @@ def test_cursor_with_a_wrong_value_anywhere_is_refused(name: str, value: object)
     (window if name in window else data)[name] = value
     with pytest.raises(CursorError):
         PollCursor.parse(orjson.dumps(data).decode())
+
+
+# Looks for what no change tells
+
+
+def test_look_comes_after_a_full_pass_when_it_is_due_and_not_before() -> None:
+    never = PollCursor(since=START)
+    full = replace(never.open(START, lag=LAG), until=START)
+    assert never.looks(full, every=HOUR)
+    assert not never.looks(replace(full, full=False), every=HOUR)
+    assert not never.looks(full, every=timedelta())
+    looked = PollCursor.parse(never.looked(START - LAG, due=START + HOUR).encode())
+    assert looked.look is not None
+    assert looked.look.since == START - LAG
+    assert not looked.looks(replace(full, until=START + HOUR - SECOND), every=HOUR)
+    assert looked.looks(replace(full, until=START + HOUR), every=HOUR)
+
+
+def test_what_changes_bring_leaves_the_last_look_as_it_is() -> None:
+    cursor = PollCursor(since=START).looked(START - LAG, due=START + HOUR)
+    for newest in (None, START, START + HOUR):
+        window = Window(START, START + HOUR, full=True, newest=newest)
+        assert cursor.closed(window, seen_until=START + HOUR, lag=LAG).look == cursor.look
+        assert PollCursor.parse(cursor.within(window).encode()).look == cursor.look
+
+
+@pytest.mark.parametrize("look", [1, [], {"since": 1}, {"since": "x", "due": 1}, {"since": 1, "due": 1e3}])
+def test_look_of_another_form_is_none_of_ours(look: object) -> None:
+    with pytest.raises(CursorError):
+        PollCursor.parse(orjson.dumps({"since": 1, "look": look}).decode())
