@@ -21,8 +21,9 @@ from syncsvc.config import LogBrandIn, Points, WalletConfig
 from syncsvc.errors import CredentialsError, LostAnswerError, OperatorError, TransientError
 from syncsvc.model import Problem
 from syncsvc.remote.answer import Answer
+from syncsvc.remote.listing import Listing
 from syncsvc.remote.transport import Body, Network
-from syncsvc.rules.values import Instant, UnreadableError, read_instant
+from syncsvc.rules.values import instant_or_none
 from syncsvc.settings import Secret
 
 _TOKEN = re.compile(r"[!-~]+")  # what a header can carry; anything else would never leave
@@ -72,42 +73,24 @@ class WalletClient:
         self._learn_clock(answer)
         return ImportAnswer(answer.status, _json(answer.body), answer.retry_after)
 
-    def log(self, brand_id: str) -> Iterator[list[tuple[str, str, Instant | None]]]:
-        """Yield the brand's log in pieces: (email as the wallet spells it, the wallet's text, its time).
+    def log(self, brand_id: str) -> Iterator[list[tuple[str, str]]]:
+        """Yield the brand's log in pieces: (email as the wallet spells it, the wallet's text of its time).
 
-        The time is None where the text cannot be read as one. Entries without an email or a text are left
+        `wallet.zone` is the zone of texts that carry none. Entries without an email or a text are left
         out. Raises TransientError where the log cannot be read to its end or is no log as we know it (what
         is not there must never count as not moved), OperatorError where a person must act.
         """
-        zone, describe = self._wallet.zone, f"GET {self._wallet.log_path}"
+        describe = f"GET {self._wallet.log_path}"
+        listing, known, strange = Listing(), False, False
         with self._open_log(brand_id) as body:
-            shape, entries, success = ijson.sendable_list(), ijson.sendable_list(), ijson.sendable_list()
-            # Without use_float the parser dies of a number of more than 4300 digits, and the process with it.
-            looking = ijson.parse_coro(shape, use_float=True)
-            parsers = (
-                ijson.items_coro(entries, "data.item", use_float=True),
-                ijson.items_coro(success, "success", use_float=True),
-            )
-            listed, seen, known = False, 0, 0
-            try:
-                while chunk := body.read(_CHUNK):
-                    if not listed:
-                        looking.send(chunk)
-                        listed = _lists_entries(shape, describe)
-                    for parser in parsers:
-                        parser.send(chunk)
-                    if entries:
-                        seen, known = seen + len(entries), known + sum(map(_is_known, entries))
-                        yield [entry for item in entries if (entry := _entry(item, zone)) is not None]
-                        entries.clear()
-                for parser in parsers:
-                    parser.close()
-            except ijson.JSONError:  # its text repeats a piece of the log
-                raise LostAnswerError(f"{describe}: the log is not whole JSON") from None
-            if success != [True]:
-                raise TransientError(f"{describe}: the wallet does not say success")
-            if not listed or (seen and not known):
-                raise TransientError(f"{describe}: the log holds no entries in a form that is known")
+            for items in _listed(listing, body, describe):
+                known = known or any(map(_is_known, items))
+                strange = strange or not known
+                yield [entry for item in items if (entry := _entry(item)) is not None]
+        if listing.success != [True]:
+            raise TransientError(f"{describe}: the wallet does not say success")
+        if listing.began is None or (strange and not known):
+            raise TransientError(f"{describe}: the log holds no entries in a form that is known")
 
     def check(self, brand_ids: Sequence[str]) -> list[Problem]:
         """Return what keeps the wallet from being used: the tokens, their abilities, each brand's log.
@@ -157,7 +140,8 @@ class WalletClient:
     def _check_times(self, brand_id: str) -> list[Problem]:
         """Return what keeps the times at the beginning of a brand's log from proving anything."""
         piece = next(self.log(brand_id), [])
-        told = [instant for _, _, instant in piece if instant is not None]
+        read = [instant_or_none(text, zone=self._wallet.zone) for _, text in piece]
+        told = [instant for instant in read if instant is not None]
         if self._wallet.points is not Points.ADD or not piece:
             return []
         if not told:
@@ -211,30 +195,33 @@ def _json(body: bytes) -> Any:
         return None
 
 
-def _lists_entries(shape: list[tuple[str, str, Any]], describe: str) -> bool:
-    """Return whether `data` has begun; raises TransientError where it is no list."""
-    began = next((event for prefix, event, _ in shape if prefix == "data"), None)
-    shape.clear()
-    if began not in {None, "start_array"}:
-        raise TransientError(f"{describe}: the log's data is no list of entries")
-    return began is not None
+def _listed(listing: Listing, body: Body, describe: str) -> Iterator[list[Any]]:
+    """Yield what a log's `data` lists; raises TransientError where it is no list, LostAnswerError if cut."""
+    ended = False
+    while not ended:
+        chunk = body.read(_CHUNK)
+        ended = not chunk
+        try:
+            items = listing.close() if ended else listing.feed(chunk)
+        except ijson.JSONError:  # its text repeats a piece of the log
+            raise LostAnswerError(f"{describe}: the log is not whole JSON") from None
+        if listing.began not in {None, "start_array"}:
+            raise TransientError(f"{describe}: the log's data is no list of entries")
+        if items:
+            yield items
 
 
 def _is_known(item: Any) -> bool:
     return isinstance(item, dict) and isinstance(item.get("email"), str) and "last_updated" in item
 
 
-def _entry(item: Any, zone: Any) -> tuple[str, str, Instant | None] | None:
+def _entry(item: Any) -> tuple[str, str] | None:
     if not _is_known(item):
         return None
-    email, value = item["email"], item["last_updated"]
-    if not isinstance(value, str | int | float) or value == "":
-        return None
-    try:
-        instant = read_instant(value, zone=zone)
-    except UnreadableError:
-        instant = None
-    return email.strip(), str(value), instant
+    email, value = item["email"].strip(), item["last_updated"]
+    if type(value) is str:
+        return (email, value) if value else None
+    return (email, str(value)) if isinstance(value, int | float) else None
 
 
 def _raise_for_log(head: Answer, path: str) -> None:

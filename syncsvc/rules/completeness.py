@@ -6,6 +6,7 @@ rebuilt, another database behind the same address. What is left out then must ne
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -45,16 +46,20 @@ class Seen:
         self._bits = bytearray()
         self.count = 0
 
-    def add(self, member_id: int) -> bool:
-        """Note a member; returns whether it is the first time."""
-        place, bit = member_id >> 3, 1 << (member_id & 7)
-        if place >= len(self._bits):
-            self._bits.extend(bytes(place - len(self._bits) + 1024))
-        if self._bits[place] & bit:
-            return False
-        self._bits[place] |= bit
-        self.count += 1
-        return True
+    def add(self, member_ids: Collection[int]) -> set[int]:
+        """Note members, each named once; returns those that had been noted before."""
+        missing = (max(member_ids, default=0) >> 3) + 1 - len(self._bits)
+        if missing > 0:
+            self._bits.extend(bytes(missing + 1024))
+        bits, again = self._bits, set()
+        for member_id in member_ids:
+            place, bit = member_id >> 3, 1 << (member_id & 7)
+            if bits[place] & bit:
+                again.add(member_id)
+            else:
+                bits[place] |= bit
+        self.count += len(member_ids) - len(again)
+        return again
 
     def __contains__(self, member_id: int) -> bool:
         """Return whether a member was shown."""

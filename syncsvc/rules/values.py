@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import NamedTuple
 
 from syncsvc.model import FieldValue
 
@@ -30,6 +30,7 @@ _INSTANT = re.compile(
     r"(?:[T ][0-9]{2}:[0-9]{2}(?P<seconds>:[0-9]{2}(?:\.(?P<fraction>[0-9]{1,9}))?)?"
     r" ?(?P<zone>Z|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
 )
+_USUAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _TRUE = frozenset({"true", "1", "yes"})
 _FALSE = frozenset({"false", "0", "no", ""})
 
@@ -38,8 +39,7 @@ class UnreadableError(ValueError):
     """A value that is not what its field needs; the message is a phrase without the value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instant:
+class Instant(NamedTuple):
     """A time, and how finely its writer told it: the truth lies in `[at, at + resolution)`."""
 
     at: datetime
@@ -222,7 +222,17 @@ def read_instant(value: object, *, zone: tzinfo = UTC) -> Instant:
         ) from None
 
 
+def instant_or_none(text: str, *, zone: tzinfo) -> Instant | None:
+    """Return the time that a text of the log tells, or None where it tells none; as `read_instant`."""
+    try:
+        return read_instant(text, zone=zone)
+    except UnreadableError:
+        return None
+
+
 def _instant(value: object, zone: tzinfo) -> Instant:
+    if type(value) is str and _USUAL.fullmatch(value) is not None:
+        return Instant(datetime.fromisoformat(value), _SECOND)  # what nearly all of them are
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _epoch(value, whole=isinstance(value, int) or value.is_integer())
     text = value.strip() if isinstance(value, str) else ""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 
 from syncsvc.errors import StoppedError
 from syncsvc.remote.wallet import WalletClient
 from syncsvc.rules.completeness import Completeness, Seen
-from syncsvc.rules.values import Instant
+from syncsvc.rules.values import instant_or_none
 from syncsvc.state.confirmations import Confirmations
 from syncsvc.state.late import LandedLate
 
@@ -36,7 +36,7 @@ def read_log(
     began = now()  # what is decided by this reading was true then, however long it takes
     moved, seen = 0, Seen()
     resolution: timedelta | None = None
-    for entries, coarsest in _pieces(wallet.log(brand_id)):
+    for entries, coarsest in _pieces(wallet.log(brand_id), confirmations.zone):
         news, landed_late = confirmations.record(brand_id, entries, seen)
         moved += news
         if landed_late.rows:
@@ -53,17 +53,18 @@ def read_log(
 
 
 def _pieces(
-    log: Iterator[list[tuple[str, str, Instant | None]]],
-) -> Iterator[tuple[dict[str, tuple[str, Instant | None]], timedelta | None]]:
-    """Yield the log's entries by case-folded email, some at a time, with their coarsest resolution."""
-    entries: dict[str, tuple[str, Instant | None]] = {}
+    log: Iterator[list[tuple[str, str]]], zone: tzinfo
+) -> Iterator[tuple[dict[str, str], timedelta | None]]:
+    """Yield the log's texts by case-folded email, some at a time, with the coarsest resolution so far."""
+    entries: dict[str, str] = {}
     coarsest: timedelta | None = None
     for piece in log:
-        for email, text, instant in piece:
+        for email, text in piece:
             key = email.casefold()
-            before = entries.get(key)
-            if before is None or _later(instant, before[1]):
-                entries[key] = (text, instant)
+            if key not in entries or _later(text, entries[key], zone):
+                entries[key] = text
+        for text in {text for _, text in piece}:
+            instant = instant_or_none(text, zone=zone)
             if instant is not None and (coarsest is None or instant.resolution > coarsest):
                 coarsest = instant.resolution
         if len(entries) >= _PIECE:
@@ -73,5 +74,6 @@ def _pieces(
         yield entries, coarsest
 
 
-def _later(instant: Instant | None, before: Instant | None) -> bool:
-    return before is None or (instant is not None and instant.at > before.at)
+def _later(text: str, before: str, zone: tzinfo) -> bool:
+    one, other = instant_or_none(text, zone=zone), instant_or_none(before, zone=zone)
+    return other is None or (one is not None and one.at > other.at)

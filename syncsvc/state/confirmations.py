@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, bindparam, func, select, update
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, func, select, update
 from syncsvc.config import WalletConfig
 from syncsvc.rules.completeness import Completeness, Seen, judge_reading
 from syncsvc.rules.lateness import Move
-from syncsvc.rules.values import Instant
+from syncsvc.rules.values import instant_or_none
 from syncsvc.state.bulk import update_rows
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import as_list, change_row, from_ms, one_of, to_ms
@@ -94,8 +94,7 @@ _ENTRIES = (
         MEMBER.c.email_key,
         MEMBER.c.log_value,
         MEMBER.c.log_at,
-        MEMBER.c.late_until,
-        MEMBER.c.open_batch,
+        and_(MEMBER.c.late_until.is_not(None), MEMBER.c.open_batch.is_(None)),
     )
     .join(BRAND, and_(BRAND.c.id == MEMBER.c.brand, THIS_BRAND))
     .where(one_of(MEMBER.c.email_key, "b_emails"))
@@ -136,31 +135,36 @@ class Confirmations:
             known = connection.scalar(_RESOLUTION, self._of(brand_id))
         return timedelta(milliseconds=known or 1000)
 
-    def record(
-        self, brand_id: str, entries: Mapping[str, tuple[str, Instant | None]], seen: Seen
-    ) -> tuple[int, LandedLate]:
+    @property
+    def zone(self) -> tzinfo:
+        """The zone of the log's times that carry none."""
+        return self._scope.rules.zone
+
+    def record(self, brand_id: str, entries: Mapping[str, str], seen: Seen) -> tuple[int, LandedLate]:
         """Make the members' times what the log says; returns how many moved, and which old rows may have.
 
-        `entries` are (the wallet's text, the time it means or None) by case-folded email; emails that are
-        no member are ignored. A member that `seen` holds already, from earlier in the same log, keeps the
-        later time. Nothing is written where nothing moved.
+        `entries` are the wallet's texts by case-folded email; emails that are no member are ignored. A member
+        that `seen` holds already, from earlier in the same log, keeps the later time. Nothing is written
+        where nothing moved.
         """
         with self._scope.database.reading() as connection:
             moved, new, late = [], 0, LandedLate()
             suspicious: dict[int, Move] = {}
-            for row in connection.execute(_ENTRIES, self._of(brand_id, b_emails=as_list(entries))):
-                text, instant = entries[row.email_key]
-                at = None if instant is None else to_ms(instant.at)
-                again = not seen.add(row.id)
-                if again and (at is None or (row.log_at is not None and at <= row.log_at)):
+            listed = connection.execute(_ENTRIES, self._of(brand_id, b_emails=as_list(entries))).all()
+            twice = seen.add([member for member, *_ in listed])
+            for member, key, before, before_at, waits in listed:
+                text = entries[key]
+                if text == before:
                     continue
-                if row.log_value != text:
-                    moved.append((text, at, row.id))
-                    new += row.log_value is None
-                    if row.late_until is not None and row.open_batch is None and instant is not None:
-                        suspicious[row.id] = Move(
-                            row.log_value, None if row.log_at is None else from_ms(row.log_at), instant.at
-                        )
+                instant = instant_or_none(text, zone=self.zone)
+                at = None if instant is None else to_ms(instant.at)
+                if member in twice and (at is None or (before_at is not None and at <= before_at)):
+                    continue
+                moved.append((text, at, member))
+                new += before is None
+                if waits and instant is not None:
+                    last = None if before_at is None else from_ms(before_at)
+                    suspicious[member] = Move(before, last, instant.at)
         if moved:
             with self._scope.database.writing() as connection:
                 _ENTRY.run(connection, moved)
@@ -170,12 +174,13 @@ class Confirmations:
                 late = notice(connection, self._scope, brand_id, suspicious, settle_after=self._settle_after)
         return len(moved), late
 
-    def record_witness(self, brand_id: str, entries: Mapping[str, tuple[str, Instant | None]]) -> bool:
+    def record_witness(self, brand_id: str, entries: Mapping[str, str]) -> bool:
         """Remember the witness's entry where it is among these; returns whether others have moved it."""
         witness = self._scope.rules.witness
-        entry = None if witness is None else entries.get(witness.casefold())
-        if entry is None:
+        text = None if witness is None else entries.get(witness.casefold())
+        if text is None:
             return False
+        entry = text, instant_or_none(text, zone=self.zone)
         with self._scope.database.writing() as connection:
             brand = self._scope.brand(connection, brand_id)
             return note_witness(connection, brand, entry, settle_after=self._settle_after)

@@ -47,7 +47,9 @@ def test_it_is_news_when_a_log_becomes_short_or_whole(
 
 def test_members_are_seen_once_whatever_their_order() -> None:
     seen, chosen = Seen(), random.Random(1).sample(range(1, 100_000), 5_000)
-    assert all(seen.add(it) for it in chosen)
-    assert not any(seen.add(it) for it in chosen)
+    assert seen.add([]) == set()
+    assert seen.add(chosen[:3_000]) == set()
+    assert seen.add(chosen[2_000:]) == set(chosen[2_000:3_000])
+    assert seen.add(chosen) == set(chosen)
     assert seen.count == 5_000
     assert [it for it in range(120_000) if it in seen] == sorted(chosen)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
@@ -18,6 +19,7 @@ from syncsvc.config import WalletConfig
 from syncsvc.errors import CredentialsError, LostAnswerError, NotSentError, OperatorError, TransientError
 from syncsvc.remote.transport import Network
 from syncsvc.remote.wallet import WalletClient
+from syncsvc.rules.values import instant_or_none
 from syncsvc.sandbox.clock import ManualClock
 from syncsvc.sandbox.server import Server
 from syncsvc.sandbox.wallet import WalletKnobs, WalletSimulator
@@ -101,8 +103,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         client.close()
 
 
-def read(client: WalletClient, brand: str = "brand-1") -> list[Any]:
-    return [entry for piece in client.log(brand) for entry in piece]
+def read(client: WalletClient, brand: str = "brand-1", zone: str = "UTC") -> list[Any]:
+    return [
+        (email, text, instant_or_none(text, zone=ZoneInfo(zone)))
+        for piece in client.log(brand)
+        for email, text in piece
+    ]
 
 
 # What is sent.
@@ -244,7 +250,7 @@ def test_a_time_may_be_text_or_a_number_and_its_text_is_kept_where_it_cannot_be_
     desk: Desk, opened: Open, value: Any, text: str, at: datetime | None
 ) -> None:
     desk.log({"email": "a@b.example", "last_updated": value})
-    ((email, told, instant),) = read(opened(desk.url, timezone="Europe/Amsterdam"))
+    ((email, told, instant),) = read(opened(desk.url), zone="Europe/Amsterdam")
     assert (email, told, instant and instant.at) == ("a@b.example", text, at)
 
 
