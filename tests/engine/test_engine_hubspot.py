@@ -134,3 +134,44 @@ def test_points_of_merged_contacts_follow_them_to_their_new_record(hub: Hub) -> 
         hub.lab.cycle(after=120)
     assert hub.lab.wallet.total_awarded() == sum(range(CONTACTS)) + 7
     assert hub.crm.contact(merged)["wallet_status"] == "imported"
+
+
+@pytest.mark.parametrize("swept", [False, True], ids=["polled", "swept"])
+def test_too_many_that_were_archived_are_held_as_members_that_leave(hub: Hub, *, swept: bool) -> None:
+    hub.lab.restart(policy={"on_gone": "expire"})
+    hub.lab.cycle()
+    for record_id in hub.ids[:20]:
+        hub.crm.archive(record_id)
+    if swept:
+        hub.lab.cycle(after=650, full=True)
+    else:
+        hub.lab.cycle(after=2100)
+        hub.lab.cycle(after=2100)
+    # The bin vouches for them: the sweep misses nobody, and its own brake has nothing to hold.
+    held = [it.brake for it in hub.lab.store.holds.open()]
+    gone = hub.lab.value("SELECT count(*) FROM contact WHERE state = 3")
+    assert (held, gone) == (["max_gone_share"], 20)
+    assert "expires_at" not in hub.lab.profile(A)
+    hub.crm.restore(hub.ids[0])
+    hub.crm.update(hub.ids[0], {"firstname": "Eve"})
+    hub.lab.release()
+    hub.lab.cycle()
+    today = f"{hub.lab.clock.now():%Y-%m-%d}"
+    assert hub.lab.profile(A)["expires_at"] > today
+    assert hub.lab.profile("m1@example.org")["expires_at"] == today
+    hub.whole()
+
+
+def test_idle_hours_write_nothing_but_that_deletions_were_looked_for(hub: Hub) -> None:
+    hub.lab.cycle()
+    for _ in range(4):
+        hub.lab.cycle(after=1200)
+    requests, cursors = [], set()
+    for _ in range(9):  # three hours
+        report = hub.lab.cycle(after=1200)
+        requests.append(report.connectors["hub"].requests)
+        cursors.add(hub.lab.value("SELECT cursor FROM connector"))
+    assert sorted(requests) == [1] * 6 + [2] * 3
+    assert len(cursors) in {3, 4}
+    hub.lab.reopen()
+    assert hub.lab.cycle().connectors["hub"].requests == 1
