@@ -41,9 +41,9 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 
 lock:  ## pins what pyproject.toml asks for; needs uv
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate pyproject.toml --group build -o requirements.lock
+	  --no-annotate pyproject.toml --extra postgres --group build -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
+	  --no-annotate pyproject.toml --extra postgres --group build --group dev -c requirements.lock -o requirements-dev.lock
 
 clean:
 	rm -rf $(VENV)

@@ -88,7 +88,7 @@ def check_installation(
             for name, connector in config.connectors.items():
                 _check_connector(found[config.name], name, connector, config, types, network.branch())
             _check_wallet(found[config.name], config, network.branch())
-        state = condition(installation.service.state)
+        state = condition(installation.service.state_url)
         service = found.setdefault(SERVICE, Findings())
         service.problems += state.problems
         service.facts += state.facts

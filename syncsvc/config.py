@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from syncsvc.maps import MappingTest, MemberMap, WriteBackMap
-from syncsvc.settings import Duration, Email, Secret, Settings, Share, Text, Url, UrlPath
+from syncsvc.settings import Duration, Email, Secret, Settings, Share, State, Text, Url, UrlPath, url_of_state
 
 MAX_BATCH = 2000  # users in one import request; Wallet App API page "imports"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -124,9 +124,10 @@ Name = Annotated[
 class ServiceConfig(Settings):
     """The `[service]` table: what the whole process shares."""
 
-    state: Text = Field(
+    state: State = Field(
         default="sqlite:///syncsvc.db",
-        description="the state file: sqlite:///FILE, or sqlite:////FILE for an absolute path",
+        description="where the state is: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE; "
+        "a URL with a password in it is a secret",
     )
     listen: StrictStr = Field(
         default="127.0.0.1:9464",
@@ -151,12 +152,10 @@ class ServiceConfig(Settings):
         description="a PEM file of more certificate authorities to trust, beside the usual ones",
     )
 
-    @field_validator("state")
-    @classmethod
-    def _check_state(cls, value: str) -> str:
-        if value.startswith("sqlite:///") and ":memory:" not in value and len(value) > len("sqlite:///"):
-            return value
-        raise ValueError("is not a state; write sqlite:///FILE")
+    @property
+    def state_url(self) -> str:
+        """The URL of the state; raises ConfigurationError where the secret that holds it cannot be read."""
+        return url_of_state(self.state)
 
     @field_validator("listen")
     @classmethod

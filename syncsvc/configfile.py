@@ -215,9 +215,10 @@ class _Document:
         if isinstance(ca_file, str) and ca_file and not Path(ca_file).is_file():
             self.add(("service", "ca_file"), "names no file; correct the path")
         service = self._validated(ServiceConfig, self.data.get("service", {}), ("service",))
-        token = service.page_token if service is not None and read_secrets else None
-        if token is not None and (unreadable := token.problem()):
-            self.add(("service", "page_token"), f"{unreadable}; set it, or name another")
+        for secret in ("page_token", "state") if service is not None and read_secrets else ():
+            value = getattr(service, secret)
+            if isinstance(value, Secret) and (unreadable := value.problem()):
+                self.add(("service", secret), f"{unreadable}; set it, or name another")
         return service
 
     def organization(self, types: Types, *, read_secrets: bool) -> OrganizationConfig | None:

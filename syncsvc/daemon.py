@@ -78,7 +78,7 @@ class Daemon:
         self._types = types
         self._stop = stop
         self._network = Network(ca_file=roster.service.ca_file, stop=stop)
-        self._database = Database.open(roster.service.state)
+        self._database = Database.open(roster.service.state_url)
         self._metrics = Metrics(version=USER_AGENT.partition("/")[2])
         self._turns = threading.Condition()
         self._runners: dict[str, Runner] = {}
@@ -277,7 +277,7 @@ def run_once(
     """
     reports = []
     network = Network(ca_file=installation.service.ca_file, stop=stop)
-    with Database.open(installation.service.state) as database:
+    with Database.open(installation.service.state_url) as database:
         for config in installation.organizations:
             if stop.is_set():
                 reports.append(CycleReport(organization=config.name, cycle="", outcome=Outcome.STOPPED))

@@ -67,7 +67,7 @@ def plan_installation(
     Raises StateError where the state cannot be used.
     """
     network = Network(ca_file=installation.service.ca_file)
-    with _Memory(installation) as memory, Database.scratch(installation.service.state) as database:
+    with _Memory(installation) as memory, Database.scratch(installation.service.state_url) as database:
         return [
             _plan(
                 config,
@@ -144,7 +144,7 @@ class _Memory:
         self._trouble: str | None = None
 
     def __enter__(self) -> Self:
-        url = self._installation.service.state
+        url = self._installation.service.state_url
         try:
             if not Database.exists(url):
                 with Database.open(url) as made:
@@ -176,7 +176,7 @@ class _Memory:
             organization_id = known_organization(self._database, config)
             if organization_id is None:
                 return "the state does not know this organization yet: run a cycle first"
-            plans = Plans(self._database, organization_id)
+            plans = Plans(self._database.of(organization_id), organization_id)
             plans.remember(digest, rows, members=members, points=points, brakes=brakes, now=now)
         except StateError as error:
             return str(error)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -17,7 +18,7 @@ from syncsvc.errors import ConfigurationError
 from syncsvc.organization import ConnectorTypes
 from syncsvc.plugins import InstalledSettings, InstalledTypes
 from syncsvc.roster import Roster
-from syncsvc.settings import Settings, secrets_of
+from syncsvc.settings import Secret, Settings, secrets_of
 from syncsvc.state.database import Database
 from syncsvc.state.store import Store, open_store
 from syncsvc.watch import log
@@ -86,6 +87,10 @@ class Context:
 def _log(service: ServiceConfig, *, quietly: bool) -> None:
     level = "warning" if quietly and service.log_level == "info" else service.log_level
     log.configure(format=service.log_format, level=level)
+    if isinstance(service.state, Secret) and service.state.problem() is None:
+        url = service.state_url
+        for secret in filter(None, (url, urlsplit(url).password)):
+            log.redact_secret(secret)
 
 
 class Stores:
@@ -94,7 +99,7 @@ class Stores:
     def __init__(self, asked: Context | Installation) -> None:
         installation = asked.installation(read_secrets=False) if isinstance(asked, Context) else asked
         self.organizations = installation.organizations
-        self.database = Database.open_beside(installation.service.state)
+        self.database = Database.open_beside(installation.service.state_url)
 
     def __enter__(self) -> dict[str, Store]:
         return {it.name: open_store(self.database, it) for it in self.organizations}

@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal_column, select
 
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, from_ms
@@ -146,8 +146,8 @@ class Accounts:
         """
         statement, build = {
             By.MEMBER: (self._members(), _member),
-            By.CYCLE: (self._ledger(func.coalesce(BATCH.c.cycle, "")), _cycle),
-            By.DAY: (self._ledger(LEDGER.c.at // _DAY_MS), _day),
+            By.CYCLE: (self._ledger(func.coalesce(BATCH.c.cycle, literal_column("''"))), _cycle),
+            By.DAY: (self._ledger(LEDGER.c.at // literal_column(str(_DAY_MS))), _day),
             By.BATCH: (self._batches(), _batch),
         }[by]
         with self._scope.database.reading() as connection:

@@ -7,8 +7,11 @@ from typing import Any
 import orjson
 from sqlalchemy import select
 
+from syncsvc.state.bulk import put_rows
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import META
+
+_PUT = put_rows(META)
 
 
 class Alerted:
@@ -30,8 +33,4 @@ class Alerted:
         """Remember what was told; nothing is written where it is the same as before."""
         if told != self.read():
             with self._scope.database.writing() as connection:
-                connection.execute(
-                    META.insert()
-                    .prefix_with("OR REPLACE", dialect="sqlite")
-                    .values(name=self._name, value=orjson.dumps(told))
-                )
+                connection.execute(_PUT, {"name": self._name, "value": orjson.dumps(told)})

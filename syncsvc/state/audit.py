@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
 
 from syncsvc.rules.intake import ContactState
 from syncsvc.rules.settling import Grade
@@ -196,7 +196,7 @@ class Audit:
                 self._batches,
                 or_(
                     and_(awards, BATCH_ROW.c.points != found),
-                    and_(awards, entries != func.iif(BATCH_ROW.c.points == 0, 0, 1)),
+                    and_(awards, entries != case((BATCH_ROW.c.points == 0, 0), else_=1)),
                     and_(~settled, entries > 0),
                 ),
             )

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Table, Update, bindparam, insert, update
+from sqlalchemy import Connection, Insert, Table, Update, bindparam, update
+from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's too
 
 Row = tuple[Any, ...]
 
@@ -58,9 +59,9 @@ class BulkInsert(Bulk):
     def _long(self, connection: Connection) -> str:
         name = connection.dialect.name
         if name not in self._longer:
-            one = self._text(connection)
-            values = one.partition(" VALUES ")[2]
-            self._longer[name] = one + f", {values}" * (_TOGETHER - 1)
+            head, _, rest = self._text(connection).partition(" VALUES ")
+            values, unless, taken = rest.partition(" ON CONFLICT ")
+            self._longer[name] = f"{head} VALUES {', '.join([values] * _TOGETHER)}{unless}{taken}"
         return self._longer[name]
 
 
@@ -71,8 +72,16 @@ def insert_rows(table: Table, names: Sequence[str], *, unless_taken: bool = Fals
     """
     statement = insert(table).values({name: bindparam(name) for name in names})
     if unless_taken:
-        statement = statement.prefix_with("OR IGNORE", dialect="sqlite")
+        statement = statement.on_conflict_do_nothing()
     return BulkInsert(statement, names)
+
+
+def put_rows(table: Table) -> Insert:
+    """Return the statement that inserts rows, each in the place of one with the same key."""
+    statement = insert(table)
+    key = [column.name for column in table.primary_key]
+    others = {column.name: statement.excluded[column.name] for column in table.c if column.name not in key}
+    return statement.on_conflict_do_update(index_elements=key, set_=others)
 
 
 def update_rows(table: Table, keys: Sequence[str], names: Sequence[str]) -> Bulk:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary, SmallInteger, Table, text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, SmallInteger, Table, text
 from sqlmodel import Field, SQLModel
 
 SQLModel.metadata.naming_convention = {
@@ -37,8 +37,12 @@ def count_column() -> Any:
 
 
 def table(row: type[SQLModel]) -> Table:
-    """Return the Core table behind a class."""
-    return row.__table__  # type: ignore[attr-defined,no-any-return]
+    """Return the Core table behind a class; on a server its numbers are as large as in a file."""
+    made: Table = row.__table__  # type: ignore[attr-defined]
+    for column in made.columns:
+        if type(column.type) is Integer:
+            column.type = Integer().with_variant(BigInteger(), "postgresql")
+    return made
 
 
 def where_index(condition: str, name: str, *columns: str) -> Index:

@@ -12,7 +12,9 @@ from pathlib import Path
 from syncsvc.errors import StateError
 from syncsvc.model import Problem
 from syncsvc.state import locks, migrations
-from syncsvc.state.database import path_of
+from syncsvc.state.database import kind_of
+from syncsvc.state.postgres import StateServer
+from syncsvc.state.sqlite import StateFile, path_of
 
 WHERE = "state"
 _SMALLEST = 64 * 1024 * 1024
@@ -38,9 +40,11 @@ def condition(url: str, *, seconds: float = _PATIENCE) -> Condition:
     that cannot be looked through within `seconds` is looked through in part.
     """
     try:
+        if kind_of(url) is not StateFile:
+            return Condition(facts=StateServer.look(url))
         path = path_of(url)
     except StateError as error:
-        return Condition((Problem("service.state", str(error), "name a file of this machine's own disk"),))
+        return Condition((Problem("service.state", str(error), "see docs/postgresql.md, or name a file"),))
     problems = [*_folder(path.absolute().parent), *_files(path)]
     if problems:
         return Condition(tuple(problems))

@@ -1,27 +1,23 @@
-"""The state database: one process runs cycles on it, others may read it and add a person's decisions.
+"""The state database: a file of SQLite (`sqlite`), or tables of a PostgreSQL server (`postgres`).
 
-SQLite runs in WAL mode with synchronous FULL: what is committed survives a power cut. Every write transaction
-begins with BEGIN IMMEDIATE, since a deferred one lets another writer in after our first SELECT.
+Those who run cycles open it; others may read it beside them and add a person's decisions.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import sqlite3
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import orjson
 from sqlalchemy import (
-    URL,
+    Boolean,
     ColumnElement,
     Connection,
     Engine,
@@ -30,46 +26,24 @@ from sqlalchemy import (
     Table,
     Update,
     bindparam,
-    create_engine,
-    event,
-    func,
+    literal,
     make_url,
-    select,
     update,
 )
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.pool import NullPool
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.functions import FunctionElement
 
 from syncsvc.errors import StateError
-from syncsvc.state import locks, migrations
+from syncsvc.state.postgres import StateServer
+from syncsvc.state.sqlite import StateFile
 
 Record = Row[*tuple[Any, ...]]
 """A row of a query, by column name."""
 
-_READERS_KEPT = 16
-"""Connections that are kept for the next readers; more are made where more read at once."""
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PATIENCE = "PRAGMA busy_timeout = 10000"
-_PRAGMAS = (
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
-    "PRAGMA foreign_keys = ON",
-    _PATIENCE,
-    "PRAGMA temp_store = MEMORY",
-    "PRAGMA cache_size = -4096",
-    "PRAGMA secure_delete = ON",  # what is erased is overwritten: payloads hold personal data
-)
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-# Without an adapter the driver looks for one in every None and bytes it binds, by an exception that it drops:
-# a tenth of what storing a page costs.
-for _kind in (type(None), bytes):
-    sqlite3.register_adapter(_kind, _as_it_is)
 
 
 def to_ms(at: datetime) -> int:
@@ -87,17 +61,51 @@ def among(column: ColumnElement[Any], values: Iterable[str | int]) -> ColumnElem
 
     One statement text for every page, and a plan that looks each value up in the column's index.
     """
-    return _in_list(column, as_list(values))
+    return _InList(column, literal(as_list(values), String))
 
 
 def one_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """Return `column IN` the values that are bound as `name` by `as_list`; like `among`, built once."""
-    return _in_list(column, bindparam(name, type_=String))
+    return _InList(column, bindparam(name, type_=String))
 
 
 def as_list(values: Iterable[str | int]) -> str:
     """Return any number of values as one, to be bound where `one_of` names it."""
     return orjson.dumps(list(values)).decode()
+
+
+class _InList(FunctionElement[bool]):
+    """A column's value is among those of a list in JSON."""
+
+    inherit_cache = True
+    name = "in_list"
+    type = Boolean()
+
+    # Else SQLite is asked whether it is = 1, which no index answers.
+
+    def self_group(self, against: Any = None) -> Any:
+        """Stand as a condition by itself."""
+        del against
+        return self
+
+    def _negate(self) -> Any:
+        return UnaryExpression(self, operator=operators.inv, type_=self.type)
+
+
+@compiles(_InList)
+def _in_json(element: _InList, compiler: Any, **options: Any) -> str:
+    column, values = (compiler.process(it, **options) for it in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"
+
+
+@compiles(_InList, "postgresql")
+def _in_array(element: _InList, compiler: Any, **options: Any) -> str:
+    column, values = element.clauses
+    kind = compiler.dialect.type_compiler_instance.process(column.type)
+    listed = (
+        f"SELECT value::{kind} FROM json_array_elements_text(({compiler.process(values, **options)})::json)"
+    )
+    return f"{compiler.process(column, **options)} = ANY (ARRAY({listed}))"
 
 
 def change_row(connection: Connection, table: Table, row_id: int, values: Mapping[str, Any]) -> None:
@@ -112,87 +120,70 @@ def _row_changed(table: Table, names: tuple[str, ...]) -> Update:
     return update(table).where(table.c.id == bindparam("b_id")).values(values)
 
 
-def _in_list(column: ColumnElement[Any], values: Any) -> ColumnElement[bool]:
-    return column.in_(select(func.json_each(values).table_valued("value").c.value))
+class Storage(Protocol):
+    """Where a state is kept, opened; see `StateFile` and `StateServer`."""
+
+    engine: Engine
+
+    @property
+    def runs_cycles(self) -> bool:
+        """Whether this process runs cycles, and is not beside one that does."""
+
+    def writing(self, organization: int | None) -> AbstractContextManager[Connection]:
+        """Give a connection inside one write transaction, the only one of its organization."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Give a connection inside one read transaction: everything in it is of one moment."""
+
+    def join(self, connection: Connection, organization: int) -> None:
+        """Make a write transaction that is of none the only one of this organization too."""
+
+    def shed(self) -> None:
+        """Take what has been erased out of logs of ours that still hold it, where that is free."""
+
+    def scrub(self) -> bool:
+        """Take out what has been erased wherever it is in our reach; returns whether it could."""
+
+    def close(self) -> None:
+        """Give everything back, once a write under way has ended."""
 
 
-def path_of(url: str) -> Path:
-    """Return the file that `service.state` names; raises StateError where it names none that we can use."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        raise StateError(
-            f"state = {parsed.get_backend_name()!r} is not supported by this version: use sqlite:///path/to/file.db"
-        )
-    if not parsed.database or parsed.database == ":memory:":
-        raise StateError("state must name a file, such as sqlite:///syncsvc.db: a restart must find it again")
-    return Path(parsed.database)
-
-
-def _connect(path: Path) -> Engine:
-    url = URL.create("sqlite", database=str(path))
-    engine = create_engine(
-        url,
-        connect_args={"check_same_thread": False},
-        hide_parameters=True,
-        poolclass=NullPool,  # a `Database` keeps its own; SQLAlchemy's lets the 16th reader wait, and fail
+def kind_of(url: str) -> type[StateFile | StateServer]:
+    """Return what keeps the state that `service.state` names; raises StateError where nothing does."""
+    try:
+        backend = make_url(url).get_backend_name()
+    except (sa_exc.ArgumentError, ValueError) as error:
+        raise StateError("state is no URL: use sqlite:///path/to/file.db") from error
+    if backend == "sqlite":
+        return StateFile
+    if backend == "postgresql":
+        return StateServer
+    raise StateError(
+        f"state = {backend!r} is not supported by this version: use sqlite:///path/to/file.db, or "
+        "postgresql+psycopg://user@host/database"
     )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver's own BEGIN comes too late
-        cursor = connection.cursor()
-        for pragma in _PRAGMAS:
-            cursor.execute(pragma)
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        writing = connection.get_execution_options().get("writing", False)
-        # Said to the driver itself: a cycle begins dozens of transactions.
-        connection.connection.cursor().execute("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-    return engine
 
 
 class Database:
-    """An open state database."""
+    """An open state database, or the part of it that one organization writes."""
 
-    def __init__(self, path: Path, engine: Engine, *, cycles: int | None, gate: int | None) -> None:
-        """Hold the engine and the descriptors of the two lock files; see `open`."""
-        self.path = path
-        self._engine = engine
-        self._cycles = cycles
-        self._gate = gate
-        self._write_lock = threading.RLock()
-        self._writer: Connection | None = None
-        self._readers: list[Connection] = []  # those that nobody reads with now
+    def __init__(self, storage: Storage, organization: int | None = None) -> None:
+        """Write for an organization, or for none; see `open` and `of`."""
+        self._storage = storage
+        self._organization = organization
 
     @staticmethod
     def exists(url: str) -> bool:
         """Return whether there is a state already."""
-        return path_of(url).exists()
+        return kind_of(url).exists(url)
 
     @classmethod
     def open(cls, url: str) -> Self:
         """Return the database for the one process that runs cycles, created and migrated where needed.
 
-        Raises StateError where the file cannot be used, or where another process runs cycles on it.
+        Raises StateError where it cannot be used, or where another process runs cycles on it.
         """
-        path = path_of(url)
-        with contextlib.ExitStack() as undo:
-            with _told(path, OSError):
-                cycles = locks.take(path)
-            undo.callback(os.close, cycles)
-            with _told(path, OSError):
-                _create_private(path)
-                gate = locks.open_gate(path)
-                undo.callback(os.close, gate)
-                engine = _connect(path)
-                undo.callback(engine.dispose)
-                with locks.passing(gate):
-                    migrations.upgrade(engine)
-            undo.pop_all()
-        return cls(path, engine, cycles=cycles, gate=gate)
+        return cls(kind_of(url).open(url))
 
     @classmethod
     def open_beside(cls, url: str) -> Self:
@@ -200,118 +191,66 @@ class Database:
 
         Raises StateError where there is none yet, or where it is of another version.
         """
-        path = path_of(url)
-        if not path.exists():
-            raise StateError(f"there is no state in {path} yet: run a cycle first, with `once` or `run`")
-        with contextlib.ExitStack() as undo, _told(path, OSError):
-            engine = _connect(path)
-            undo.callback(engine.dispose)
-            migrations.require_current(engine)
-            gate = locks.open_gate(path)
-            undo.pop_all()
-        return cls(path, engine, cycles=None, gate=gate)
+        return cls(kind_of(url).open_beside(url))
 
     @classmethod
     @contextlib.contextmanager
     def scratch(cls, url: str) -> Iterator[Self]:
         """Give a private copy to try things on, empty where there is no state yet; deleted at the end."""
-        path = path_of(url)
         with tempfile.TemporaryDirectory(prefix="syncsvc-") as folder:
             copy = Path(folder) / "scratch.db"
-            if path.exists():
-                with _told(path, sqlite3.Error):
-                    _create_private(copy)
-                    # Read only, so that closing it never moves the log of the original into the original.
-                    uri = f"{path.absolute().as_uri()}?mode=ro"
-                    with contextlib.closing(sqlite3.connect(uri, uri=True)) as source:
-                        source.execute("VACUUM INTO ?", (str(copy),))
+            kind_of(url).copy_to(url, copy)
             with cls.open(f"sqlite:///{copy}") as database:
                 yield database
+
+    def of(self, organization: int) -> Database:
+        """Return the database to write for one organization: its writers take turns, the others go on."""
+        return Database(self._storage, organization)
 
     @property
     def runs_cycles(self) -> bool:
         """Whether this is the process that runs cycles, and not one beside it."""
-        return self._cycles is not None
+        return self._storage.runs_cycles
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """Give a connection inside one write transaction, committed at the end of the block.
 
-        Raises StateError where the database refuses (a full disk, a read-only file).
+        Nobody else writes for its organization meanwhile. Raises StateError where the database refuses (a
+        full disk, a read-only file, a server that is away). Where a server is lost at the very end, nobody
+        knows whether it was committed: then too StateError is raised, and the caller goes on as after a
+        death there.
         """
-        with self._write_lock, locks.passing(self._gate), _told(self.path):
-            if self._writer is None:
-                self._writer = self._engine.connect().execution_options(writing=True)
-            with self._writer.begin():
-                yield self._writer
+        with self._storage.writing(self._organization) as connection:
+            yield connection
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection inside one read transaction: everything in it is of one moment."""
-        with _told(self.path):
-            try:
-                connection = self._readers.pop()
-            except IndexError:
-                connection = self._engine.connect()
-            try:
-                with connection.begin():
-                    yield connection
-            except BaseException:
-                connection.close()
-                raise
-            if len(self._readers) < _READERS_KEPT:
-                self._readers.append(connection)
-            else:
-                connection.close()
+        with self._storage.reading() as connection:
+            yield connection
+
+    def join(self, connection: Connection, organization: int) -> None:
+        """Make a write transaction that is of no organization the only one of this organization too."""
+        self._storage.join(connection, organization)
 
     def shed(self) -> None:
-        """Empty the write-ahead log into the file: it still holds what has been erased there since.
+        """Empty the write-ahead log of a file: it still holds what has been erased there since.
 
-        Where somebody reads, this does nothing; the next call makes up for it.
+        Where somebody reads, this does nothing; the next call makes up for it. A server's log is not ours.
         """
-        with self._write_lock, locks.passing(self._gate), _told(self.path):
-            if self._writer is not None:
-                cursor = self._writer.connection.cursor()
-                cursor.execute("PRAGMA busy_timeout = 0")
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                cursor.execute(_PATIENCE)
-                cursor.close()
+        self._storage.shed()
 
     def scrub(self) -> bool:
-        """Write the file anew without free pages, and empty the write-ahead log; returns whether it could.
+        """Take out what has been erased, free pages and log included as far as they are ours to reach.
 
-        It cannot while somebody reads for more than ten seconds.
+        Returns whether it could: not while somebody reads for long.
         """
-        with (
-            self._write_lock,
-            locks.passing(self._gate),
-            _told(self.path, sqlite3.Error),
-            contextlib.closing(sqlite3.connect(self.path, isolation_level=None)) as connection,
-        ):
-            connection.execute(_PATIENCE)
-            connection.execute("PRAGMA temp_store = MEMORY")
-            try:
-                connection.execute("VACUUM")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                    raise
-                return False
-            (blocked, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            return not blocked
+        return self._storage.scrub()
 
     def close(self) -> None:
         """Give everything back, once a write under way has ended; another process can open it now."""
-        with self._write_lock:
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
-            while self._readers:
-                self._readers.pop().close()
-            self._engine.dispose()
-            for descriptor in (self._cycles, self._gate):
-                if descriptor is not None:
-                    os.close(descriptor)
-            self._cycles = self._gate = None
+        self._storage.close()
 
     def __enter__(self) -> Self:
         """Return the database."""
@@ -322,49 +261,3 @@ class Database:
     ) -> None:
         """Close."""
         self.close()
-
-
-def _create_private(path: Path) -> None:
-    # Created here and not by the driver, so that nobody else can read it at any moment.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    path.chmod(0o600)
-
-
-@contextlib.contextmanager
-def _told(path: Path, *others: type[Exception]) -> Iterator[None]:
-    """Turn what the database says of itself, and `others`, into StateError; a mistake of ours stays one."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:  # at the beginning of a transaction
-        raise _unusable(path, error) from error
-    except sa_exc.DBAPIError as error:
-        if isinstance(error, sa_exc.OperationalError) or type(error) is sa_exc.DatabaseError:
-            raise _unusable(path, error) from error
-        raise
-    except others as error:
-        raise _unusable(path, error) from error
-
-
-def _unusable(path: Path, error: Exception) -> StateError:
-    cause = error.strerror if isinstance(error, OSError) else str(getattr(error, "orig", error))
-    if path.is_dir():
-        remedy = "name a file in it, such as sqlite:///syncsvc.db"
-    elif type(getattr(error, "orig", error)) is sqlite3.DatabaseError:
-        remedy = (
-            "it is no database, or a damaged one: save what can be read, as docs/operations.md says; an "
-            "older backup would award again what was sent since"
-        )
-    elif isinstance(error, PermissionError):
-        folder, uid = path.absolute().parent, os.getuid()
-        remedy = (
-            f"let this user (uid {uid}) write the folder: chown {uid} {folder}, of a container's volume on "
-            "the host; or run as the user that it belongs to (--user)"
-        )
-    elif isinstance(error, OSError) and error.errno == errno.EROFS:
-        remedy = "a volume that may be written is missing there: mount one, or name a file on one"
-    else:
-        remedy = (
-            f"check that the folder exists, that this user (uid {os.getuid()}) may write it, "
-            "and that the disk is not full"
-        )
-    return StateError(f"the state in {path} cannot be used: {cause}; {remedy}")

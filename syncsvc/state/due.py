@@ -8,13 +8,26 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, not_, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    not_,
+    or_,
+    select,
+)
 
 from syncsvc.config import Points
 from syncsvc.state.codes import Lane
 from syncsvc.state.scope import LEAVES, OWN_BRANDS, payable
 from syncsvc.state.tables import MEMBER
 
+_MOST = bindparam("b_most", type_=BigInteger)
 _CLAIMED = (
     MEMBER.c.id,
     MEMBER.c.email_key,
@@ -47,12 +60,12 @@ def in_case() -> ColumnElement[bool]:
 
 
 def _owed(points: Points) -> ColumnElement[int]:
-    return func.iif(payable(points) > 0, payable(points), 0)
+    return case((payable(points) > 0, payable(points)), else_=0)
 
 
 def sendable_points(points: Points) -> ColumnElement[int]:
     """Return the points that a member would be sent now; none where it is owed more than `b_most`."""
-    return func.iif(_owed(points) > bindparam("b_most"), 0, _owed(points))
+    return case((_owed(points) > _MOST, 0), else_=_owed(points))
 
 
 def _in_lane(points: Points, lane: Lane) -> ColumnElement[bool]:
@@ -60,7 +73,7 @@ def _in_lane(points: Points, lane: Lane) -> ColumnElement[bool]:
     if points is not Points.ADD:
         return MEMBER.c.due == (1 if lane is Lane.PROFILE else 2)
     owed = payable(points)
-    sends_points = and_(owed > 0, owed <= bindparam("b_most"))
+    sends_points = and_(owed > 0, owed <= _MOST)
     if lane is Lane.POINTS:
         return sends_points
     return and_(~sends_points, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
@@ -77,7 +90,7 @@ def totals(points: Points) -> Select[int, int, int, int, int, int, int]:
             func.count().filter(MEMBER.c.delivered.is_(None), sends),
             func.coalesce(func.sum(sendable), 0),
             func.coalesce(func.max(owed), 0),
-            func.count().filter(owed > bindparam("b_most")),
+            func.count().filter(owed > _MOST),
             func.count().filter(LEAVES),
             func.count().filter(sendable == 0, in_case(), not_(LEAVES)),
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, bindparam, delete, or_, select, update
 
 from syncsvc.state.books import Credit
+from syncsvc.state.bulk import put_rows
 from syncsvc.state.codes import Entry, Outcome
 from syncsvc.state.database import as_list, one_of
 from syncsvc.state.member import Member
@@ -37,6 +38,8 @@ class Bequest:
 _REMEMBERED = select(INHERITANCE).where(
     INHERITANCE.c.connector_id == bindparam("b_connector"), one_of(INHERITANCE.c.record_id, "b_ids")
 )
+
+_PUT = put_rows(INHERITANCE)
 
 
 class Inheritances:
@@ -152,7 +155,7 @@ class Inheritances:
         }
         if rows:
             self._connection.execute(
-                INHERITANCE.insert().prefix_with("OR REPLACE", dialect="sqlite"),
+                _PUT,
                 [
                     {
                         "connector_id": self._connector_id,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Connection, Select, bindparam, func, select, tuple_, update
+from sqlalchemy import Connection, Select, bindparam, select, tuple_, update
 
 from syncsvc.config import FirstRun, OnEmailChange, Points
 from syncsvc.rules.intake import ContactState
@@ -20,6 +20,7 @@ from syncsvc.state.codes import Entry
 from syncsvc.state.database import as_list, one_of
 from syncsvc.state.inheritance import Inheritances
 from syncsvc.state.member import COLUMNS, KEPT, Member
+from syncsvc.state.numbers import new_ids
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BRAND, CONTACT, MEMBER
 
@@ -249,10 +250,10 @@ class Membership:
     def _insert(self, members: Sequence[Member]) -> None:
         if not members:
             return
-        highest = self._connection.scalar(select(func.max(MEMBER.c.id))) or 0
+        numbers = new_ids(self._connection, MEMBER, len(members))
         keeps = self._scope.rules.expire_gone
         rows = []
-        for number, it in enumerate(members, highest + 1):
+        for number, it in zip(numbers, members, strict=True):
             it.id = number
             due = it.awaited = self._scope.is_due(
                 it.wanted, it.delivered, it.earned - it.credited - it.unsettled

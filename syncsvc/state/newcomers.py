@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Container, Sequence
-from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, case, func, insert, null, select
+from sqlalchemy import Connection, and_, bindparam, case, insert, null, select
 
 from syncsvc.rules.intake import Intake
+from syncsvc.rules.mapping import Mapped
 from syncsvc.state.bulk import insert_rows
 from syncsvc.state.database import as_list, one_of
+from syncsvc.state.numbers import new_ids
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import CONTACT, INHERITANCE, MEMBER
 
@@ -35,8 +36,13 @@ _MEMBERS = insert_rows(
     ),
     unless_taken=True,
 )
-_HIGHEST = select(func.coalesce(func.max(MEMBER.c.id), 0))
-_ADMITTED = select(MEMBER.c.owner_record).where(MEMBER.c.id > bindparam("b_highest"))
+# Others, of other organizations, may have numbers between ours.
+_NEW = and_(
+    MEMBER.c.id >= bindparam("b_first"),
+    MEMBER.c.id <= bindparam("b_last"),
+    MEMBER.c.owner_connector == bindparam("b_connector"),
+)
+_ADMITTED = select(MEMBER.c.owner_record).where(_NEW)
 _CONTACTS = insert(CONTACT).from_select(
     ["connector_id", "record_id", "member_id", "fingerprint", "points", "seen"],
     select(
@@ -46,7 +52,7 @@ _CONTACTS = insert(CONTACT).from_select(
         MEMBER.c.wanted,
         case((bindparam("b_counted") == 1, MEMBER.c.earned), else_=null()),
         bindparam("b_seen"),
-    ).where(MEMBER.c.id > bindparam("b_highest")),
+    ).where(_NEW),
 )
 
 _HEIRS_OF = select(INHERITANCE.c.record_id).where(INHERITANCE.c.connector_id == bindparam("b_connector"))
@@ -87,34 +93,38 @@ def admit(
             )
             emails[key] = row if new else None
     remembered = _remembered(connection, connector_id, read)
-    highest: int = connection.execute(_HIGHEST).scalar_one()
-    members: list[tuple[Any, ...]] = []
+    newcomers: list[tuple[int, Intake, Mapped]] = []
     for brand_id, emails in single.items():
         brand = scope.brand(connection, brand_id)
-        for key, it in emails.items():
+        for it in emails.values():
             if it is None or it.mapped is None or it.record_id in remembered:
                 continue
-            mapped = it.mapped
-            members.append(
-                (
-                    highest + len(members) + 1,
-                    brand,
-                    key,
-                    None if mapped.email == key else mapped.email,
-                    connector_id,
-                    it.record_id,
-                    it.fingerprint,
-                    orjson.dumps({"profile": mapped.profile, "mails": mapped.mails}),
-                    mapped.points or 0,
-                    1,
-                )
-            )
+            newcomers.append((brand, it, it.mapped))
+    if not newcomers:
+        return list(read)
+    numbers = new_ids(connection, MEMBER, len(newcomers))
+    members = [
+        (
+            number,
+            brand,
+            mapped.email_key,
+            None if mapped.email == mapped.email_key else mapped.email,
+            connector_id,
+            it.record_id,
+            it.fingerprint,
+            orjson.dumps({"profile": mapped.profile, "mails": mapped.mails}),
+            mapped.points or 0,
+            1,
+        )
+        for number, (brand, it, mapped) in zip(numbers, newcomers, strict=True)
+    ]
     admitted = _MEMBERS.run(connection, members)
     # The others have emails that somebody has already.
-    connection.execute(_CONTACTS, {"b_highest": highest, "b_seen": seen, "b_counted": int(counted)})
+    ours = {"b_first": numbers[0], "b_last": numbers[-1], "b_connector": connector_id}
+    connection.execute(_CONTACTS, {**ours, "b_seen": seen, "b_counted": int(counted)})
     if admitted == len(read):
         return []
-    settled = set(connection.scalars(_ADMITTED, {"b_highest": highest}))
+    settled = set(connection.scalars(_ADMITTED, ours))
     return [row for row in read if row.record_id not in settled]
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 from sqlalchemy import Select, String, and_, case, cast, func, or_, select, true
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from syncsvc.rules.brakes import Allowed
 from syncsvc.state import due
@@ -76,6 +78,26 @@ class Skipped:
     samples: tuple[str, ...]
 
 
+class _Keys(FunctionElement[str]):
+    """The fields of a payload's profile."""
+
+    inherit_cache = True
+    name = "keys"
+
+
+@compiles(_Keys)
+def _keys(element: _Keys, compiler: Any, **options: Any) -> str:
+    (payload,) = element.clauses
+    return f"json_each(CAST({compiler.process(payload, **options)} AS VARCHAR), '$.profile')"
+
+
+@compiles(_Keys, "postgresql")
+def _object_keys(element: _Keys, compiler: Any, **options: Any) -> str:
+    (payload,) = element.clauses
+    text = f"convert_from({compiler.process(payload, **options)}, 'UTF8')"
+    return f"json_object_keys({text}::json -> 'profile')"
+
+
 class Preview:
     """The questions about a delivery that is not made yet; nothing is written."""
 
@@ -113,7 +135,7 @@ class Preview:
     def fields(self, allowed: Allowed) -> tuple[Carried, ...]:
         """Return the fields that the rows of new and of changed profiles would carry."""
         rows = self._rows(allowed).subquery()
-        carried = func.json_each(cast(rows.c.payload, String), "$.profile").table_valued("key")
+        carried = _Keys(rows.c.payload).table_valued("key")
         new, changed = (
             func.count().filter(rows.c.kind.in_(kinds)) for kinds in ([Kind.NEW], [Kind.PROFILE, Kind.BOTH])
         )

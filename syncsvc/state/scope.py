@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Update,
@@ -128,7 +129,7 @@ def payable(points: Points) -> ColumnElement[int]:
     if points is Points.ADD:
         return case((MEMBER.c.unsettled == 0, MEMBER.c.earned - MEMBER.c.credited), else_=0)
     if points is Points.SET:
-        return func.abs(MEMBER.c.earned - MEMBER.c.credited)
+        return func.abs(MEMBER.c.earned - MEMBER.c.credited, type_=BigInteger)
     return MEMBER.c.earned * 0
 
 
@@ -155,7 +156,7 @@ def kept_back(points: Points, *, known: bool, leaving: bool) -> ColumnElement[bo
     if not leaving:
         kept.append(LEAVES)
     if points is Points.ADD:
-        kept.append(payable(points) > bindparam("b_most"))
+        kept.append(payable(points) > bindparam("b_most", type_=BigInteger))
     return and_(MEMBER.c.brand.in_(OWN_BRANDS), or_(*kept))
 
 

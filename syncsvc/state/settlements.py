@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Update, bindparam, case, func,
 from syncsvc.config import Points
 from syncsvc.rules.settling import Grade
 from syncsvc.state.books import Credit, append
-from syncsvc.state.bulk import Bulk, update_rows
+from syncsvc.state.bulk import Bulk, put_rows, update_rows
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, as_list, change_row, one_of, to_ms
 from syncsvc.state.doubtful import DoubtfulBatch, doubtful
@@ -79,6 +79,7 @@ _RULED = update_rows(BATCH_ROW, ("batch_id", "position"), ("outcome", "grade"))
 _PAYLOADS = select(MEMBER.c.id, MEMBER.c.payload).where(
     one_of(MEMBER.c.id, "b_members"), MEMBER.c.payload.is_not(None)
 )
+_REFUSED = put_rows(QUARANTINE)
 _PAYLOAD = update_rows(MEMBER, ("id",), ("payload",))
 _OF_MEMBER = update(MEMBER).where(MEMBER.c.id == bindparam("b_id"))
 _POINTS: ColumnElement[int] = bindparam("b_points")
@@ -308,7 +309,7 @@ class Settlements:
         owned = [row for row in rows if row.owner_record is not None]
         if owned:
             connection.execute(
-                QUARANTINE.insert().prefix_with("OR REPLACE", dialect="sqlite"),
+                _REFUSED,
                 [
                     {
                         "connector_id": row.owner_connector,

@@ -94,6 +94,7 @@ def open_store(database: Database, organization: OrganizationConfig) -> Store:
     with database.writing() as connection:
         key = _fingerprint_key(connection)
         organization_id = _organization(connection, organization)
+        database.join(connection, organization_id)
         connectors = _connectors(connection, organization_id, names)
         if database.runs_cycles:
             _take_effect(connection, organization_id, organization, list(connectors.values()))
@@ -121,7 +122,7 @@ def _assemble(
         witness=organization.wallet.witness,
         zone=organization.wallet.zone,
     )
-    scope = Scope(database, organization_id, rules, fingerprinter, connectors, writing)
+    scope = Scope(database.of(organization_id), organization_id, rules, fingerprinter, connectors, writing)
     settlements = Settlements(scope)
     return Store(
         connectors,
@@ -137,7 +138,7 @@ def _assemble(
         Holds(scope),
         Pauses(scope),
         Quarantine(scope),
-        Plans(database, organization_id),
+        Plans(scope.database, organization_id),
         Preview(scope),
         Reports(scope),
         Lives(scope),

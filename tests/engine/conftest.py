@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from enginelab import Lab, Socket
+from grounds import GROUNDS
+from postgres import Postgres, programs, shared
 from quicklab import QuickLab
 
 from syncsvc.sandbox.server import Server
@@ -16,6 +19,41 @@ OpenLab = Callable[..., Lab]
 OpenQuick = Callable[..., QuickLab]
 TWICE_UNSETTLED = """SELECT r.member_id FROM batch_row r JOIN batch b ON b.id = r.batch_id
     WHERE b.lane = 1 AND r.outcome < 3 AND r.points > 0 GROUP BY r.member_id HAVING count(*) > 1"""
+
+
+TOO = {
+    "test_engine_points",
+    "test_engine_doubt",
+}
+"""What always runs on both engines of the state, where a server is installed; see `grounds`."""
+
+_WANTED = os.environ.get("SYNCSVC_STATE", "")
+_REQUIRED = os.environ.get("SYNCSVC_POSTGRES") == "required" or _WANTED == "postgresql"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if _WANTED == "postgresql":
+        metafunc.parametrize("ground", ["postgresql"], indirect=True)
+    elif metafunc.module.__name__ in TOO:
+        metafunc.parametrize("ground", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    folder = tmp_path_factory.getbasetemp()
+    with shared(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def ground(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let the test's labs keep their states in files, or on a server."""
+    on_a_server = getattr(request, "param", "sqlite") == "postgresql"
+    if on_a_server and programs() is None and not _REQUIRED:
+        pytest.skip("no PostgreSQL server is installed; .ci/run installs one")
+    GROUNDS.server = request.getfixturevalue("postgres_server") if on_a_server else None
+    yield
+    GROUNDS.server = None
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +79,7 @@ def open_lab(tmp_path: Path, socket: tuple[Socket, str]) -> Iterator[OpenLab]:
         differences = lab.differences()
         twice = lab.rows(TWICE_UNSETTLED)
         lab.close()
+        GROUNDS.end(lab.folder)
         assert differences == []
         assert twice == []
 

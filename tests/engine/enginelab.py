@@ -1,19 +1,16 @@
-"""A whole organization in one process: a CRM held in memory, the simulated wallet, a real state file.
+"""A whole organization in one process: a CRM held in memory, the simulated wallet, a real state.
 
 Time stands still until a test moves it.
 """
 
 from __future__ import annotations
 
-import functools
-import sqlite3
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from grounds import GROUNDS
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
@@ -42,15 +39,6 @@ SETTLED = 301
 
 A_BATCH = """SELECT b.lane, b.outcome, b.row_count, b.points, r.points, r.outcome
     FROM batch b JOIN batch_row r ON r.batch_id = b.id ORDER BY b.id, r.position"""
-
-
-@functools.cache
-def _new_state() -> bytes:
-    """Return the file of a state that holds nothing: making its tables anew takes longer than many a test."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "new.db"
-        Database.open(f"sqlite:///{path}").close()
-        return path.read_bytes()
 
 
 class Crash(BaseException):
@@ -105,14 +93,13 @@ class Lab:
         self.on_import: Callable[[], object] = lambda: None
         self.lines: Sequence[Mapping[str, Any]] = []
         self.reports: list[CycleReport] = []
-        if not (folder / "lab.db").exists():
-            (folder / "lab.db").write_bytes(_new_state())
+        self.ground = GROUNDS.of(folder)
         self.database = Database.open(self.state)
         self.organization = self._open()
 
     @property
     def state(self) -> str:
-        return f"sqlite:///{self.folder / 'lab.db'}"
+        return self.ground.state
 
     @property
     def crm(self) -> MemoryCrm:
@@ -249,17 +236,15 @@ class Lab:
         client.send = die  # type: ignore[method-assign,assignment]
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """Return what a reader beside the process sees in the state file now."""
-        with closing(sqlite3.connect(self.folder / "lab.db")) as connection:
-            return connection.execute(statement).fetchall()
+        """Return what a reader beside the process sees in the state now."""
+        return self.ground.rows(statement)
 
     def value(self, statement: str) -> Any:
         return self.rows(statement)[0][0]
 
     def contents(self) -> str:
-        """Return everything in the state file, to be compared."""
-        with closing(sqlite3.connect(self.folder / "lab.db")) as connection:
-            return "\n".join(connection.iterdump())
+        """Return everything in the state, to be compared."""
+        return self.ground.contents()
 
     def quarantine(self) -> dict[str, tuple[str, str, str]]:
         listed = self.rows("SELECT record_id, side, field, reason FROM quarantine")

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import orjson
 from enginelab import IMPORT, Lab, Timeline
-from sqlalchemy import event
+from grounds import GROUNDS
 
 from syncsvc.errors import LostAnswerError
 from syncsvc.organization import Organization
@@ -141,12 +141,12 @@ class QuickLab(Lab):
     def __exit__(self, *_: object) -> None:
         self.close()
         self._loop.close()
+        GROUNDS.end(self.folder)
 
     def _open(self) -> Organization:
         if self._hastened is not self.database:
             self._hastened = self.database
-            event.listen(self.database._engine, "connect", _wait_for_no_disk)
-            self.database._engine.dispose()  # connections made before
+            self.ground.hasten(self.database)
         return super()._open()
 
     def noise(self) -> tuple[int, int]:
@@ -179,7 +179,3 @@ class QuickLab(Lab):
         """The id of the organization in the state file, which holds those before it too."""
         found: int = self.store.reports._scope.organization_id
         return found
-
-
-def _wait_for_no_disk(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA synchronous = OFF")

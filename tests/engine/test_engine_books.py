@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 
 import pytest
 from enginelab import Lab
@@ -39,24 +37,13 @@ def lab(open_lab: Open) -> Lab:
 
 def tamper(lab: Lab, *statements: str) -> list[tuple[str, str]]:
     """Change the state by hand, and return what the audit says then; the state is put back after it."""
-    path = lab.folder / "lab.db"
-    with closing(sqlite3.connect(path)) as connection:
-        before = "\n".join(connection.iterdump())
-        for statement in statements:
-            assert connection.execute(statement).rowcount > 0, statement
-        connection.commit()
-        assert "\n".join(connection.iterdump()) != before
+    before = lab.contents()
+    for statement in statements:
+        assert lab.ground.change(statement) > 0, statement
+    assert lab.contents() != before
     found = [(it.where, it.what) for it in lab.differences()]
     assert all(it.remedy for it in lab.differences())
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA foreign_keys = OFF")
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in tables:
-            connection.execute(f"DELETE FROM {table}")
-        for line in before.split(";\n"):
-            if line.startswith("INSERT INTO"):
-                connection.execute(line)
-        connection.commit()
+    lab.ground.restore(before)
     assert lab.differences() == []
     return found
 
@@ -139,7 +126,7 @@ def test_an_entry_whose_digest_was_made_anew_does_not_hide_it(lab: Lab) -> None:
     before = lab.value("SELECT digest FROM ledger WHERE id = 2")
     at, member, batch = lab.rows("SELECT at, member_id, batch_id FROM ledger WHERE id = 3")[0]
     digest = link(before, Credit(Entry.AWARDED, 41, Grade.WINDOW, batch, member), at)
-    found = tamper(lab, f"UPDATE ledger SET points = 41, digest = x'{digest.hex()}' WHERE id = 3")
+    found = tamper(lab, f"UPDATE ledger SET points = 41, digest = {lab.ground.bytes(digest)} WHERE id = 3")
     assert {where for where, _ in found} == {"member 3 (crm c)", "batch 2 row 0"}
 
 

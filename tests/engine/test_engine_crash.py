@@ -19,20 +19,20 @@ POINTS = {"a": 10, "b": 25, "c": 0, "d": 40}
 
 def die_at(lab: Lab, step: int, *, committed: bool) -> None:
     """Let the process die at its `step`-th write transaction: when it is committed, or just before."""
-    writing, count = lab.database.writing, 0
+    writing, count = lab.database._storage.writing, 0
 
     @contextmanager
-    def counted() -> Iterator[Connection]:
+    def counted(organization: int | None) -> Iterator[Connection]:
         nonlocal count
         count += 1
-        with writing() as connection:
+        with writing(organization) as connection:
             yield connection
             if count == step and not committed:
                 raise Crash
         if count == step:
             raise Crash
 
-    lab.database.writing = counted  # type: ignore[method-assign]
+    lab.database._storage.writing = counted  # type: ignore[method-assign]
 
 
 def play(lab: Lab, dies: Callable[[], None]) -> bool:
@@ -98,14 +98,14 @@ def poll(lab: Lab, step: int) -> bool:
     for record in "abce":
         lab.crm.put(record, points=50, name="Eve")
     lab.crm.put("d", email="moved@example.org")
-    writing = lab.database.writing
+    writing = lab.database._storage.writing
     die_at(lab, step, committed=True)
     died = False
     try:
         lab.cycle()
     except Crash:
         died = True
-    lab.database.writing = writing  # type: ignore[method-assign]
+    lab.database._storage.writing = writing  # type: ignore[method-assign]
     lab.reopen()
     for after in (60, SETTLED, 60):
         lab.cycle(after)
@@ -138,13 +138,13 @@ def test_a_first_read_that_dies_at_any_write_adopts_every_point_all_the_same(
         lab.crm.page_size = 2
         for record, points in POINTS.items():
             lab.crm.put(record, points=points)
-        writing, died = lab.database.writing, False
+        writing, died = lab.database._storage.writing, False
         die_at(lab, step, committed=True)
         try:
             lab.cycle()
         except Crash:
             died = True
-        lab.database.writing = writing  # type: ignore[method-assign]
+        lab.database._storage.writing = writing  # type: ignore[method-assign]
         lab.reopen()
         lab.cycle()
         lab.cycle(SETTLED)  # points keep away from a profile row that may still land
@@ -163,17 +163,17 @@ def test_a_death_around_the_request_loses_and_doubles_nothing(lab: Lab, when: st
     whole(lab)
 
 
-def full_disk() -> NoReturn:
+def full_disk(_organization: int | None) -> NoReturn:
     raise StateError("the disk is full")
 
 
 def test_a_state_that_cannot_be_written_ends_the_cycle_and_no_more(lab: Lab) -> None:
     lab.crm.put("a", points=10)
-    writing = lab.database.writing
-    lab.database.writing = full_disk  # type: ignore[method-assign]
+    writing = lab.database._storage.writing
+    lab.database._storage.writing = full_disk  # type: ignore[method-assign]
     report = lab.cycle()
     assert len(lab.said("state_failed")) == 1
     assert report.errors == ("the disk is full",)
-    lab.database.writing = writing  # type: ignore[method-assign]
+    lab.database._storage.writing = writing  # type: ignore[method-assign]
     lab.cycle(after=SETTLED)
     assert lab.awarded("a@example.org") == 10

@@ -49,11 +49,12 @@ class Reaper:
         """Place the boundaries around everything that the process does inside the block."""
         lab = self.lab
         database, crms = lab.database, lab.crms.values()
-        writing, serve = database.writing, lab.serve
+        storage: Any = database._storage
+        writing, serve = storage.writing, lab.serve
 
         @contextmanager
-        def mortal_writing() -> Iterator[Connection]:
-            with writing() as connection:
+        def mortal_writing(organization: int | None) -> Iterator[Connection]:
+            with writing(organization) as connection:
                 yield connection
                 self.edge("before commit")
             self.edge("after commit")
@@ -76,7 +77,7 @@ class Reaper:
             self.edge("after a write-back")
             return outcome
 
-        database.writing = mortal_writing  # type: ignore[method-assign]
+        storage.writing = mortal_writing
         lab.serve = mortal_serve  # type: ignore[method-assign]
         for crm in crms:
             crm.read = lambda cursor, read=crm.read: mortal_read(read, cursor)  # type: ignore[method-assign,misc]
@@ -84,7 +85,7 @@ class Reaper:
         try:
             yield
         finally:
-            del database.__dict__["writing"], lab.__dict__["serve"]
+            del storage.__dict__["writing"], lab.__dict__["serve"]
             for crm in crms:
                 del crm.__dict__["read"], crm.__dict__["write"]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -8,6 +9,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from syncsvc.config import BrakesConfig, ServiceConfig, WalletConfig
+from syncsvc.errors import ConfigurationError
 from syncsvc.maps import MemberMap
 from syncsvc.schema import json_schema
 from syncsvc.settings import Duration, Secret, Settings, Url
@@ -37,9 +39,28 @@ class PlainSettings(Settings):
 TYPES: dict[str, type[Settings]] = {"toy": ToySettings, "plain": PlainSettings}
 
 
-@pytest.mark.parametrize("state", ["sqlite:///syncsvc.db", "sqlite:////var/lib/s.db"])
-def test_a_state_is_a_file(state: str) -> None:
-    assert ServiceConfig(state=state).state == state
+@pytest.mark.parametrize(
+    "state",
+    [
+        "sqlite:///syncsvc.db",
+        "sqlite:////var/lib/s.db",
+        "postgresql://u@h/d",
+        "postgresql+psycopg://u@h:5432/d?sslmode=verify-full&passfile=/run/secrets/pgpass",
+        "postgresql+psycopg://u@/d?host=/run/postgresql",
+    ],
+)
+def test_a_state_is_a_file_or_a_database(state: str) -> None:
+    assert ServiceConfig(state=state).state_url == state
+
+
+def test_a_state_with_a_password_is_a_secret(tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    service = ServiceConfig.model_validate({"state": {"file": str(file)}})
+    with pytest.raises(ConfigurationError, match=r"service\.state: file .* cannot be read"):
+        _ = service.state_url
+    file.write_text("postgresql+psycopg://u:pw@h/d\n", encoding="utf-8")
+    assert service.state_url == "postgresql+psycopg://u:pw@h/d"
+    assert "pw" not in repr(service)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +71,8 @@ def test_a_state_is_a_file(state: str) -> None:
         "sqlite://",
         "sqlite:///",
         "sqlite:///:memory:",
-        "postgresql://u@h/d",
+        "postgresql://u@h",
+        "postgresql+psycopg2://u@h/d",
         "mysql://h/d",
         "postgresql+psycopg://u:pw@h/d",
         "postgresql+psycopg://u@h/d?password=pw",

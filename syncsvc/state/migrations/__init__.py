@@ -37,12 +37,13 @@ def forms() -> tuple[str, ...]:
     return tuple(sorted(numbers, reverse=True))
 
 
-def _form(engine: Engine) -> str | None:
+def form(engine: Engine) -> str | None:
+    """Return the form of the tables, None where there are none."""
     with engine.connect() as connection:
         if not inspect(connection).has_table(_RECORD):
             return None
-        form: str | None = connection.scalar(text(f"SELECT version_num FROM {_RECORD}"))
-        return form
+        number: str | None = connection.scalar(text(f"SELECT version_num FROM {_RECORD}"))
+        return number
 
 
 def upgrade(engine: Engine) -> None:
@@ -50,23 +51,28 @@ def upgrade(engine: Engine) -> None:
 
     Raises StateError where the database was written by a later version.
     """
-    current, head = _form(engine), forms()[0]
+    current, head = form(engine), forms()[0]
     if current == head:
         return
     if current is not None and current not in forms():
-        raise StateError(
-            f"the state was written by a later version of syncsvc (form {current}, this one knows {head}): "
-            "run that version or a newer one"
-        )
+        raise too_new(current)
     from alembic import command  # noqa: PLC0415 - see the module
 
     command.upgrade(configuration(engine), "head")
     engine.dispose()  # connections read the planner's statistics when they are opened
 
 
+def too_new(found: str) -> StateError:
+    """Return the error for tables of a form that this version does not know."""
+    return StateError(
+        f"the state was written by a later version of syncsvc (form {found}, this one knows {forms()[0]}): "
+        "run that version or a newer one"
+    )
+
+
 def require_current(engine: Engine) -> None:
     """Raise StateError where the tables are not in this version's form."""
-    current, head = _form(engine), forms()[0]
+    current, head = form(engine), forms()[0]
     if current != head:
         raise StateError(
             f"the state's form is {current}, this version needs {head}: run one cycle to migrate it"

@@ -1,0 +1,286 @@
+"""The state on a PostgreSQL server: organizations write at once, those who write for one of them in turn.
+
+A write transaction begins by taking the lock of its organization; nothing is read before that, so that what
+is read is what the one before it has left. A read transaction sees one moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.pool import QueuePool
+
+from syncsvc.errors import StateError
+from syncsvc.state import migrations
+from syncsvc.state.copying import copy_tables
+from syncsvc.state.server import Server, telling
+from syncsvc.state.sqlite import StateFile
+from syncsvc.state.turns import Turn, holder, key_of
+
+_KEPT, _MORE = 8, 24
+"""Connections that are kept, and how many more are made where more are needed at once."""
+
+_DEFAULTS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_LIMITS = {
+    "statement_timeout": "5min",
+    "lock_timeout": "30s",
+    "idle_in_transaction_session_timeout": "5min",
+}
+"""How long a statement runs, waits for a lock, or lies idle; what the URL has in `options` prevails."""
+
+_READS = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_WRITES = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+_WAITED = 30.0  # seconds, where every connection is in use
+
+
+def connect(url: str) -> Engine:
+    """Return an engine for the server that `service.state` names; nothing is asked of it yet.
+
+    Raises StateError where the driver is not installed.
+    """
+    if importlib.util.find_spec("psycopg") is None:
+        raise StateError("state is on PostgreSQL, whose driver is missing: pip install 'syncsvc[postgres]'")
+    parsed = make_url(url)
+    given = {**_DEFAULTS, "application_name": _who(), **parsed.query}
+    engine = create_engine(
+        parsed.set(drivername="postgresql+psycopg", query={}),
+        connect_args={**given, "context": _adapters()},
+        paramstyle="format",  # what `bulk` binds is in the order of the statement
+        hide_parameters=True,
+        use_native_hstore=False,
+        poolclass=QueuePool,
+        pool_size=_KEPT,
+        max_overflow=_MORE,
+        pool_timeout=_WAITED,
+        pool_use_lifo=True,  # those that are not needed grow old, and are closed
+        pool_recycle=1800,
+    )
+    limits = "; ".join(f"SET {name} = '{value}'" for name, value in _LIMITS.items() if name not in str(given))
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.autocommit = True  # `begin` says it all in one message to the server
+        connection.execute(f"{limits}; SET TIME ZONE 'UTC'" if limits else "SET TIME ZONE 'UTC'")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        said = connection.get_execution_options().get("begin", _WRITES)
+        connection.connection.cursor().execute(said)
+
+    return engine
+
+
+def _adapters() -> Any:
+    """Return how values are bound: each kind always in one way, so that statements can stay prepared."""
+    from psycopg import adapters  # noqa: PLC0415 - an extra
+    from psycopg.adapt import AdaptersMap  # noqa: PLC0415 - an extra
+    from psycopg.types.numeric import Int8Dumper, IntLoader  # noqa: PLC0415 - an extra
+
+    chosen = AdaptersMap(adapters)
+    chosen.register_dumper(int, Int8Dumper)
+    chosen.register_loader("numeric", IntLoader)  # the sum of whole numbers is one
+    return chosen
+
+
+def _who() -> str:
+    """Return what the server shows of this process: at most 63 characters."""
+    return f"syncsvc {os.getpid()} on {socket.gethostname()}"[:63]
+
+
+class StateServer:
+    """An open state on a server."""
+
+    def __init__(self, server: Server, engine: Engine, schema: int, turn: Turn | None) -> None:
+        """Hold the engine, the number of the schema that the tables are in, and the turn; see `open`."""
+        self.server = server
+        self.engine = engine
+        self._schema = schema
+        self._turn = turn
+        self._closed = False
+        self._quiet = threading.Condition()
+        self._writers = 0
+
+    @classmethod
+    def exists(cls, url: str) -> bool:
+        """Return whether there is a state already."""
+        with _opened(url) as (server, engine), telling(server):
+            return migrations.form(engine) is not None
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Return the state for the one process that runs cycles, made and migrated where needed.
+
+        Raises StateError where the server cannot be used, or where another process runs cycles on the state.
+        """
+        with contextlib.ExitStack() as undo:
+            server, engine = undo.enter_context(_opened(url))
+            with telling(server):
+                schema = server.examine(engine)
+                turn = Turn(server, engine, schema)
+                undo.callback(turn.end)
+                turn.take()
+                with turn.alone("migrate"):
+                    migrations.upgrade(engine)
+            undo.pop_all()
+        return cls(server, engine, schema, turn)
+
+    @classmethod
+    def open_beside(cls, url: str) -> Self:
+        """Return the state beside the processes that run cycles: to be read, and for a person's decisions.
+
+        Raises StateError where there is none yet, or where it is of another version.
+        """
+        with contextlib.ExitStack() as undo:
+            server, engine = undo.enter_context(_opened(url))
+            with telling(server):
+                schema = server.examine(engine)
+                if migrations.form(engine) is None:
+                    raise StateError(
+                        f"there is no state in {server} yet: run a cycle first, with `once` or `run`"
+                    )
+                migrations.require_current(engine)
+            undo.pop_all()
+        return cls(server, engine, schema, None)
+
+    @classmethod
+    def look(cls, url: str) -> tuple[str, ...]:
+        """Return what there is to say of the state, with nothing made or changed.
+
+        Raises StateError where a process that runs cycles could not work with it.
+        """
+        with _opened(url) as (server, engine), telling(server):
+            schema = server.examine(engine)
+            form = migrations.form(engine)
+            with engine.connect() as connection:
+                who = holder(connection.connection.driver_connection, schema)
+            engine.dispose()
+        facts = [] if who is None else [f"{server} is in use by {who}, which runs cycles on it"]
+        head = migrations.forms()[0]
+        if form is None:
+            facts.append(f"there is no state in {server} yet: the first cycle makes it")
+        elif form not in migrations.forms():
+            raise migrations.too_new(form)
+        elif form != head:
+            facts.append(f"{server} is of form {form}: the next cycle brings it to {head}")
+        return tuple(facts)
+
+    @classmethod
+    def copy_to(cls, url: str, copy: Path) -> None:
+        """Make a private copy in a file, where there is a state; nothing is made where there is none."""
+        if cls.exists(url):
+            source = cls.open_beside(url)
+            try:
+                target = StateFile.open(f"sqlite:///{copy}")
+                try:
+                    with source.reading() as read, target.writing(None) as written:
+                        copy_tables(read, written)
+                finally:
+                    target.close()
+            finally:
+                source.close()
+
+    @property
+    def runs_cycles(self) -> bool:
+        """Whether this is the process that runs cycles, and not one beside it."""
+        return self._turn is not None
+
+    @contextlib.contextmanager
+    def writing(self, organization: int | None) -> Iterator[Connection]:
+        """Give a connection inside one write transaction, the only one of its organization.
+
+        Without an organization it is the only one of those without.
+        """
+        with self._quiet:
+            if self._closed:
+                raise StateError("the state database is closed")
+            self._writers += 1
+        try:
+            with telling(self.server):
+                if self._turn is not None:
+                    self._turn.keep()
+                key = key_of(
+                    self._schema, "state" if organization is None else f"organization {organization}"
+                )
+                with self._begun(f"{_WRITES}; SELECT pg_advisory_xact_lock({key})") as connection:
+                    yield connection
+        finally:
+            with self._quiet:
+                self._writers -= 1
+                self._quiet.notify_all()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection inside one read transaction: everything in it is of one moment."""
+        with telling(self.server), self._begun(_READS) as connection:
+            yield connection
+
+    def join(self, connection: Connection, organization: int) -> None:
+        """Take the lock of an organization too, inside a write transaction that is of none."""
+        key = key_of(self._schema, f"organization {organization}")
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({key})"))
+
+    def shed(self) -> None:
+        """Do nothing: the server's write-ahead log is not ours."""
+
+    def scrub(self) -> bool:
+        """Let the server take out what has been erased; returns whether it could.
+
+        What is dead is gone from the tables then, as far as no transaction that is open can see it. The
+        server's log, its replicas and its backups are its operator's.
+        """
+        with telling(self.server), self.engine.connect() as connection:
+            connection.connection.cursor().execute("VACUUM")
+        return True
+
+    def close(self) -> None:
+        """Give everything back, once a write under way has ended; another process can open it now."""
+        with self._quiet:
+            self._quiet.wait_for(lambda: not self._writers)
+            self._closed = True
+        if self._turn is not None:
+            self._turn.end()
+            self._turn = None
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def _begun(self, said: str) -> Iterator[Connection]:
+        """Give a connection in a transaction that has begun, on a new connection where a kept one is dead."""
+        with contextlib.ExitStack() as opened:
+            for last in (False, True):
+                connection = opened.enter_context(self.engine.connect()).execution_options(begin=said)
+                try:
+                    transaction = connection.begin()
+                except self.engine.dialect.loaded_dbapi.OperationalError:
+                    broken = connection.connection.driver_connection.closed  # type: ignore[union-attr]
+                    connection.invalidate()
+                    if last or not broken:
+                        raise
+                    self.engine.dispose()  # the others are of the same time
+                else:
+                    break
+            with transaction:
+                yield connection
+
+
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[tuple[Server, Engine]]:
+    engine = connect(url)
+    try:
+        yield Server.named(url), engine
+    except BaseException:
+        engine.dispose()
+        raise

@@ -1,0 +1,129 @@
+"""The PostgreSQL server of a state: whether it can be used, and how its troubles are told.
+
+Codes: postgresql.org/docs/15/errcodes-appendix.html.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, make_url
+from sqlalchemy import exc as sa_exc
+
+from syncsvc.errors import StateError
+
+OLDEST = 15
+"""The oldest version that the tests are run on."""
+
+_READ_ONLY = "25006"
+_REMEDIES = {
+    _READ_ONLY: "point state at the primary; with several hosts, ?target_session_attrs=read-write finds it",
+    "28000": "correct user and password, or what pg_hba.conf allows",
+    "28P01": "correct user and password; a password belongs into a secret, as docs/postgresql.md says",
+    "3D000": "make it: createdb --encoding UTF8 NAME; or correct the name in state",
+    "3F000": "make the schema that search_path names, or correct it in state",
+    "42501": "grant the user of state the right to make and use tables in its schema",
+    "53100": "make room on the server's disk",
+    "53200": "give the server more memory",
+    "53300": "raise max_connections, or the user's or the database's limit; a process takes up to 33",
+    "55P03": "another transaction holds what this one needs; see pg_stat_activity; it is tried again",
+    "57014": "the server took too long; see what it is busy with; it is tried again",
+    "57P01": "the server is being stopped; cycles go on once it is back",
+    "57P02": "the server fell; cycles go on once it is back",
+    "57P03": "the server is starting or stopping; cycles go on once it is back",
+    "40001": "it is tried again",
+    "40P01": "it is tried again",
+}
+_AWAY = "check that the server runs and that this machine reaches it; cycles go on once it is back"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a state is, told without its password."""
+
+    shown: str
+
+    @classmethod
+    def named(cls, url: str) -> Server:
+        """Return the server and database of a URL."""
+        parsed = make_url(url)
+        hosts = parsed.query.get("host", parsed.host or "localhost")
+        host = hosts if isinstance(hosts, str) else ",".join(hosts)
+        port = "" if parsed.port is None else f":{parsed.port}"
+        return cls(f"PostgreSQL database {parsed.database or parsed.username or ''} on {host}{port}")
+
+    def __str__(self) -> str:
+        return self.shown
+
+    def examine(self, engine: Engine) -> int:
+        """Return the number of the schema that tables are made in; raises StateError where none can."""
+        with engine.connect() as connection:
+            asked = (
+                "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"
+                " (SELECT oid::bigint FROM pg_namespace WHERE nspname = current_schema()),"
+                " current_setting('server_version')"
+            )
+            number, encoding, schema, version = connection.exec_driver_sql(asked).one()
+        if number < OLDEST * 10_000:
+            raise StateError(
+                f"{self} is PostgreSQL {version}: syncsvc is tested on {OLDEST} and newer; upgrade the server"
+            )
+        if encoding != "UTF8":
+            raise StateError(
+                f"{self} has the encoding {encoding}: names in other scripts would not fit; make one with "
+                "createdb --template template0 --encoding UTF8 NAME"
+            )
+        if schema is None:
+            raise StateError(f"{self} has no schema to make tables in: {_REMEDIES['3F000']}")
+        return int(schema)
+
+
+@contextlib.contextmanager
+def telling(server: Server) -> Iterator[None]:
+    """Turn what the server says of itself into StateError; a mistake of ours stays one."""
+    try:
+        yield
+    except sa_exc.TimeoutError as error:
+        raise StateError(
+            f"{server} cannot be used: every connection is in use; {_REMEDIES['53300']}"
+        ) from error
+    except sa_exc.DBAPIError as error:
+        if _is_of_the_server(error.orig):
+            raise _unusable(server, error.orig) from error
+        raise
+    except Exception as error:
+        if type(error).__module__.startswith("psycopg") and _is_of_the_server(error):  # at the beginning
+            raise _unusable(server, error) from error
+        raise
+
+
+def _is_of_the_server(error: Any) -> bool:
+    code = getattr(error, "sqlstate", None)
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return code in _REMEDIES or "OperationalError" in kinds
+
+
+def _unusable(server: Server, error: Any) -> StateError:
+    code = getattr(error, "sqlstate", None)
+    said = " ".join(str(error).split())
+    remedy = _REMEDIES.get(code or "") or next(
+        (
+            remedy
+            for it, remedy in _REMEDIES.items()
+            if it in {"28P01", "3D000", "53300", "57P03"} and _SAID[it] in said
+        ),
+        _AWAY,
+    )
+    return StateError(f"the state in {server} cannot be used: {said}; {remedy}")
+
+
+_SAID = {
+    "28P01": "authentication failed",
+    "3D000": "does not exist",
+    "53300": "too many c",
+    "57P03": "the database system is",
+}
+"""Words of the codes that come while a connection is made, when the driver tells no code."""
