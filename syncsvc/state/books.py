@@ -15,6 +15,7 @@ import orjson
 from sqlalchemy import Connection, bindparam, select
 
 from syncsvc.rules.settling import Grade
+from syncsvc.state.bulk import insert_rows
 from syncsvc.state.codes import Entry
 from syncsvc.state.database import to_ms
 from syncsvc.state.tables import LEDGER
@@ -28,7 +29,9 @@ _LAST = (
     .order_by(LEDGER.c.id.desc())
     .limit(1)
 )
-_ADDED = LEDGER.insert()
+_ADDED = insert_rows(
+    LEDGER, ("organization_id", "member_id", "batch_id", "entry", "points", "at", "grade", "digest")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +56,9 @@ def append(connection: Connection, organization_id: int, entries: Sequence[Credi
     rows = []
     for credit in entries:
         digest = link(digest, credit, at)
-        rows.append(
-            {
-                "organization_id": organization_id,
-                "member_id": credit.member_id,
-                "batch_id": credit.batch_id,
-                "entry": int(credit.entry),
-                "points": credit.points,
-                "at": at,
-                "grade": credit.grade,
-                "digest": digest,
-            }
-        )
-    if rows:
-        connection.execute(_ADDED, rows)
+        what = int(credit.entry), credit.points, at, credit.grade, digest
+        rows.append((organization_id, credit.member_id, credit.batch_id, *what))
+    _ADDED.run(connection, rows)
 
 
 def link(before: bytes, credit: Credit, at: int) -> bytes:

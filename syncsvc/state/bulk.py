@@ -24,7 +24,7 @@ class Bulk:
     def __init__(self, statement: Insert | Update, names: Sequence[str]) -> None:
         """Take a statement whose bound parameters are called `names`, in their order in the statement."""
         self._statement = statement
-        self._names = list(names)
+        self.names = list(names)
         self._texts: dict[str, str] = {}
 
     def run(self, connection: Connection, rows: Sequence[Row]) -> int:
@@ -35,7 +35,7 @@ class Bulk:
         dialect = connection.dialect
         if dialect.name not in self._texts:
             compiled = self._statement.compile(dialect=dialect)
-            assert compiled.positiontup in (None, self._names)  # noqa: S101 - else rows would be stored askew
+            assert compiled.positiontup in (None, self.names)  # noqa: S101 - else rows would be stored askew
             self._texts[dialect.name] = str(compiled)
         return self._texts[dialect.name]
 

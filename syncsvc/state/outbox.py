@@ -28,7 +28,7 @@ from syncsvc.config import Points, WalletConfig
 from syncsvc.rules.brakes import Allowed, Totals
 from syncsvc.rules.mapping import MAILS
 from syncsvc.state import due
-from syncsvc.state.bulk import Bulk
+from syncsvc.state.bulk import Bulk, insert_rows
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import Record, as_list, one_of, to_ms
 from syncsvc.state.late import unsure
@@ -103,7 +103,9 @@ _KNOWN = (
     .where(OURS, MEMBER.c.delivered.is_not(None))
 )
 _CLAIM = BATCH.insert().returning(BATCH.c.id)
-_CLAIM_ROW = BATCH_ROW.insert()
+_CLAIM_ROWS = insert_rows(
+    BATCH_ROW, ("batch_id", "position", "member_id", "fingerprint", "points", "log_before")
+)
 _CLAIM_MEMBER = Bulk(
     update(MEMBER)
     .where(MEMBER.c.id == bindparam("b_id"))
@@ -264,17 +266,10 @@ class Outbox:
                 "sent_at": to_ms(sent_at),
             }
             batch_id = connection.execute(_CLAIM, batch | carried).scalar_one()
-            connection.execute(
-                _CLAIM_ROW,
+            _CLAIM_ROWS.run(
+                connection,
                 [
-                    {
-                        "batch_id": batch_id,
-                        "position": position,
-                        "member_id": row.id,
-                        "fingerprint": row.wanted,
-                        "points": user["points"],
-                        "log_before": row.log_value,
-                    }
+                    (batch_id, position, row.id, row.wanted, user["points"], row.log_value)
                     for position, (row, user) in enumerate(zip(members, users, strict=True))
                 ],
             )

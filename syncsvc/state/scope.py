@@ -28,7 +28,7 @@ from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.rules.intake import ContactState
 from syncsvc.rules.settling import Grade
-from syncsvc.state.codes import Outcome
+from syncsvc.state.codes import Outcome, WriteDue
 from syncsvc.state.database import Database, as_list, one_of
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONTACT, MEMBER
 
@@ -180,7 +180,8 @@ def _refreshed(points: Points, *, expire_gone: bool) -> Update:
 def _marked(members: ColumnElement[bool]) -> Update:
     shown = CONTACT.c.state.in_([ContactState.ACTIVE, ContactState.QUARANTINED])
     writing = one_of(CONTACT.c.connector_id, "b_writing")
-    return update(CONTACT).where(members, writing, shown).values(write_due=1)
+    unmarked = CONTACT.c.write_due != WriteDue.YES
+    return update(CONTACT).where(members, writing, shown, unmarked).values(write_due=WriteDue.YES)
 
 
 _MARKED = _marked(one_of(CONTACT.c.member_id, "b_members"))

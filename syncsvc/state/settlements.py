@@ -13,7 +13,17 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Update, bindparam, case, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    null,
+    select,
+    update,
+)
 
 from syncsvc.config import Points
 from syncsvc.rules.settling import Grade
@@ -61,6 +71,7 @@ class Facts:
     detail: str = ""
 
 
+_CREDITS = {Outcome.LANDED, Outcome.SKIPPED}
 _BATCH = select(BATCH).where(BATCH.c.id == bindparam("b_batch"))
 _OPEN_ROWS = (
     select(
@@ -75,7 +86,11 @@ _OPEN_ROWS = (
     .where(BATCH_ROW.c.batch_id == bindparam("b_batch"), BATCH_ROW.c.outcome < Outcome.LANDED)
 )
 _LEAST = select(func.min(BATCH_ROW.c.outcome)).where(BATCH_ROW.c.batch_id == bindparam("b_batch"))
-_RULED = update_rows(BATCH_ROW, ("batch_id", "position"), ("outcome", "grade"))
+_RULED = (
+    update(BATCH_ROW)
+    .where(BATCH_ROW.c.batch_id == bindparam("b_batch"), one_of(BATCH_ROW.c.position, "b_positions"))
+    .values(outcome=bindparam("b_outcome"), grade=bindparam("b_grade"))
+)
 _PAYLOADS = select(MEMBER.c.id, MEMBER.c.payload).where(
     one_of(MEMBER.c.id, "b_members"), MEMBER.c.payload.is_not(None)
 )
@@ -92,27 +107,40 @@ _ANY_DOUBT = select(BATCH.c.id).where(UNSETTLED_BATCHES, BATCH.c.outcome == Outc
 
 
 @cache
-def _settled(outcome: Outcome, *, quiet: bool, late: bool, frees: bool) -> Update:
-    """Return what an outcome makes of a row's member, for many rows; `frees` its points."""
-    values: dict[str, Any] = {}
+def _settled(outcome: Outcome, *, own: bool, quiet: bool, late: bool, frees: bool) -> Bulk:
+    """Return what an outcome makes of a row's member; its points are credited and `frees` here if its `own`.
+
+    The statement's names say what a row of it holds.
+    """
+    values: dict[str, Any] = {}  # in the order of the table
+    names: list[str] = []
+    if outcome is Outcome.LANDED:
+        values["delivered"] = bindparam("b_fingerprint")
+        names.append("b_fingerprint")
+    if outcome is Outcome.REFUSED:
+        values["refused"] = bindparam("b_fingerprint")
+        names.append("b_fingerprint")
+    if own and outcome in _CREDITS:
+        values["credited"] = MEMBER.c.credited + bindparam("b_credit")
+        names.append("b_credit")
+    if own and frees:
+        values["unsettled"] = MEMBER.c.unsettled - _POINTS
+        names.append("b_points")
     if outcome is not Outcome.DOUBT:
         # A row that was held has let its member go, who may ride in another batch by now.
         rides = MEMBER.c.open_batch == bindparam("b_batch")
-        values["open_batch"] = case((rides, None), else_=MEMBER.c.open_batch)
-    if outcome is Outcome.LANDED:
-        values["delivered"] = bindparam("b_fingerprint")
-    if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
-        values["introduced"] = 1
+        values["open_batch"] = case((rides, null()), else_=MEMBER.c.open_batch)
+        names.append("b_batch")
     if quiet:
         until: ColumnElement[int] = bindparam("b_quiet_until")
         values["quiet_until"] = case((MEMBER.c.quiet_until > until, MEMBER.c.quiet_until), else_=until)
+        names += ["b_quiet_until", "b_quiet_until"]
     if late:
         values["late_until"] = bindparam("b_late_until")
-    if outcome is Outcome.REFUSED:
-        values["refused"] = bindparam("b_fingerprint")
-    if frees:
-        values["unsettled"] = MEMBER.c.unsettled - _POINTS
-    return _OF_MEMBER.values(values)
+        names.append("b_late_until")
+    if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
+        values["introduced"] = literal_column("1")
+    return Bulk(_OF_MEMBER.values(values), [*names, "b_id"])
 
 
 class Settlements:
@@ -168,9 +196,7 @@ class Settlements:
             groups[ruling.outcome, ruling.may_land_late, ruling.may_be_under_way].append(row)
         for rows in groups.values():
             self._settle_group(connection, batch, rows, rulings, now=now, quiet_for=quiet_for)
-        if open_rows:
-            ruled = [(row.position, rulings[row.position]) for row in open_rows]
-            _RULED.run(connection, [(int(it.outcome), it.grade, batch_id, place) for place, it in ruled])
+        self._rule(connection, batch_id, {row.position: rulings[row.position] for row in open_rows})
         least = connection.scalar(_LEAST, this)
         values: dict[str, Any] = {"outcome": least}
         if least is not None and least >= Outcome.LANDED:
@@ -214,6 +240,15 @@ class Settlements:
         with self._scope.database.writing() as connection:
             change_row(connection, BATCH, batch_id, {"moved": moved, "moved_at": to_ms(now)})
 
+    @staticmethod
+    def _rule(connection: Connection, batch_id: int, rulings: Mapping[int, Ruling]) -> None:
+        alike: dict[tuple[Outcome, Grade], list[int]] = defaultdict(list)
+        for position, ruling in rulings.items():
+            alike[ruling.outcome, ruling.grade].append(position)
+        for (outcome, grade), positions in alike.items():
+            ruled = {"b_outcome": outcome, "b_grade": grade, "b_positions": as_list(positions)}
+            connection.execute(_RULED, {"b_batch": batch_id, **ruled})
+
     def _settle_group(
         self,
         connection: Connection,
@@ -226,7 +261,7 @@ class Settlements:
     ) -> None:
         alike = rulings[rows[0].position]  # in everything but the grade
         outcome, late = alike.outcome, alike.may_land_late
-        if outcome in {Outcome.LANDED, Outcome.SKIPPED}:
+        if outcome in _CREDITS:
             self._credit(connection, batch, outcome, rows, rulings, now=now)
         if outcome is Outcome.REFUSED:
             self._quarantine(connection, rows, rulings, now)
@@ -238,27 +273,25 @@ class Settlements:
         adds = self._scope.rules.points is Points.ADD
         quiet = adds and alike.may_be_under_way and quiet_for > timedelta()
         frees = batch.lane == Lane.POINTS and outcome not in {Outcome.DOUBT, Outcome.HELD}
-        members = [
-            {
-                "b_id": row.member_id,
-                "b_batch": batch.id,
-                "b_points": row.points,
-                "b_fingerprint": row.fingerprint,
-                "b_quiet_until": to_ms(now + quiet_for),
-                "b_late_until": latest(batch.sent_at),
-            }
-            for row in rows
-        ]
-        own = [it for it, row in zip(members, rows, strict=True) if row.account_id is None]
-        others = [it for it, row in zip(members, rows, strict=True) if row.account_id is not None]
-        if own:
-            connection.execute(_settled(outcome, quiet=quiet, late=late, frees=frees), own)
-        if others:  # the points of such a row are on another member's account
-            connection.execute(_settled(outcome, quiet=quiet, late=late, frees=False), others)
-            if frees:
-                _FREED.run(
-                    connection, [(it.points, it.account_id) for it in rows if it.account_id is not None]
-                )
+        quiet_until, late_until = to_ms(now + quiet_for), latest(batch.sent_at)
+        members: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+        for row in rows:
+            members[row.account_id is None].append(
+                {
+                    "b_id": row.member_id,
+                    "b_batch": batch.id,
+                    "b_points": row.points,
+                    "b_credit": self._credit_of(row),
+                    "b_fingerprint": row.fingerprint,
+                    "b_quiet_until": quiet_until,
+                    "b_late_until": late_until,
+                }
+            )
+        for own, bound in members.items():
+            settled = _settled(outcome, own=own, quiet=quiet, late=late, frees=frees)
+            settled.run(connection, [tuple([it[name] for name in settled.names]) for it in bound])
+        if frees:  # the points of such a row are on another member's account
+            _FREED.run(connection, [(it.points, it.account_id) for it in rows if it.account_id is not None])
 
     def _credit(
         self,
@@ -271,25 +304,26 @@ class Settlements:
         now: datetime,
     ) -> None:
         entry = Entry.AWARDED if outcome is Outcome.LANDED else Entry.SKIPPED
-        sets = self._scope.rules.points is Points.SET
         credits_ = [
-            Credit(
-                entry,
-                row.points - row.credited if sets else row.points,
-                rulings[row.position].grade,
-                batch.id,
-                row.member_id,
-            )
+            Credit(entry, self._credit_of(row), rulings[row.position].grade, batch.id, row.member_id)
             for row in rows
         ]
+        # Those of an own account are credited with what else becomes of it: see `_settled`.
+        beside = [credit for credit, row in zip(credits_, rows, strict=True) if row.account_id is not None]
+        moved = []
         for row in rows:
             if row.account_id is not None and row.points:  # its history went to another member meanwhile
-                credits_.append(Credit(Entry.MOVED_OUT, -row.points, member_id=row.member_id))
-                credits_.append(Credit(Entry.MOVED_IN, row.points, member_id=row.account_id))
-        earning = [credit for credit in credits_ if credit.points]
+                moved.append(Credit(Entry.MOVED_OUT, -row.points, member_id=row.member_id))
+                moved.append(Credit(Entry.MOVED_IN, row.points, member_id=row.account_id))
+        _CREDITED.run(connection, [(credit.points, credit.member_id) for credit in (*beside, *moved)])
+        earning = [credit for credit in (*credits_, *moved) if credit.points]
         if earning:
-            _CREDITED.run(connection, [(credit.points, credit.member_id) for credit in earning])
             append(connection, self._scope.organization_id, earning, now=now)
+
+    def _credit_of(self, row: Record) -> int:
+        """Return the points that a row is credited with where it landed."""
+        sets = self._scope.rules.points is Points.SET
+        return int(row.points - row.credited if sets else row.points)
 
     @staticmethod
     def _forget_mails(connection: Connection, member_ids: Sequence[int]) -> None:

@@ -17,10 +17,8 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Table,
-    Update,
     and_,
     bindparam,
-    case,
     delete,
     func,
     or_,
@@ -32,6 +30,7 @@ from syncsvc.config import Points
 from syncsvc.model import STATUS_LENGTH, WriteOutcome, Written
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.intake import ContactState
+from syncsvc.state.bulk import Bulk, Row
 from syncsvc.state.codes import Outcome, WriteDue
 from syncsvc.state.database import Record, as_list, from_ms, one_of, to_ms
 from syncsvc.state.scope import Scope, at_most, kept_back
@@ -133,18 +132,18 @@ def _these(connector_id: int, record_ids: Sequence[str]) -> dict[str, Any]:
     return {"b_connector": connector_id, "b_records": as_list(record_ids)}
 
 
-def _written() -> Update:
-    at, status = bindparam("b_at", type_=BigInteger), bindparam("b_status", type_=String)
+def _written() -> Bulk:
     mine = CONTACT.c.connector_id == bindparam("b_connector")
-    return (
+    statement = (
         update(CONTACT)
         .where(mine, CONTACT.c.record_id == bindparam("b_record"))
         .values(
+            written_at=func.coalesce(bindparam("b_at", type_=BigInteger), CONTACT.c.written_at),
+            written_status=func.coalesce(bindparam("b_status", type_=String), CONTACT.c.written_status),
             write_due=bindparam("b_due", type_=SmallInteger),
-            written_at=case((at.is_(None), CONTACT.c.written_at), else_=at),
-            written_status=case((status.is_(None), CONTACT.c.written_status), else_=status),
         )
     )
+    return Bulk(statement, ["b_at", "b_status", "b_due", "b_connector", "b_record"])
 
 
 _WRITTEN = _written()
@@ -237,8 +236,7 @@ class WriteBacks:
                 for value, _ in failed
                 if value.time_taken
             ]
-            if held:
-                connection.execute(_WRITTEN, held)
+            _WRITTEN.run(connection, held)
             if gone:
                 connection.execute(_NOT_DUE, _these(connector_id, gone))
             self._forget_failures(connection, connector_id, [value.record_id for value, _ in outcomes])
@@ -298,15 +296,10 @@ def _pause(result: Written, tries: int) -> timedelta:
     return min(first * (1 << min(tries, 16)), longest)
 
 
-def _holds(connector_id: int, value: DueWrite, due: WriteDue) -> dict[str, Any]:
+def _holds(connector_id: int, value: DueWrite, due: WriteDue) -> Row:
     """Return the row of `_WRITTEN` for a value that its record holds now."""
-    return {
-        "b_connector": connector_id,
-        "b_record": value.record_id,
-        "b_at": None if value.last_updated is None else to_ms(value.last_updated),
-        "b_status": value.status,
-        "b_due": due,
-    }
+    at = None if value.last_updated is None else to_ms(value.last_updated)
+    return at, value.status, int(due), connector_id, value.record_id
 
 
 def _cut(text: str) -> str:
