@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
+from postgres import Postgres, programs, shared
 
 gc.set_threshold(50_000)  # as the service does: looking for garbage takes a part of every test
 
@@ -42,6 +43,16 @@ def spent(record_property: Callable[[str, object], None]) -> Callable[[str, tupl
         record_property(f"{_SPENT}{crm}", counts)
 
     return count
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """Give the run's PostgreSQL server; what needs it is left out where none is installed."""
+    if programs() is None and os.environ.get("SYNCSVC_POSTGRES") != "required":
+        pytest.skip("no PostgreSQL server is installed; .ci/run installs one")
+    folder = tmp_path_factory.getbasetemp()
+    with shared(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) as server:
+        yield server
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

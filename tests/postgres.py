@@ -21,6 +21,9 @@ import psycopg
 
 from syncsvc.state.database import Database
 
+LOCKED = "locked"
+"""A role that must give a password."""
+
 _TEMPLATE = "made"
 _SETTINGS = {
     "fsync": "off",
@@ -123,6 +126,8 @@ def _started(bin_: Path) -> Path:
         "--locale=C.UTF-8",
         "-N",
     )
+    hba = where / "data" / "pg_hba.conf"
+    hba.write_text(f"local all {LOCKED} scram-sha-256\n{hba.read_text(encoding='utf-8')}", encoding="utf-8")
     said = [f"-c {name}={value}" for name, value in {**_SETTINGS, "unix_socket_directories": where}.items()]
     _run(
         bin_,

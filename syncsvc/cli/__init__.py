@@ -11,7 +11,17 @@ from pathlib import Path
 
 import click
 
-from syncsvc.cli import cycles, decisions, extras, interventions, ledger, preparation, privacy, standing
+from syncsvc.cli import (
+    cycles,
+    decisions,
+    extras,
+    interventions,
+    ledger,
+    preparation,
+    privacy,
+    standing,
+    states,
+)
 from syncsvc.cli.context import Context
 from syncsvc.cli.exits import Commands
 
@@ -48,6 +58,7 @@ for _command in (
     interventions.resume,
     ledger.books,
     privacy.forget,
+    states.state,
     extras.schema,
     extras.demo,
 ):

@@ -51,6 +51,11 @@ class Intake(NamedTuple):
         return None if self.mapped is None else self.mapped.points
 
 
+def _storable(text: str) -> str:
+    """Return a text as every state can hold it: PostgreSQL holds no NUL, and none has a meaning in a CRM."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
 class Reader:
     """Reads contacts of one connector."""
 
@@ -65,10 +70,10 @@ class Reader:
         """Return what a contact means; never raises for anything that a contact can hold."""
         if contact.gone:
             gone = self._fingerprinter.absence("gone")
-            return Intake(contact.record_id, _GONE, gone, merged_into=contact.merged_into)
+            return Intake(_storable(contact.record_id), _GONE, gone, merged_into=contact.merged_into)
         written_at = self._written_at(contact) if self._time_field else None
         status = contact.fields.get(self._status_field) if self._status_field else None
-        written_status = None if status is None else str(status)
+        written_status = None if status is None else _storable(str(status))
         result = Refused("record", contact.refusal) if contact.refusal else self._mapper.map(contact)
         state, mapped, field, reason = _ACTIVE, None, "", ""
         match result:
@@ -81,7 +86,7 @@ class Reader:
                 fingerprint = self._fingerprinter.absence("refused", field, reason)
                 state = _QUARANTINED
         return Intake(
-            contact.record_id,
+            _storable(contact.record_id),
             state,
             fingerprint,
             mapped,

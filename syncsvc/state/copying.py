@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Table, func, select, text
 from sqlmodel import SQLModel
 
+from syncsvc.errors import StateError
 from syncsvc.state import interventions, tables  # noqa: F401 - they declare the tables on the metadata
 from syncsvc.state.bulk import insert_rows
+
+if TYPE_CHECKING:
+    from syncsvc.state.database import Database
 
 _PAGE = 2000
 
@@ -24,15 +29,33 @@ def copy_tables(source: Connection, target: Connection, told: Told | None = None
     """
     copied = {}
     for table in SQLModel.metadata.sorted_tables:
-        copied[table.name] = _copy(source, target, table, told)
-        if list(table.primary_key) == [table.c.get("id")] and table.c.id.type.python_type is int:
+        copied[str(table.name)] = _copy(source, target, table, told)
+        if [it.name for it in table.primary_key] == ["id"] and table.c.id.type.python_type is int:
             _go_on_counting(source, target, table)
     return copied
 
 
+def copy_state(source: Database, target: Database, told: Told | None = None) -> Mapping[str, int]:
+    """Copy a whole state into one that holds nothing, all or none of it; returns how many rows, by table.
+
+    Raises StateError where the target holds anything, or holds anything else at the end.
+    """
+    with source.reading() as read, target.writing() as written:
+        if taken := [name for name, rows in rows_of(written).items() if rows]:
+            raise StateError(
+                f"the state to copy to is not empty: it has rows in {', '.join(taken)}; name another one, or "
+                "empty it if nobody needs it: what is there is never written over"
+            )
+        copied = copy_tables(read, written, told)
+        if (found := rows_of(written)) != (there := rows_of(read)) or copied != found:
+            differing = ", ".join(name for name, rows in found.items() if rows != there[name])
+            raise StateError(f"the copy has other rows than the original in {differing}: nothing was copied")
+        return copied
+
+
 def rows_of(connection: Connection) -> Mapping[str, int]:
     """Return how many rows each table has."""
-    return {it.name: _count(connection, it) for it in SQLModel.metadata.sorted_tables}
+    return {str(it.name): _count(connection, it) for it in SQLModel.metadata.sorted_tables}
 
 
 def _count(connection: Connection, table: Table) -> int:

@@ -25,8 +25,10 @@ from syncsvc.state.server import Server, telling
 from syncsvc.state.sqlite import StateFile
 from syncsvc.state.turns import Turn, holder, key_of
 
-_KEPT, _MORE = 8, 24
-"""Connections that are kept, and how many more are made where more are needed at once."""
+AT_ONCE = 10
+"""Transactions that a process has open at once; others wait."""
+_NESTED = 2
+"""More transactions that one who has one open may begin: to read while it writes, or two lists at once."""
 
 _DEFAULTS = {
     "connect_timeout": 10,
@@ -43,7 +45,7 @@ _LIMITS = {
 """How long a statement runs, waits for a lock, or lies idle; what the URL has in `options` prevails."""
 
 _READS = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_WRITES = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+_WRITES = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _WAITED = 30.0  # seconds, where every connection is in use
 
 
@@ -63,8 +65,8 @@ def connect(url: str) -> Engine:
         hide_parameters=True,
         use_native_hstore=False,
         poolclass=QueuePool,
-        pool_size=_KEPT,
-        max_overflow=_MORE,
+        pool_size=AT_ONCE,
+        max_overflow=AT_ONCE * _NESTED,
         pool_timeout=_WAITED,
         pool_use_lifo=True,  # those that are not needed grow old, and are closed
         pool_recycle=1800,
@@ -89,8 +91,14 @@ def _adapters() -> Any:
     from psycopg import adapters  # noqa: PLC0415 - an extra
     from psycopg.adapt import AdaptersMap  # noqa: PLC0415 - an extra
     from psycopg.types.numeric import Int8Dumper, IntLoader  # noqa: PLC0415 - an extra
+    from psycopg.types.string import StrDumperUnknown as StrDumper  # noqa: PLC0415 - an extra
+
+    class Text(StrDumper):
+        def dump(self, obj: str) -> Any:
+            return super().dump(obj.replace("\0", "\ufffd") if "\0" in obj else obj)
 
     chosen = AdaptersMap(adapters)
+    chosen.register_dumper(str, Text)  # a NUL that the server cannot hold is in no key: see `rules.intake`
     chosen.register_dumper(int, Int8Dumper)
     chosen.register_loader("numeric", IntLoader)  # the sum of whole numbers is one
     return chosen
@@ -113,11 +121,13 @@ class StateServer:
         self._closed = False
         self._quiet = threading.Condition()
         self._writers = 0
+        self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._open = threading.local()
 
     @classmethod
     def exists(cls, url: str) -> bool:
         """Return whether there is a state already."""
-        with _opened(url) as (server, engine), telling(server):
+        with _looked_at(url) as (_, engine):
             return migrations.form(engine) is not None
 
     @classmethod
@@ -129,7 +139,7 @@ class StateServer:
         with contextlib.ExitStack() as undo:
             server, engine = undo.enter_context(_opened(url))
             with telling(server):
-                schema = server.examine(engine)
+                schema = server.examine(engine, writes=True)
                 turn = Turn(server, engine, schema)
                 undo.callback(turn.end)
                 turn.take()
@@ -147,7 +157,7 @@ class StateServer:
         with contextlib.ExitStack() as undo:
             server, engine = undo.enter_context(_opened(url))
             with telling(server):
-                schema = server.examine(engine)
+                schema = server.examine(engine, writes=False)
                 if migrations.form(engine) is None:
                     raise StateError(
                         f"there is no state in {server} yet: run a cycle first, with `once` or `run`"
@@ -162,12 +172,11 @@ class StateServer:
 
         Raises StateError where a process that runs cycles could not work with it.
         """
-        with _opened(url) as (server, engine), telling(server):
-            schema = server.examine(engine)
+        with _looked_at(url) as (server, engine):
+            schema = server.examine(engine, writes=True)
             form = migrations.form(engine)
             with engine.connect() as connection:
                 who = holder(connection.connection.driver_connection, schema)
-            engine.dispose()
         facts = [] if who is None else [f"{server} is in use by {who}, which runs cycles on it"]
         head = migrations.forms()[0]
         if form is None:
@@ -257,9 +266,28 @@ class StateServer:
         self.engine.dispose()
 
     @contextlib.contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Wait for a place among those who have a transaction open, unless this thread has one already.
+
+        Else a thousand organizations would take every connection that the server has; and with all in use,
+        those that need a second one would wait for each other.
+        """
+        depth = getattr(self._open, "depth", 0)
+        if not depth and not self._places.acquire(timeout=_WAITED):
+            raise StateError(f"{self.server} cannot be used: it is too slow for those who wait; cycles go on")
+        self._open.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._open.depth -= 1
+            if not depth:
+                self._places.release()
+
+    @contextlib.contextmanager
     def _begun(self, said: str) -> Iterator[Connection]:
         """Give a connection in a transaction that has begun, on a new connection where a kept one is dead."""
         with contextlib.ExitStack() as opened:
+            opened.enter_context(self._placed())
             for last in (False, True):
                 connection = opened.enter_context(self.engine.connect()).execution_options(begin=said)
                 try:
@@ -274,6 +302,14 @@ class StateServer:
                     break
             with transaction:
                 yield connection
+
+
+@contextlib.contextmanager
+def _looked_at(url: str) -> Iterator[tuple[Server, Engine]]:
+    with _opened(url) as (server, engine):
+        with telling(server):
+            yield server, engine
+        engine.dispose()
 
 
 @contextlib.contextmanager

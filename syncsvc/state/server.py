@@ -14,18 +14,19 @@ from sqlalchemy import Engine, make_url
 from sqlalchemy import exc as sa_exc
 
 from syncsvc.errors import StateError
+from syncsvc.state import migrations
 
 OLDEST = 15
 """The oldest version that the tests are run on."""
 
-_READ_ONLY = "25006"
+_READ_ONLY, _MAY_NOT = "25006", "42501"
 _REMEDIES = {
     _READ_ONLY: "point state at the primary; with several hosts, ?target_session_attrs=read-write finds it",
     "28000": "correct user and password, or what pg_hba.conf allows",
     "28P01": "correct user and password; a password belongs into a secret, as docs/postgresql.md says",
     "3D000": "make it: createdb --encoding UTF8 NAME; or correct the name in state",
     "3F000": "make the schema that search_path names, or correct it in state",
-    "42501": "grant the user of state the right to make and use tables in its schema",
+    _MAY_NOT: "grant the user of state the right to make and use tables in its schema",
     "53100": "make room on the server's disk",
     "53200": "give the server more memory",
     "53300": "raise max_connections, or the user's or the database's limit; a process takes up to 33",
@@ -58,15 +59,20 @@ class Server:
     def __str__(self) -> str:
         return self.shown
 
-    def examine(self, engine: Engine) -> int:
-        """Return the number of the schema that tables are made in; raises StateError where none can."""
+    def examine(self, engine: Engine, *, writes: bool) -> int:
+        """Return the number of the schema that the tables are in.
+
+        Raises StateError where they cannot be used, or not be written and made where that is asked.
+        """
         with engine.connect() as connection:
             asked = (
                 "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"
                 " (SELECT oid::bigint FROM pg_namespace WHERE nspname = current_schema()),"
-                " current_setting('server_version')"
+                " current_setting('server_version'),"
+                " current_setting('transaction_read_only') = 'on',"
+                " has_schema_privilege(current_schema(), 'CREATE')"
             )
-            number, encoding, schema, version = connection.exec_driver_sql(asked).one()
+            number, encoding, schema, version, read_only, makes = connection.exec_driver_sql(asked).one()
         if number < OLDEST * 10_000:
             raise StateError(
                 f"{self} is PostgreSQL {version}: syncsvc is tested on {OLDEST} and newer; upgrade the server"
@@ -78,6 +84,10 @@ class Server:
             )
         if schema is None:
             raise StateError(f"{self} has no schema to make tables in: {_REMEDIES['3F000']}")
+        if writes and read_only:
+            raise StateError(f"{self} may only be read: {_REMEDIES[_READ_ONLY]}")
+        if writes and not makes and migrations.form(engine) != migrations.forms()[0]:
+            raise StateError(f"the user of {self} may not make tables in it: {_REMEDIES[_MAY_NOT]}")
         return int(schema)
 
 
@@ -108,7 +118,7 @@ def _is_of_the_server(error: Any) -> bool:
 
 def _unusable(server: Server, error: Any) -> StateError:
     code = getattr(error, "sqlstate", None)
-    said = " ".join(str(error).split())
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
     remedy = _REMEDIES.get(code or "") or next(
         (
             remedy

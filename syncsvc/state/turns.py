@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from syncsvc.errors import StateError
 from syncsvc.state.server import Server
 
-_LOOKS, _A_LOOK = 20, 0.05  # the server takes a moment to see that a process has died
+_LOOKS, _A_LOOK = 10, 0.05  # the server takes a moment to see that a process has died
 
 
 def key_of(schema: int, what: str) -> int:
@@ -75,6 +75,7 @@ class Turn:
         with self._lock:
             if self._connection is None or not _lives(self._connection):
                 self.end()
+                self._engine.dispose()  # the others are of the same time
                 self.take()
 
     @contextlib.contextmanager

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from enginelab import Lab, Socket
 from grounds import GROUNDS
-from postgres import Postgres, programs, shared
 from quicklab import QuickLab
 
 from syncsvc.sandbox.server import Server
@@ -28,7 +27,6 @@ TOO = {
 """What always runs on both engines of the state, where a server is installed; see `grounds`."""
 
 _WANTED = os.environ.get("SYNCSVC_STATE", "")
-_REQUIRED = os.environ.get("SYNCSVC_POSTGRES") == "required" or _WANTED == "postgresql"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -38,20 +36,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("ground", ["sqlite", "postgresql"], indirect=True)
 
 
-@pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    folder = tmp_path_factory.getbasetemp()
-    with shared(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) as server:
-        yield server
-
-
 @pytest.fixture(autouse=True)
 def ground(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let the test's labs keep their states in files, or on a server."""
     on_a_server = getattr(request, "param", "sqlite") == "postgresql"
-    if on_a_server and programs() is None and not _REQUIRED:
-        pytest.skip("no PostgreSQL server is installed; .ci/run installs one")
-    GROUNDS.server = request.getfixturevalue("postgres_server") if on_a_server else None
+    GROUNDS.server = request.getfixturevalue("postgres") if on_a_server else None
     yield
     GROUNDS.server = None
 

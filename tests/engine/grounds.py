@@ -101,15 +101,12 @@ _NAMES = sorted(META.metadata.tables)
 
 
 class Tables:
-    """A database of the test server: one that an earlier lab gave back, emptied, or a new one."""
+    """A database of the test server; given back, another lab may have it."""
 
-    def __init__(self, server: Postgres, free: list[str]) -> None:
+    def __init__(self, state: str, free: list[str]) -> None:
         self._free = free
-        self._again = bool(free)
-        self.state = free.pop() if free else server.database()
+        self.state = state
         self._beside = psycopg.connect(self.state.replace("+psycopg", "", 1), autocommit=True)
-        if self._again:
-            self._empty()
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         return self._beside.execute(statement.encode()).fetchall()
@@ -142,7 +139,7 @@ class Tables:
         self._beside.close()
         self._free.append(self.state)
 
-    def _empty(self) -> None:
+    def empty(self) -> None:
         counters = self.rows("SELECT relname FROM pg_class WHERE relkind = 'S'")
         said = ["SET session_replication_role = replica", *(f"DELETE FROM {name}" for name in _NAMES)]
         said += [f"ALTER SEQUENCE {name} RESTART" for (name,) in counters]
@@ -160,8 +157,15 @@ class Grounds:
     def of(self, folder: Path) -> Ground:
         """Return the ground of the lab in a folder, the same for another lab there."""
         if folder not in self._made:
-            self._made[folder] = File(folder) if self.server is None else Tables(self.server, self._free)
+            self._made[folder] = File(folder) if self.server is None else self._tables(self.server)
         return self._made[folder]
+
+    def _tables(self, server: Postgres) -> Tables:
+        if not self._free:
+            return Tables(server.database(), self._free)
+        found = Tables(self._free.pop(), self._free)
+        found.empty()
+        return found
 
     def end(self, folder: Path) -> None:
         """Let others have what the lab in a folder stood on."""

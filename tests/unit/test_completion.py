@@ -36,7 +36,7 @@ def test_the_line_of_the_readme_sets_completion_up(
     ("words", "offered"),
     [
         ("syncsvc expl", ["explain"]),
-        ("syncsvc sta", ["status"]),
+        ("syncsvc sta", ["state", "status"]),
         ("syncsvc books --ver", ["--verify"]),
         ("syncsvc books --by ", ["member", "cycle", "batch", "day"]),
         ("syncsvc doubt 7:0 sk", ["skip"]),

@@ -1,0 +1,64 @@
+"""The commands over the state as a whole: `state copy`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from syncsvc.cli.context import Context, as_json_option
+from syncsvc.cli.exits import ATTENTION, OK
+from syncsvc.config import OrganizationConfig
+from syncsvc.settings import state_problem
+from syncsvc.state.copying import copy_state
+from syncsvc.state.database import Database
+from syncsvc.state.store import known_organization, open_store
+from syncsvc.views import states as views
+
+
+@click.group()
+def state() -> None:
+    """Look after the state as a whole."""
+
+
+def _a_state(_context: click.Context, _parameter: click.Parameter, url: str | None) -> str | None:
+    if url is not None and (problem := state_problem(url)):
+        raise click.BadParameter(f"it {problem}")
+    return url
+
+
+@state.command()
+@click.argument("source", metavar="FROM", callback=_a_state)
+@click.argument("target", metavar="[TO]", required=False, callback=_a_state)
+@as_json_option
+@click.pass_obj
+def copy(context: Context, source: str, target: str | None, *, as_json: bool) -> None:
+    """Copy the state FROM one storage TO another, which holds nothing yet.
+
+    TO is what the configuration names, unless it is given: sqlite:///FILE, or
+    postgresql+psycopg://USER@HOST/DATABASE. Stop the service first; start it on the copy, and never on the
+    original again: it would not know what was sent since. The books of every configured organization are
+    verified on both.
+    """
+    installation = context.installation(read_secrets=False)
+    url = target or installation.service.state_url
+    if url == source:
+        raise click.UsageError("FROM and TO are the same state")
+    if not Database.exists(source):
+        raise click.UsageError("there is no state in FROM")
+    with Database.open(source) as old, Database.open(url) as new:
+        with views.progress() as told:
+            copied = copy_state(old, new, told)
+        balance = {
+            side: _differences(database, installation.organizations)
+            for side, database in (("original", old), ("copy", new))
+        }
+    views.show_copied(copied, balance, as_json=as_json)
+    sys.exit(ATTENTION if any(count for of_side in balance.values() for count in of_side.values()) else OK)
+
+
+def _differences(database: Database, organizations: Sequence[OrganizationConfig]) -> dict[str, int]:
+    """Return how many differences the books of each organization have that the state knows."""
+    known = [it for it in organizations if known_organization(database, it) is not None]
+    return {it.name: sum(1 for _ in open_store(database, it).audit.differences()) for it in known}

@@ -1,0 +1,56 @@
+"""How a copy of the state is shown while it is made, and what became of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from syncsvc.state.copying import Told
+from syncsvc.views.paper import Paper, print_json
+
+
+@contextmanager
+def progress() -> Iterator[Told | None]:
+    """Give what the copy tells its progress to: a bar for each table on a terminal, nothing otherwise."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        tasks: dict[str, int] = {}
+
+        def tell(table: str, done: int, whole: int) -> None:
+            if table not in tasks:
+                tasks[table] = shown.add_task(table, total=whole)
+            shown.update(tasks[table], completed=done)  # type: ignore[arg-type]
+
+        yield tell
+
+
+def show_copied(
+    copied: Mapping[str, int], balance: Mapping[str, Mapping[str, int]], *, as_json: bool
+) -> None:
+    """Show how many rows were copied, and whether the books balance; `balance` counts their differences."""
+    if as_json:
+        print_json({"rows": dict(copied), "differences": {side: dict(it) for side, it in balance.items()}})
+        return
+    paper = Paper()
+    told = ", ".join(f"{rows:,} of {escape(name)}" for name, rows in copied.items() if rows)
+    paper.line(f"[green]✓[/] copied {sum(copied.values()):,} rows: {told or 'there were none'}")
+    for side, differences in balance.items():
+        for name, count in differences.items():
+            if count:
+                paper.line(f"[red]✗[/] {escape(name)}: the books of the {side} have {count:,} differences")
+            else:
+                paper.line(f"[green]✓[/] {escape(name)}: the books of the {side} balance, to the point")
+    if any(balance["original"].values()):
+        paper.line('    → see `syncsvc books --verify`, and docs/operations.md, "The books do not balance"')
+    elif any(balance["copy"].values()):
+        paper.line("    → do not start on the copy: empty it and copy again")
+    else:
+        paper.line("start the service on the copy; never on the original again: it knows nothing sent since")

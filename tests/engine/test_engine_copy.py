@@ -1,0 +1,157 @@
+"""A running installation moves from one storage to another, and goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from enginelab import SETTLED
+from grounds import File, Ground, Tables
+from postgres import Postgres
+from quicklab import QuickLab
+
+from syncsvc.cli import main
+from syncsvc.errors import StateError
+from syncsvc.sandbox.faults import Kind
+from syncsvc.state.copying import copy_state
+from syncsvc.state.database import Database
+
+
+def busy(lab: QuickLab) -> None:
+    """Bring about something of everything: a doubt, a quarantine, a hold."""
+    for number in range(5):
+        lab.crm.put(f"r{number}", points=10 + number)
+    lab.crm.put("nobody", email=None)
+    lab.cycle()
+    lab.crm.put("r0", points=50_000)
+    lab.crm.put("r1", points=30, name="Zo\u00eb \U0001f600")
+    lab.crm.delete("r2")
+    lab.fault(Kind.RESET_AFTER)
+    lab.cycle()
+    lab.fault(Kind.RESET_BEFORE)
+    lab.crm.put("r3", points=99)
+    lab.cycle()
+
+
+def move(lab: QuickLab, ground: Ground) -> None:
+    lab.close()
+    with Database.open(lab.state) as old, Database.open(ground.state) as new:
+        copy_state(old, new)
+    lab.ground = ground
+    lab.restart()
+
+
+def counters(lab: QuickLab) -> list[tuple[Any, ...]]:
+    return [lab.rows(f"SELECT max(id), count(*) FROM {name}")[0] for name in ("batch", "ledger", "member")]
+
+
+def test_an_installation_moves_to_a_server_and_back_and_loses_nothing(
+    open_quick: Callable[..., QuickLab], postgres: Postgres, tmp_path: Path
+) -> None:
+    lab = open_quick(brakes={"max_points_per_member": 5000})
+    busy(lab)
+    assert lab.store.settlements.in_doubt()
+    before, counted = lab.contents(), counters(lab)
+    own, there = lab.ground, Tables(postgres.empty(), [])
+    move(lab, there)
+    assert counters(lab) == counted
+    back = tmp_path / "back"
+    back.mkdir()
+    lab.close()
+    home = File(back)
+    with Database.open(there.state) as old, Database.open(home.state) as new:
+        copy_state(old, new)
+    assert home.contents() == before
+    lab.restart()
+    lab.calm()
+    assert lab.release()
+    lab.calm()
+    lab.balanced()
+    lab.silent()
+    assert counters(lab)[0][0] > counted[0][0]  # numbers go on where they were
+    lab.close()
+    there.end()
+    lab.ground = own
+    lab.restart()
+
+
+def test_nothing_is_copied_over_what_is_there(quick: QuickLab, postgres: Postgres) -> None:
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    quick.database.close()
+    url = postgres.database()
+    with Database.open(quick.state) as old, Database.open(url) as new:
+        assert copy_state(old, new)["member"] == 1
+        with pytest.raises(StateError, match=r"is not empty: it has rows in .*member"):
+            copy_state(old, new)
+    quick.restart()
+    quick.cycle(SETTLED)
+
+
+ORGANIZATION = """
+organization_id = "01JCacme"
+first_run = "import"
+[service]
+state = "{state}"
+[wallet]
+base_url = "http://127.0.0.1:1"
+token = {{ env = "NOT_SET" }}
+brand_id = "brand-1"
+storecard = "card-1"
+[connectors.crm]
+type = "csv"
+path = "none.csv"
+key = "id"
+[connectors.crm.member]
+email = "{{email}}"
+name = "{{name}}"
+points = "{{points}}"
+"""
+
+
+def run(config: Path, *arguments: str) -> Any:
+    return CliRunner().invoke(main, ["-c", str(config), "state", "copy", *arguments])
+
+
+def test_the_command_copies_to_what_is_configured_and_verifies_both(
+    quick: QuickLab, postgres: Postgres, tmp_path: Path
+) -> None:
+    for record in "abc":
+        quick.crm.put(record, points=10)
+    quick.cycle()
+    config, url = tmp_path / "acme.toml", postgres.empty()
+    config.write_text(ORGANIZATION.format(state=url), encoding="utf-8")
+    busy_still = run(config, quick.state)
+    assert (busy_still.exit_code, "is in use by process" in busy_still.stderr) == (75, True)
+    quick.close()
+    told = run(config, quick.state)
+    assert told.exit_code == 0, told.output
+    assert "3 of member" in told.stdout
+    assert "acme: the books of the original balance" in told.stdout
+    assert "acme: the books of the copy balance" in told.stdout
+    again = run(config, quick.state)
+    assert (again.exit_code, "is not empty" in again.stderr) == (75, True)
+    assert run(config, url).exit_code == 2  # onto itself
+    assert run(config, f"sqlite:///{tmp_path}/none.db").exit_code == 2
+    assert not (tmp_path / "none.db").exists()
+    assert run(config, "postgresql+psycopg://me:word@h/d").exit_code == 2
+    quick.restart()
+
+
+def test_books_that_do_not_balance_are_told(quick: QuickLab, tmp_path: Path) -> None:
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    config = tmp_path / "acme.toml"
+    config.write_text(ORGANIZATION.format(state=f"sqlite:///{tmp_path}/copy.db"), encoding="utf-8")
+    quick.ground.change("UPDATE member SET credited = 11")
+    quick.close()
+    told = run(config, quick.state, "--json")
+    assert isinstance(told.exception, SystemExit), told.exception
+    assert told.exit_code == 1, told.output
+    assert json.loads(told.stdout)["differences"]["copy"]["acme"] >= 1
+    quick.ground.change("UPDATE member SET credited = 10")
+    quick.restart()
