@@ -14,6 +14,7 @@ from syncsvc.configfile import Installation
 from syncsvc.errors import CredentialsError, SyncError, TransientError
 from syncsvc.model import Allowance, Problem
 from syncsvc.organization import ConnectorTypes
+from syncsvc.remote.clocks import MOST_SKEW
 from syncsvc.remote.connector import Needs
 from syncsvc.remote.transport import Network
 from syncsvc.remote.wallet import WalletClient
@@ -29,7 +30,6 @@ SERVICE = "service"
 """Where findings stand that are of no organization, by the name of the table that they are about."""
 
 _DAY = timedelta(days=1)
-_MOST_SKEW = timedelta(minutes=1)
 
 
 @dataclass(slots=True)
@@ -247,7 +247,7 @@ def _named(config: OrganizationConfig, name: str) -> list[str]:
 def _clocks(where: str, network: Network) -> list[Problem]:
     problems = []
     for host, skew in network.clocks.skews().items():
-        if abs(skew) > _MOST_SKEW:
+        if abs(skew) > MOST_SKEW:
             side = "ahead of" if skew > timedelta() else "behind"
             message = f"the clock of {host} is {round(abs(skew).total_seconds()):,} s {side} this machine's"
             remedy = "let this machine's clock be set by NTP; if it is right, tell the server's operator"

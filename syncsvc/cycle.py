@@ -33,6 +33,7 @@ from syncsvc.state.database import to_ms
 from syncsvc.state.outbox import Batch
 from syncsvc.tally import Tally
 from syncsvc.tidings import (
+    ends_otherwise,
     tell_of_batch,
     tell_of_brake,
     tell_of_late,
@@ -117,7 +118,8 @@ class Cycle:
             else:
                 tell_of_recovery(self._states, "state", "")
             report = self._report(time.monotonic() - clock)
-            if self._tally.did_something:
+            news = self._send and ends_otherwise(self._states, report, self._store.reports.ending)
+            if self._tally.did_something or news:
                 self._store.reports.save_cycle(
                     self.id,
                     started=to_ms(started),
@@ -190,8 +192,7 @@ class Cycle:
 
     def _settle(self) -> None:
         settlements, wallet = self._store.settlements, self._organization.config.wallet
-        rows = settle_abandoned(settlements, settle_after=wallet.settle_after, now=self._network.now())
-        if rows:
+        if rows := settle_abandoned(settlements, settle_after=wallet.settle_after, now=self._network.now()):
             log.warning("batches_were_abandoned", rows=rows)
         if self._send and self._store.settlements.in_doubt():
             self._read_logs()

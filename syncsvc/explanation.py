@@ -62,9 +62,11 @@ def explain(store: Store, config: OrganizationConfig, email_key: str, *, now: da
     pauses = store.pauses.open()
     holds = [it for it in store.holds.open() if it.released_by is None]
     doubts = cases(store, config.wallet)
+    _, errors = store.reports.ending()
+    trouble = redacted(errors[0]) if errors else None
     for life in map(_without_persons, lives):
         mine = [it for it in doubts if it.suspect.member == life.member]
-        scene = _Scene(config, life, pauses, holds, mine, now)
+        scene = _Scene(config, life, pauses, holds, mine, now, trouble)
         condition, sentence = next(scene.reasons())
         found.append(Explanation(condition, sentence, life))
     return found
@@ -117,6 +119,7 @@ class _Scene:
     holds: Sequence[Hold]
     doubts: Sequence[Case]
     now: datetime
+    trouble: str | None
 
     def reasons(self) -> Iterator[tuple[Condition, str]]:
         """Yield every reason that holds, the first to be over first; the last one always holds."""
@@ -131,7 +134,10 @@ class _Scene:
         if life.due:
             yield from self._braked()
             yield from self._waiting()
-            yield Condition.DUE, f"is not up to date yet: the next cycle sends {self._what()}."
+            yield (
+                Condition.DUE,
+                f"is not up to date yet: the next cycle sends {self._what()}{self._if_it_can()}.",
+            )
         yield from self._arrived()
         fallen = life.credited - life.earned
         if fallen > 0 and self.config.wallet.points is Points.ADD:
@@ -316,6 +322,11 @@ class _Scene:
         if self.config.wallet.points is Points.ADD:
             return 0 if life.unsettled else max(0, life.earned - life.credited)
         return abs(life.earned - life.credited) if self.config.wallet.points is Points.SET else 0
+
+    def _if_it_can(self) -> str:
+        if not self.trouble:
+            return ""
+        return f", if it can: the last one was cut short ({self.trouble}); see `syncsvc check`"
 
     def _what(self) -> str:
         if self.life.leaving:

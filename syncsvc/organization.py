@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from syncsvc.config import OrganizationConfig
+from syncsvc.remote.clocks import Clocks
 from syncsvc.remote.connector import Connector, ConnectorType, Needs
 from syncsvc.remote.transport import Network
 from syncsvc.remote.wallet import WalletClient
@@ -48,6 +49,12 @@ class Organization:
     network: Network
     connectors: dict[str, OpenConnector] = field(default_factory=dict)
     states: States = field(default_factory=States)
+
+    @property
+    def clocks(self) -> Iterator[Clocks]:
+        """What its servers told of their clocks."""
+        yield self.network.clocks
+        yield from (it.network.clocks for it in self.connectors.values())
 
     def close(self) -> None:
         """Give back every connection."""

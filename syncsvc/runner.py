@@ -19,6 +19,7 @@ from syncsvc.cycle import Cycle
 from syncsvc.errors import ConfigurationError, SyncError
 from syncsvc.organization import Organization
 from syncsvc.state.store import Store
+from syncsvc.tidings import tell_of_clocks
 from syncsvc.traces import span
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport, Outcome, Turn
@@ -294,6 +295,7 @@ def attempt(organization: Organization, cycle: Cycle) -> CycleReport:
         try:
             report = cycle.run()
             traced.note(outcome=str(report.outcome), rows_sent=report.rows_sent, read=report.read)
+            tell_of_clocks(states, organization.clocks)
             organization.store.retention.prune(organization.network.now())
         except SyncError as error:
             reason = str(error)

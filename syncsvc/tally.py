@@ -113,7 +113,7 @@ class Tally:
             write_back_failed=self.written[Written.REFUSED] + self.written[Written.RETRY],
             paused=tuple(sorted(it for it in self.paused if it is not None)),
             braked=tuple(self.held_by),
-            errors=(*self.transient, *self.degraded),
+            errors=tuple(dict.fromkeys([*self.transient, *self.degraded])),
             connectors={
                 name: ConnectorReport(
                     read=it.read,

@@ -5,10 +5,12 @@ Events are told when they happen, states when they change. `docs/log-events.md` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 
 from syncsvc.errors import OperatorError, TransientError
+from syncsvc.remote.clocks import MOST_SKEW, Clocks
 from syncsvc.rules.brakes import Tripped
 from syncsvc.rules.completeness import Completeness
 from syncsvc.rules.settling import Reading, Verdict
@@ -23,6 +25,9 @@ from syncsvc.watch.report import CycleReport, Outcome
 from syncsvc.watch.states import PAUSED, WHOLE, States
 
 log = logger()
+
+_ENDING = "ending"
+_NUMBERS = re.compile(r"\d+")
 
 
 def tell_of_trouble(states: States, stage: str, where: str, error: TransientError | OperatorError) -> None:
@@ -50,6 +55,24 @@ def tell_of_outcome(states: States, report: CycleReport) -> None:
             log.warning("organization_degraded", outcome=str(report.outcome), was=was)
     elif states.became("outcome", WHOLE):
         log.info("organization_recovered", was=was)
+
+
+def ends_otherwise(
+    states: States, report: CycleReport, saved: Callable[[], tuple[str, Sequence[str]]]
+) -> bool:
+    """Return whether a cycle ends otherwise than the last one that was `saved`, and remember that it does.
+
+    Numbers in errors do not count: those of calls or seconds differ each time.
+    """
+    if report.outcome in {Outcome.STOPPED, Outcome.PAUSED}:
+        return False
+    if states.of(_ENDING) == WHOLE:
+        states.became(_ENDING, _ending(*saved()))
+    return states.became(_ENDING, _ending(report.outcome, report.errors))
+
+
+def _ending(outcome: str, errors: Sequence[str]) -> str:
+    return _NUMBERS.sub("#", f"{outcome}: {'; '.join(errors)}")
 
 
 def tell_of_sweep(states: States, connector: str, *, partial: bool, missing: int) -> None:
@@ -111,6 +134,19 @@ def tell_of_pauses(states: States, pauses: Iterable[Pause], connectors: Iterable
             else:
                 remedy = "`syncsvc resume` lets it go on"
                 log.warning("pause_began", by=it.by, since=it.since, reason=it.reason or "", remedy=remedy)
+
+
+def tell_of_clocks(states: States, clocks: Iterable[Clocks]) -> None:
+    """Tell, once each, of servers whose clocks have come to differ from this machine's, or agree again."""
+    for host, skew in {host: skew for it in clocks for host, skew in it.skews().items()}.items():
+        differs = abs(skew) > MOST_SKEW
+        if not states.became(f"clock {host}", "differs" if differs else WHOLE):
+            continue
+        if differs:
+            remedy = "let this machine's clock be set by NTP; `syncsvc check` compares every server's"
+            log.warning("clock_differs", host=host, ahead=round(skew.total_seconds()), remedy=remedy)
+        else:
+            log.info("clock_agrees", host=host)
 
 
 def tell_of_settled(settled: Settled) -> None:

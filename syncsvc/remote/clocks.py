@@ -6,6 +6,9 @@ from datetime import datetime, timedelta
 
 from syncsvc.remote.answer import http_date
 
+MOST_SKEW = timedelta(minutes=1)
+"""By how much a server's clock may differ from ours before somebody should know."""
+
 _SECOND = timedelta(seconds=1)  # the resolution of the header
 
 

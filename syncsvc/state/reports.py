@@ -71,7 +71,10 @@ class ConnectorStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where an organization stands; `last_cycle` is the last one that did something.
+    """Where an organization stands.
+
+    `last_cycle` is the last one that did something or ended otherwise than the one before, at
+    `last_cycle_at`.
 
     `points_paid_twice` are points that may have been awarded twice, and that nobody has looked into yet.
     """
@@ -88,6 +91,14 @@ class Status:
     connectors: tuple[ConnectorStatus, ...]
     last_cycle: dict[str, Any] | None
     log_read_at: datetime | None
+    last_cycle_at: datetime | None = None
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What cut the last cycles short, but for what keeps a connector from being read."""
+        unreadable = {f"{it.name}: {it.trouble}" for it in self.connectors if it.trouble}
+        errors: list[str] = [] if self.last_cycle is None else self.last_cycle["errors"]
+        return tuple(it for it in errors if it not in unreadable)
 
     @property
     def quarantined(self) -> int:
@@ -105,6 +116,12 @@ _WAITING = select(
     func.count(distinct(case((QUARANTINE.c.dropped_at.is_not(None), QUARANTINE.c.record_id)))),
 ).where(QUARANTINE.c.connector_id == bindparam("b_connector"))
 _CYCLE = CYCLE.insert()
+_LAST_CYCLE = (
+    select(CYCLE)
+    .where(CYCLE.c.organization_id == bindparam("b_organization"))
+    .order_by(CYCLE.c.started_at.desc())
+    .limit(1)
+)
 _UNSETTLED = (
     select(BATCH_ROW.c.outcome, func.count())
     .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
@@ -138,12 +155,7 @@ class Reports:
             ).one()
             in_doubt, held = self._rows_unsettled(connection)
             rows_twice, points_twice = paid_twice_totals(connection, self._scope)
-            last = connection.execute(
-                select(CYCLE)
-                .where(CYCLE.c.organization_id == self._scope.organization_id)
-                .order_by(CYCLE.c.started_at.desc())
-                .limit(1)
-            ).first()
+            last = connection.execute(_LAST_CYCLE, self._scope.bound()).first()
             read = connection.scalar(
                 select(func.min(BRAND.c.log_read_at)).where(
                     BRAND.c.organization_id == self._scope.organization_id
@@ -164,7 +176,14 @@ class Reports:
             connectors=connectors,
             last_cycle=None if last is None else orjson.loads(last.facts),
             log_read_at=_at(read),
+            last_cycle_at=None if last is None else from_ms(last.finished_at),
         )
+
+    def ending(self) -> tuple[str, tuple[str, ...]]:
+        """Return the outcome and the errors of the last cycle that was saved; ok where none was."""
+        with self._scope.database.reading() as connection:
+            last = connection.execute(_LAST_CYCLE, self._scope.bound()).first()
+        return ("ok", ()) if last is None else (last.outcome, tuple(orjson.loads(last.facts)["errors"]))
 
     def waiting(self) -> Waiting:
         """Return what waits for proof or a person, all of one moment."""

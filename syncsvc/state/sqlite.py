@@ -7,7 +7,6 @@ begins with BEGIN IMMEDIATE, since a deferred one lets another writer in after o
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sqlite3
 import threading
@@ -21,6 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from syncsvc.errors import StateError
 from syncsvc.state import locks, migrations
+from syncsvc.state.surroundings import unusable
 
 _READERS_KEPT = 16
 """Connections that are kept for the next readers; more are made where more read at once."""
@@ -250,35 +250,10 @@ def _told(path: Path, *others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:  # at the beginning of a transaction
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     except sa_exc.DBAPIError as error:
         if isinstance(error, sa_exc.OperationalError) or type(error) is sa_exc.DatabaseError:
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         raise
     except others as error:
-        raise _unusable(path, error) from error
-
-
-def _unusable(path: Path, error: Exception) -> StateError:
-    cause = error.strerror if isinstance(error, OSError) else str(getattr(error, "orig", error))
-    if path.is_dir():
-        remedy = "name a file in it, such as sqlite:///syncsvc.db"
-    elif type(getattr(error, "orig", error)) is sqlite3.DatabaseError:
-        remedy = (
-            "it is no database, or a damaged one: save what can be read, as docs/operations.md says; an "
-            "older backup would award again what was sent since"
-        )
-    elif isinstance(error, PermissionError):
-        folder, uid = path.absolute().parent, os.getuid()
-        remedy = (
-            f"let this user (uid {uid}) write the folder: chown {uid} {folder}, of a container's volume on "
-            "the host; or run as the user that it belongs to (--user)"
-        )
-    elif isinstance(error, OSError) and error.errno == errno.EROFS:
-        remedy = "a volume that may be written is missing there: mount one, or name a file on one"
-    else:
-        remedy = (
-            f"check that the folder exists, that this user (uid {os.getuid()}) may write it, "
-            "and that the disk is not full"
-        )
-    return StateError(f"the state in {path} cannot be used: {cause}; {remedy}")
+        raise unusable(path, error) from error

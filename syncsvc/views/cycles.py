@@ -31,3 +31,5 @@ def show_reports(reports: Sequence[CycleReport], *, as_json: bool) -> None:
         paper.line(f"  waiting: {it.in_doubt:,} in doubt, {it.held:,} held, {it.quarantined:,} quarantined")
         for error in it.errors:
             paper.line(f"  [red]error[/] {escape(error)}")
+        if it.errors:
+            paper.line("  → syncsvc check names the next step", style="cyan")

@@ -34,11 +34,11 @@ class Standing:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether something is held, in doubt, perhaps paid twice, quarantined, unreadable or paused."""
+        """Whether something is held, in doubt, perhaps paid twice, quarantined, cut short or paused."""
         status = self.status
         stopped = self.pauses or any(connector.trouble for connector in status.connectors)
         unsettled = status.rows_in_doubt or status.rows_held or status.rows_paid_twice
-        return bool(self.holds or unsettled or status.quarantined or stopped)
+        return bool(self.holds or unsettled or status.quarantined or stopped or status.troubles)
 
 
 def show_findings(found: Mapping[str, Findings], *, as_json: bool) -> None:
@@ -110,11 +110,7 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
     if status.quarantined or dropped:
         paper.line(f"quarantined {status.quarantined:,}, dropped {dropped:,} → syncsvc quarantine")
     _show_doubts(paper, status, now)
-    if last := status.last_cycle:
-        paper.line(
-            f"last cycle with work: {last['outcome']}, {last['rows_landed']:,} of {last['rows_sent']:,} rows "
-            f"landed, {last['points_landed']:,} points, {last['written_back']:,} written back"
-        )
+    _show_last_cycle(paper, status, now)
     for it in status.connectors:
         if it.calls_left is not None and it.calls_allowed is not None:
             calls = f"{it.calls_left:,} of {it.calls_allowed:,} API calls of the day left"
@@ -129,6 +125,19 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
             paper.line(f"[red]unreadable[/] {escape(it.name)}: {escape(it.trouble)}")
     for hold in standing.holds:
         paper.line(f"[red]held[/] {hold.id}: {escape(hold.detail)} → syncsvc release {hold.id}")
+
+
+def _show_last_cycle(paper: Paper, status: Status, now: datetime) -> None:
+    last, when = status.last_cycle, ago(status.last_cycle_at, now)
+    if last is None:
+        return
+    rows = f"{last['rows_landed']:,} of {last['rows_sent']:,} rows landed"
+    paper.line(
+        f"last cycle with news: {last['outcome']} {when}, {rows}, {last['points_landed']:,} points, "
+        f"{last['written_back']:,} written back"
+    )
+    for trouble in status.troubles:
+        paper.line(f"[red]cut short[/] since {when}: {escape(trouble)} → syncsvc check")
 
 
 def _show_doubts(paper: Paper, status: Status, now: datetime) -> None:

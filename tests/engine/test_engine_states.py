@@ -6,6 +6,8 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import orjson
@@ -14,13 +16,18 @@ import structlog
 from enginelab import IMPORT, LOG, Lab
 from quicklab import QuickLab
 from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from syncsvc.cycle import Cycle
-from syncsvc.errors import OperatorError, TransientError
+from syncsvc.errors import OperatorError, SchemaError, TransientError
+from syncsvc.remote.clocks import Clocks
 from syncsvc.remote.transport import USER_AGENT
 from syncsvc.runner import attempt
 from syncsvc.sandbox.faults import Kind
+from syncsvc.tidings import tell_of_clocks
+from syncsvc.views.standing import Standing
 from syncsvc.watch import log
+from syncsvc.watch.states import States
 
 
 def is_loud(line: Mapping[str, Any]) -> bool:
@@ -216,3 +223,46 @@ def test_a_request_outside_of_a_cycle_names_the_program_alone(lab: Lab) -> None:
     lab.wallet.app = listening  # type: ignore[method-assign,assignment]
     assert lab.organization.wallet.check(["brand-1"]) == []
     assert set(agents) == {USER_AGENT}
+
+
+def test_who_looks_at_the_state_is_told_what_cuts_cycles_short_until_it_is_over(quick: QuickLab) -> None:
+    quick.crm.put("a", points=10)
+    quick.calm()
+    quick.wallet.knobs.abilities["wallet-sandbox"].discard("brand.import")
+    quick.cycle(600)
+    begun = quick.clock.now()
+    written = quick.value("SELECT count(*) FROM cycle")
+    quick.cycle(600)
+    quick.reopen()
+    quick.cycle(600)
+    status = quick.store.reports.status()
+    assert ["brand.import" in it for it in status.troubles] == [True]
+    assert quick.value("SELECT count(*) FROM cycle") == written  # told once, by whatever process
+    assert (status.last_cycle_at, Standing.of(quick.store).needs_attention) == (begun, True)
+    quick.crm.fail(SchemaError("the field points does not exist"))
+    quick.cycle(600)
+    status = quick.store.reports.status()
+    assert ["brand.import" in it for it in status.troubles] == [True]  # the other is its connector's
+    quick.wallet.knobs.abilities["wallet-sandbox"].add("brand.import")
+    quick.calm()
+    status = quick.store.reports.status()
+    assert (status.troubles, status.last_cycle and status.last_cycle["outcome"]) == ((), "ok")
+    assert not Standing.of(quick.store).needs_attention
+
+
+def test_a_clock_that_differs_is_told_once_and_once_more_when_it_agrees() -> None:
+    ours, states = datetime(2026, 11, 2, 12, tzinfo=UTC), States()
+    clocks = Clocks()
+
+    def told(date: datetime) -> list[tuple[str, int | None]]:
+        clocks.keep("wallet.test", format_datetime(date, usegmt=True), ours, ours)
+        with capture_logs() as lines:
+            tell_of_clocks(states, [clocks, Clocks()])
+        return [(line["event"], line.get("ahead")) for line in lines]
+
+    hour = timedelta(hours=1)
+    assert told(ours + timedelta(seconds=50)) == []
+    assert told(ours + hour) == [("clock_differs", 3600)]
+    assert told(ours + hour) == []
+    assert told(ours) == [("clock_agrees", None)]
+    assert told(ours - hour) == [("clock_differs", -3599)]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from syncsvc.errors import StateError
 from syncsvc.state import condition as condition_module
 from syncsvc.state.condition import Condition, condition
 from syncsvc.state.database import Database
@@ -117,6 +118,27 @@ def test_a_file_of_another_user_is_told(path: Path, suffix: str) -> None:
     )
 
 
+def test_a_file_that_its_own_user_may_not_write_is_told_with_the_right_to_give(path: Path) -> None:
+    made(path).chmod(0o400)
+    with nobody(path.parent, *path.parent.iterdir()):
+        said = told(path)
+        with pytest.raises(StateError) as raised:
+            Database.open(f"sqlite:///{path}")
+    assert said.endswith(f"may not read and write {path} → give its owner the right to: chmod u+rw {path}")
+    assert said.replace(" → ", ": ") in str(raised.value)
+
+
+def test_a_state_that_another_user_s_command_cannot_use_is_told_by_every_command(path: Path) -> None:
+    made(path)
+    path.parent.chmod(0o755)
+    with nobody():
+        user = os.geteuid()
+        for opening in (Database.open, Database.open_beside):
+            with pytest.raises(StateError, match=r"cannot be used: .*: (run as|give) its owner") as raised:
+                opening(f"sqlite:///{path}")
+            assert f"chown {user} {path.parent}" in str(raised.value) or user == os.getuid()
+
+
 def test_a_read_only_file_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     read_only = next((it for it in ("/proc", "/sys") if os.statvfs(it).f_flag & os.ST_RDONLY), None)
     if read_only is None:  # nothing here is mounted so: let the kernel's answers be such a mount's
@@ -131,7 +153,7 @@ def test_a_read_only_file_system_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_disk_that_is_full_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(path)
-    monkeypatch.setattr(condition_module, "_SMALLEST", 1 << 62)
+    monkeypatch.setattr(condition_module, "ROOM", 1 << 62)
     assert f"the disk of {path.parent} is full but for " in told(path)
 
 

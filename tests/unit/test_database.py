@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import resource
 import sqlite3
 import stat
@@ -459,7 +460,7 @@ def test_a_full_disk_is_told_and_what_was_committed_stays(database: Database) ->
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     with database.writing() as connection:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(StateError, match=r"full.*check .*disk is not full"):
+    with pytest.raises(StateError, match=r"full; the disk or the quota of .* is full: make room"):
         put(database, "b", b"x" * 200_000)
     assert "a" in names(database)
     assert "b" not in names(database)
@@ -488,7 +489,7 @@ def test_a_file_that_may_grow_no_further_is_told(path: Path) -> None:
     assert resource.RLIMIT_FSIZE
     told = run(_TOO_LARGE, path).stdout
     assert str(path) in told
-    assert "check that" in told
+    assert f"see whether the disk of {path.parent}, a quota or a limit on the size" in told
 
 
 @contextlib.contextmanager
@@ -510,8 +511,12 @@ def test_a_folder_that_may_not_be_written_is_told_with_the_user() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o555)
-        with _as_nobody(folder), pytest.raises(StateError, match=f"Permission denied.*uid {os.getuid()}"):
-            Database.open(f"sqlite:///{folder}/state.db")
+        with _as_nobody(folder):
+            told = (
+                f"Permission denied; this user (uid {os.geteuid()}) may not write the folder {folder}: give "
+            )
+            with pytest.raises(StateError, match=re.escape(told)):
+                Database.open(f"sqlite:///{folder}/state.db")
         folder.chmod(0o755)
         assert list(folder.iterdir()) == []
 
