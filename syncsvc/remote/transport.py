@@ -1,7 +1,7 @@
 """HTTP as the engine needs it: a timeout on every call, no redirects, and three answers instead of two.
 
 A call returns an `Answer`, or raises NotSentError (nothing can have happened) or LostAnswerError (anything
-can have happened). No other module names httpx. Bodies, queries and header values
+can have happened). No module but this one and `ways` names httpx. Bodies, queries and header values
 never reach an error message. Proxies come from the environment, and never stand before a loopback address.
 """
 
@@ -30,8 +30,8 @@ from syncsvc.model import Allowance
 from syncsvc.remote.answer import Answer
 from syncsvc.remote.calling import saying, telling
 from syncsvc.remote.clocks import Clocks
-from syncsvc.remote.deadline import Deadline, TimedBackend
-from syncsvc.settings import LOOPBACK
+from syncsvc.remote.deadline import Deadline
+from syncsvc.remote.ways import Ways
 
 CONNECT_SECONDS = 5.0
 MAX_BODY = 64 * 1024 * 1024
@@ -56,7 +56,6 @@ _OURS = {"accept-encoding", "connection"}  # what our client can decode, and how
 _TELLING = (httpcore.LocalProtocolError, UnicodeEncodeError)  # their texts repeat the value
 _WITH_BODIES = frozenset({"POST", "PUT", "PATCH"})  # which say a length though there be no body
 _IN_PATHS = "/%:@!$&'()*+,;=~?"  # what a path may hold as it stands (RFC 3986)
-_DIRECT = {f"all://{f'[{host}]' if ':' in host else host}": None for host in sorted(LOOPBACK)}
 
 
 class Body:
@@ -102,7 +101,8 @@ class _Site(NamedTuple):
 class HttpClient:
     """HTTP calls to one service over httpx, each within a deadline for the whole answer.
 
-    httpx chooses the way (TLS, proxies, pools), and its pools are asked directly: its client's own way there
+    Connections are those of the whole network: an organization uses one that another has just left. httpx
+    chooses the way (TLS, proxies, pools), and its pools are asked directly: its client's own way there
     (authentication, cookies, redirects, none of which we want) and its requests and answers, which look at
     each URL and header anew, take longer than the pools do.
     """
@@ -111,7 +111,7 @@ class HttpClient:
         self,
         base_url: str,
         *,
-        tls: ssl.SSLContext,
+        ways: Ways,
         timeout: float,
         user_agent: str,
         network: Network,
@@ -121,22 +121,13 @@ class HttpClient:
         self._timeout = timeout
         self._user_agent = user_agent
         self._network = network
-        self._deadline = Deadline()
-        self._http = httpx.Client(
-            verify=tls,
-            follow_redirects=False,
-            mounts=_DIRECT,
-            timeout=httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout)),
-            limits=httpx.Limits(max_connections=4, keepalive_expiry=30.0),
-            headers={"User-Agent": user_agent, "Accept": "application/json"},
-        )
-        self._extensions = {"timeout": self._http.timeout.as_dict()}
+        self._deadline = ways.deadline
+        self._ways: Ways | None = ways
+        self._http = ways.take()
+        limits = httpx.Timeout(timeout, connect=min(CONNECT_SECONDS, timeout))
+        self._extensions = {"timeout": limits.as_dict()}
         self._headers = {name.lower(): (name, value) for name, value in self._http.headers.raw}
         self._home: _Site | None = None
-        for transport in (self._http._transport, *self._http._mounts.values()):  # noqa: SLF001 - no public way in
-            pool = getattr(transport, "_pool", None)
-            if pool is not None:
-                pool._network_backend = TimedBackend(pool._network_backend, self._deadline)  # noqa: SLF001 - the same
 
     def send(
         self,
@@ -256,7 +247,9 @@ class HttpClient:
 
     def close(self) -> None:
         """Give back the connections."""
-        self._http.close()
+        if self._ways is not None:
+            self._ways.leave()
+            self._ways = None
 
 
 def _whole(body: Body, describe: str) -> bytes:
@@ -348,6 +341,7 @@ class Network:
     ) -> None:
         """Trust what `tls` trusts, else as `trusting(ca_file)` does; a set `stop` interrupts every wait."""
         self._tls = tls or trusting(ca_file)
+        self._ways = Ways(self._tls)
         self._stop = stop or threading.Event()
         self._user_agent = user_agent
         self.requests = 0
@@ -372,7 +366,9 @@ class Network:
 
     def client(self, base_url: str, *, timeout: float) -> HttpClient:
         """Return a client for one service; `timeout` is in seconds for the whole of each call."""
-        return HttpClient(base_url, tls=self._tls, timeout=timeout, user_agent=self._user_agent, network=self)
+        return HttpClient(
+            base_url, ways=self._ways, timeout=timeout, user_agent=self._user_agent, network=self
+        )
 
     def session(self, *, timeout: float) -> requests.Session:
         """Return a `requests` session with the same manners, for libraries that need one."""

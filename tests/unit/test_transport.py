@@ -44,6 +44,7 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self.requests: list[bytes] = []
+        self.connections = 0
         self.closing = threading.Event()
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -53,6 +54,7 @@ class Wire:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
+                self.connections += 1
                 self._open.append(connection)
                 threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
@@ -365,6 +367,57 @@ def test_a_connection_the_server_gave_up_while_idle_is_replaced_before_sending(
             assert client.send("POST", "/p", json={}).status == 200
             assert closed.wait(PATIENCE)
     assert len(wire.requests) == 3
+
+
+def test_clients_of_a_network_share_connections_until_the_last_of_them_is_closed(
+    wires: Callable[[Play], Wire],
+) -> None:
+    gone = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(reply())
+        if not connection.recv(1):
+            gone.set()
+
+    def keep(connection: socket.socket) -> None:
+        connection.sendall(reply())
+
+    wire, alone, network = wires(keep), wires(serve), Network()
+    first, second = (network.branch().client(wire.url, timeout=TIMEOUT) for _ in range(2))
+    for client in (first, second, first):
+        assert client.send("GET", "/p").status == 200
+    assert (len(wire.requests), wire.connections) == (3, 1)
+    first.close()
+    first.close()
+    assert second.relay("GET", f"{alone.url}/p", headers={}, content=None).status == 200
+    assert not gone.is_set()
+    second.close()
+    assert gone.wait(PATIENCE)
+
+
+def test_organizations_that_wait_for_an_answer_keep_none_from_asking(
+    wires: Callable[[Play], Wire],
+) -> None:
+    answer, asked = threading.Event(), threading.Barrier(21)
+
+    def hang(connection: socket.socket) -> None:
+        asked.wait(PATIENCE)
+        answer.wait(PATIENCE)
+        connection.sendall(reply())
+
+    slow, quick, network = wires(hang), wires(lambda it: it.sendall(reply())), Network()
+    clients = [network.branch().client(slow.url, timeout=PATIENCE) for _ in range(20)]
+    threads = [threading.Thread(target=it.send, args=("GET", "/p")) for it in clients]
+    for thread in threads:
+        thread.start()
+    asked.wait(PATIENCE)  # all twenty are under way
+    with contextlib.closing(network.client(quick.url, timeout=TIMEOUT)) as client:
+        assert client.send("GET", "/p").status == 200
+    answer.set()
+    for thread in threads:
+        thread.join()
+    for it in clients:
+        it.close()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
