@@ -1,9 +1,10 @@
-"""The commands over the state as a whole: `state copy`."""
+"""The commands over the state as a whole: `state copy`, `state salvage`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -13,6 +14,7 @@ from syncsvc.config import OrganizationConfig
 from syncsvc.settings import state_problem
 from syncsvc.state.copying import copy_state
 from syncsvc.state.database import Database
+from syncsvc.state.salvage import salvage as salvage_state
 from syncsvc.state.store import known_organization, open_store
 from syncsvc.views import states as views
 
@@ -56,6 +58,25 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
         }
     views.show_copied(copied, balance, as_json=as_json)
     sys.exit(ATTENTION if any(count for of_side in balance.values() for count in of_side.values()) else OK)
+
+
+@state.command()
+@click.argument("new", type=click.Path(path_type=Path, dir_okay=False))
+@as_json_option
+@click.pass_obj
+def salvage(context: Context, new: Path, *, as_json: bool) -> None:
+    """Copy what can be read of a damaged state file into the file NEW, and say whether anything is missing.
+
+    Stop the service first; the damaged file stays as it is. Exits 0 only where a service may go on with NEW:
+    nothing is missing, and the books balance.
+    """
+    installation = context.installation(read_secrets=False)
+    found, balance = salvage_state(installation.service.state_url, new), False
+    if found.whole:
+        with Database.open_beside(f"sqlite:///{new}") as database:
+            balance = not any(_differences(database, installation.organizations).values())
+    views.show_salvaged(found, new, balance=balance, as_json=as_json)
+    sys.exit(OK if balance else ATTENTION)
 
 
 def _differences(database: Database, organizations: Sequence[OrganizationConfig]) -> dict[str, int]:

@@ -1,16 +1,19 @@
-"""How a copy of the state is shown while it is made, and what became of it."""
+"""How a copy of the state is shown while it is made, and what became of it, or of what was saved."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from syncsvc.state.copying import Told
+from syncsvc.state.salvage import Salvaged
 from syncsvc.views.paper import Paper, print_json
 
 
@@ -54,3 +57,24 @@ def show_copied(
         paper.line("    → do not start on the copy: empty it and copy again")
     else:
         paper.line("start the service on the copy; never on the original again: it knows nothing sent since")
+
+
+def show_salvaged(found: Salvaged, new: Path, *, balance: bool, as_json: bool) -> None:
+    """Show what was saved, and whether a service may go on with it."""
+    if as_json:
+        print_json(asdict(found) | {"whole": found.whole, "balance": balance})
+        return
+    paper = Paper()
+    rows = ", ".join(f"{table} {count:,}" for table, count in found.rows.items() if count)
+    paper.line(f"saved into {escape(str(new))}: {escape(rows or 'nothing')}")
+    if not found.whole:
+        paper.line(f"[red]✗[/] rows are missing in: {escape(', '.join(found.damaged))}")
+        why = "what is missing may be points that were awarded"
+        paper.line(f"  → run no service on it: {why}; go on as docs/operations.md says", style="cyan")
+    elif not balance:
+        paper.line("[red]✗[/] every row was read, but the books do not balance")
+        paper.line("  → syncsvc books --verify on it names the rows", style="cyan")
+    else:
+        paper.line("[green]✓[/] every row was read, and the books balance, to the point")
+        then = "put it in the place of the damaged file, without the old -wal and -shm"
+        paper.line(f"  → {then}, or name it in service.state", style="cyan")
