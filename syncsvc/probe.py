@@ -33,7 +33,7 @@ def probe(path: Path) -> tuple[bool, str]:
         return False, f"{path} cannot be read ({type(error).__name__}): see `syncsvc check --offline`"
     listen = service.get("listen", LISTEN)
     if not listen:
-        return _holds(Path(str(service.get("state", STATE)).removeprefix("sqlite:///")))
+        return _is_run(service.get("state", STATE))
     host, _, port = str(listen).rpartition(":")
     url = f"http://{_ANY.get(host, host)}:{port}/readyz"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -55,11 +55,25 @@ def _service(path: Path) -> Mapping[str, Any]:
     return service
 
 
-def _holds(state: Path) -> tuple[bool, str]:
-    holder = locks.holder(state)
+def _is_run(written: Any) -> tuple[bool, str]:
+    if isinstance(written, str) and written.startswith("sqlite:///"):
+        state = written.removeprefix("sqlite:///")
+        number = locks.holder(Path(state))
+        holder = None if number is None else f"process {number}"
+    else:
+        # It takes a while to load, and is seldom wanted.
+        from syncsvc.config import ServiceConfig  # noqa: PLC0415
+        from syncsvc.errors import SyncError  # noqa: PLC0415
+        from syncsvc.state.postgres import StateServer  # noqa: PLC0415
+
+        try:
+            url = ServiceConfig.model_validate({"state": written}).state_url
+            state, holder = StateServer.holder(url)
+        except (SyncError, ValueError) as error:
+            return False, str(error)
     if holder is None:
         return False, f"no process runs cycles on {state}"
-    return True, f"process {holder} runs cycles on {state}; service.listen is off: how they go is not known"
+    return True, f"{holder} runs cycles on {state}; service.listen is off: how they go is not known"
 
 
 if __name__ == "__main__":

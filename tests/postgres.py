@@ -1,7 +1,7 @@
 """A PostgreSQL server of the tests' own: on a socket in a folder, for nobody else, waiting for no disk.
 
-The workers of a run share one; the last of them stops it. A database is made from a template in which the
-tables are made already.
+The workers of a run share one; it is stopped once none is left. Each database is made from a template with
+the tables in it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -84,26 +85,40 @@ def shared(folder: Path) -> Iterator[Postgres]:
     """Give the server of a test run, whose workers share `folder`."""
     bin_ = programs()
     assert bin_ is not None
-    with (folder / "postgres.users").open("a+") as users, (folder / "postgres.lock").open("a+") as lock:
+    users = folder / "postgres.users"
+    with users.open("a+") as using, (folder / "postgres.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        fcntl.flock(users, fcntl.LOCK_SH)
+        fcntl.flock(using, fcntl.LOCK_SH)
         address = folder / "postgres.folder"
         if not address.exists():
-            address.write_text(str(_started(bin_)), encoding="utf-8")
+            where = _started(bin_)
+            address.write_text(str(where), encoding="utf-8")
+            _let_it_stop(bin_, where, address, users)
         where = Path(address.read_text(encoding="utf-8"))
         fcntl.flock(lock, fcntl.LOCK_UN)
-        try:
-            yield Postgres(where)
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pass  # another worker uses it
-            else:
-                _run(bin_, "pg_ctl", "stop", "-D", str(where / "data"), "-m", "immediate")
-                shutil.rmtree(where)
-                address.unlink()
+        yield Postgres(where)
+
+
+_STOPS = """
+import fcntl, pathlib, shutil, subprocess, sys
+users, address, where, pg_ctl, uid, gid = sys.argv[1:]
+with open(users, "a") as using:
+    fcntl.flock(using, fcntl.LOCK_EX)  # once nobody is left, also of those that were killed
+    who = {"user": int(uid), "group": int(gid), "extra_groups": []} if uid else {}
+    stop = [pg_ctl, "stop", "-D", where + "/data", "-m", "immediate"]
+    subprocess.run(stop, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **who)
+    shutil.rmtree(where, ignore_errors=True)
+    pathlib.Path(address).unlink(missing_ok=True)
+"""
+
+
+def _let_it_stop(bin_: Path, where: Path, address: Path, users: Path) -> None:
+    user = _user()
+    ids = ("", "") if user is None else (str(user.pw_uid), str(user.pw_gid))
+    told = (users, address, where, bin_ / "pg_ctl", *ids)
+    beside = '"$@" < /dev/null > /dev/null 2>&1 &'  # nobody's child: it outlives us
+    asked = ["/bin/sh", "-c", beside, "sh", sys.executable, "-c", _STOPS, *map(str, told)]
+    subprocess.run(asked, check=True, cwd="/", start_new_session=True)
 
 
 def _started(bin_: Path) -> Path:

@@ -167,16 +167,23 @@ class StateServer:
         return cls(server, engine, schema, None)
 
     @classmethod
+    def holder(cls, url: str) -> tuple[str, str | None]:
+        """Return what a state is called, and the process that runs cycles on it, None for none."""
+        with _looked_at(url) as (server, engine):
+            schema = server.examine(engine, writes=False)
+            with engine.connect() as connection:
+                return str(server), holder(connection.connection.driver_connection, schema)
+
+    @classmethod
     def look(cls, url: str) -> tuple[str, ...]:
         """Return what there is to say of the state, with nothing made or changed.
 
         Raises StateError where a process that runs cycles could not work with it.
         """
+        _, who = cls.holder(url)
         with _looked_at(url) as (server, engine):
-            schema = server.examine(engine, writes=True)
+            server.examine(engine, writes=True)
             form = migrations.form(engine)
-            with engine.connect() as connection:
-                who = holder(connection.connection.driver_connection, schema)
         facts = [] if who is None else [f"{server} is in use by {who}, which runs cycles on it"]
         head = migrations.forms()[0]
         if form is None:

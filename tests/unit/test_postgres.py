@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ from sqlalchemy import create_engine, select, text
 from sqlmodel import SQLModel
 
 from syncsvc.errors import StateError
+from syncsvc.probe import probe
 from syncsvc.state import server
 from syncsvc.state.condition import Condition, condition
 from syncsvc.state.database import Database, among
@@ -414,3 +416,18 @@ def test_a_scratch_copy_holds_what_the_original_holds(url: str, database: Databa
         put(scratch, "b")
     assert names(database) == {"a"}
     assert database.scrub()
+
+
+def test_a_health_check_without_an_address_asks_the_server_who_runs_cycles(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "acme.toml"
+    file.write_text(f'[service]\nlisten = ""\nstate = "{url}"\n', encoding="utf-8")
+    well, told = probe(file)
+    assert (well, "no process runs cycles on PostgreSQL database" in told) == (False, True)
+    (tmp_path / "state").write_text(url, encoding="utf-8")
+    file.write_text(f'[service]\nlisten = ""\nstate = {{ file = "{tmp_path}/state" }}\n', encoding="utf-8")
+    with Database.open(url):
+        well, told = probe(file)
+    assert (well, told.startswith("syncsvc ")) == (True, True)
+    (tmp_path / "state").write_text(f"postgresql://me@/db?host={tmp_path}", encoding="utf-8")
+    well, told = probe(file)
+    assert (well, "cannot be used" in told) == (False, True)
