@@ -70,7 +70,7 @@ def insert_rows(table: Table, names: Sequence[str], *, unless_taken: bool = Fals
 
     With `unless_taken`, a row whose key another one has is left out.
     """
-    statement = insert(table).values({name: bindparam(name) for name in names})
+    statement = insert(table).values({name: bindparam(name) for name in names}).inline()  # returns nothing
     if unless_taken:
         statement = statement.on_conflict_do_nothing()
     return BulkInsert(statement, names)

@@ -95,7 +95,7 @@ def _keys(element: _Keys, compiler: Any, **options: Any) -> str:
 def _object_keys(element: _Keys, compiler: Any, **options: Any) -> str:
     (payload,) = element.clauses
     text = f"convert_from({compiler.process(payload, **options)}, 'UTF8')"
-    return f"json_object_keys({text}::json -> 'profile')"
+    return f"LATERAL (SELECT json_object_keys({text}::json -> 'profile') AS key)"
 
 
 class Preview:

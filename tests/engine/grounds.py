@@ -32,6 +32,8 @@ class Ground(Protocol):
     def change(self, statement: str) -> int: ...
     def restore(self, contents: str) -> None: ...
     def bytes(self, value: builtins.bytes) -> str: ...
+    def holds(self, text: str) -> bool: ...
+    def written(self) -> object: ...
     def hasten(self, database: Database) -> None: ...
     def end(self) -> None: ...
 
@@ -84,6 +86,15 @@ class File:
                 if line.startswith("INSERT INTO"):
                     connection.execute(line)
 
+    def holds(self, text: str) -> bool:
+        """Return whether a text is anywhere on the disk, free pages and log included."""
+        files = b"".join(it.read_bytes() for it in self._path.parent.glob("lab.db*"))
+        return text.casefold().encode() in files.lower()
+
+    def written(self) -> object:
+        """Return what is another once anything was written, even if it was the same."""
+        return self._path.with_name("lab.db-wal").stat().st_size
+
     def hasten(self, database: Database) -> None:
         """Let commits wait for no disk."""
         event.listen(database._storage.engine, "connect", _wait_for_no_disk)
@@ -131,6 +142,14 @@ class Tables:
                 cursor.execute(f"DELETE FROM {name}".encode())
                 with cursor.copy(f"COPY {name} FROM STDIN".encode()) as copy:
                     copy.write(rows)
+
+    def holds(self, text: str) -> bool:
+        """Return whether a text is in any row; the server's files are not ours to look at."""
+        found, hexes = self.contents().lower(), text.encode().hex()
+        return text.casefold() in found or hexes in found
+
+    def written(self) -> object:
+        return [self.rows(f"SELECT ctid::text, xmin::text FROM {name} ORDER BY 1") for name in _NAMES]
 
     def hasten(self, database: Database) -> None:
         """Do nothing: the server waits for no disk."""

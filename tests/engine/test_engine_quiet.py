@@ -38,10 +38,10 @@ def test_a_cycle_without_news_sends_asks_and_writes_nothing(lab: Lab) -> None:
         lab.crm.put(f"r{number}", points=number)
     lab.cycle()
     lab.cycle()  # our own write-backs come home once
-    before = lab.contents(), (lab.folder / "lab.db-wal").stat().st_size
+    before = lab.contents(), lab.ground.written()
     requests, writes, asked = dict(lab.wallet.requests), len(lab.crm.writes), lab.crm.asked
     report = lab.cycle(after=1)
-    assert (lab.contents(), (lab.folder / "lab.db-wal").stat().st_size) == before
+    assert (lab.contents(), lab.ground.written()) == before
     assert dict(lab.wallet.requests) == requests
     assert (len(lab.crm.writes), lab.crm.asked) == (writes, asked + 1)
     assert report.connectors["crm"].requests == 1
