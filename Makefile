@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test soak mutations check lock clean
+.PHONY: demo test test-postgresql soak mutations check lock clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/syncsvc demo
@@ -15,6 +15,9 @@ test: $(VENV)/.dev
 
 soak: $(VENV)/.dev  ## the proofs in their long forms: ten times the seeds, a cycle after every event
 	SYNCSVC_SOAK=1 $(BIN)/pytest -n auto --timeout 7200 tests/engine tests/system/test_kills.py
+
+test-postgresql: $(VENV)/.dev  ## every test of the engine with its state on a PostgreSQL server of its own
+	SYNCSVC_STATE=postgresql SYNCSVC_POSTGRES=required $(BIN)/pytest -n auto --dist worksteal tests/engine
 
 mutations: $(VENV)/.dev  ## breaks one law at a time and sees the suite fail
 	$(BIN)/python tests/mutations/run.py

@@ -309,6 +309,8 @@ class StateServer:
                     break
             with transaction:
                 yield connection
+            if self._closed:  # meanwhile, while a list was being read: the pool does not come back for it
+                connection.invalidate()
 
 
 @contextlib.contextmanager

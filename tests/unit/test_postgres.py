@@ -431,3 +431,12 @@ def test_a_health_check_without_an_address_asks_the_server_who_runs_cycles(url: 
     (tmp_path / "state").write_text(f"postgresql://me@/db?host={tmp_path}", encoding="utf-8")
     well, told = probe(file)
     assert (well, "cannot be used" in told) == (False, True)
+
+
+def test_a_list_that_is_read_while_the_state_is_closed_gives_its_connection_back(url: str) -> None:
+    database = Database.open(url)
+    with database.reading() as connection:
+        driver: Any = connection.connection.driver_connection
+        database.close()
+        assert not driver.closed
+    assert driver.closed
