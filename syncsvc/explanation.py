@@ -260,6 +260,15 @@ class _Scene:
                     "request of it may still arrive."
                 ),
             )
+        if life.unshown is not None and life.unshown + self.config.wallet.settle_after > self.now:
+            yield (
+                Condition.WAITING,
+                (
+                    f"is not up to date: {_points(owed)} wait until the import log shows the row sent at "
+                    f"{_clock(life.unshown)}, or {_clock(life.unshown + self.config.wallet.settle_after)}: "
+                    "its move would seem to prove theirs."
+                ),
+            )
         fresh = opening(self.now, timedelta(milliseconds=life.resolution_ms))
         if life.log_at is not None and fresh <= life.log_at <= self.now + timedelta(days=1):
             yield (

@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 
 from syncsvc.config import Points
-from syncsvc.state.codes import Lane
+from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.scope import LEAVES, OWN_BRANDS, payable
-from syncsvc.state.tables import MEMBER
+from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER
 
 _MOST = bindparam("b_most", type_=BigInteger)
 _CLAIMED = (
@@ -79,6 +79,30 @@ def _in_lane(points: Points, lane: Lane) -> ColumnElement[bool]:
     return and_(~sends_points, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
 
 
+def _may_move_yet() -> ColumnElement[bool]:
+    """Return the condition for members with a row that landed after `b_landed`, and has not moved the log.
+
+    An import may be carried out some time after it was accepted.
+    """
+    older = (
+        select(BATCH.c.id)
+        .where(BATCH.c.brand == bindparam("b_place"), BATCH.c.sent_at <= bindparam("b_landed"))
+        .order_by(BATCH.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return (
+        select(BATCH_ROW.c.batch_id)
+        .where(
+            BATCH_ROW.c.member_id == MEMBER.c.id,
+            BATCH_ROW.c.batch_id > func.coalesce(older, 0),
+            BATCH_ROW.c.outcome == Outcome.LANDED,
+            BATCH_ROW.c.log_before.is_not_distinct_from(MEMBER.c.log_value),
+        )
+        .exists()
+    )
+
+
 @cache
 def totals(points: Points) -> Select[int, int, int, int, int, int, int]:
     """Return the sums of `Totals`: changed, new, points, largest, over the limit, leaving, again."""
@@ -124,6 +148,7 @@ def claimable(points: Points, lane: Lane, *, known: bool, leaving: bool) -> Sele
                 MEMBER.c.log_at > bindparam("b_absurd"),
             ),
             or_(MEMBER.c.quiet_until.is_(None), MEMBER.c.quiet_until <= bindparam("b_now")),
+            ~_may_move_yet(),
         ]
     rows = bindparam("b_rows", type_=Integer)
     return select(*_CLAIMED).where(*conditions).order_by(MEMBER.c.id).limit(rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, func, select
 
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.codes import Entry, Lane, Outcome, WriteDue
@@ -71,7 +71,8 @@ class Life:
     expires it, as no contact is left. `delivered` says that the newest profile is proven to be there,
     `refused` that the wallet took the newest one for wrong. `in_flight` is the batch whose request is under
     way; `unseen` one that landed with points the import log did not show, as it was read at `log_read_at`.
-    Points wait until `quiet_until`, as an older row of it may still arrive.
+    Points wait until `quiet_until`, as an older row of it may still arrive, and for the log to show the row
+    that was sent at `unshown`, as long as that may take.
     """
 
     member: int
@@ -87,6 +88,7 @@ class Life:
     in_flight: int | None
     unseen: int | None
     quiet_until: datetime | None
+    unshown: datetime | None
     log_value: str | None
     log_at: datetime | None
     log_read_at: datetime | None
@@ -142,6 +144,7 @@ class Lives:
             in_flight=member.open_batch if member.open_outcome == Outcome.OPEN else None,
             unseen=_unseen(connection, member),
             quiet_until=_at(member.quiet_until),
+            unshown=_unshown(connection, member),
             log_value=member.log_value,
             log_at=_at(member.log_at),
             log_read_at=_at(member.log_read_at),
@@ -222,6 +225,14 @@ def _unseen(connection: Connection, member: Record) -> int | None:
     coarse = member.resolution_ms or 1000
     shown = member.log_at is not None and member.log_at + coarse > last.sent_at
     return None if shown else int(last.id)
+
+
+def _unshown(connection: Connection, member: Record) -> datetime | None:
+    """Return when the last row was sent that landed and has not moved the member's entry."""
+    unmoved = BATCH_ROW.c.log_before.is_not_distinct_from(member.log_value)
+    landed = and_(BATCH_ROW.c.member_id == member.id, BATCH_ROW.c.outcome == Outcome.LANDED, unmoved)
+    rows = select(func.max(BATCH.c.sent_at)).join(BATCH_ROW, BATCH_ROW.c.batch_id == BATCH.c.id).where(landed)
+    return _at(connection.scalar(rows))
 
 
 def _sent(connection: Connection, member_id: int) -> list[Happening]:

@@ -123,6 +123,7 @@ class Outbox:
         self._scope = scope
         self._witness = Witness(scope, wallet)
         self._welcome_flag = wallet.welcome_flag.value
+        self._settle_after = wallet.settle_after
 
     def brands_due(self) -> list[str]:
         """Return the brands that have something to send."""
@@ -222,10 +223,11 @@ class Outbox:
         """Make the next batch of a brand durable and return it, or None where nothing is left.
 
         Takes up to `limit` due members with ids above `after` that have no row unsettled. Points go only to
-        members whose log entry is clearly older than `settled_before` (by the wallet's clock, as `sent_at`):
-        an entry as fresh as the request could not prove anything. One far in the future cannot: its member
-        is not kept waiting, and a lost answer is for a person to settle. The witness takes one of the
-        `limit` where it rides.
+        members whose log entry is clearly older than `settled_before` (by the wallet's clock, as `sent_at`),
+        and of whom no row has landed within `settle_after` that the log does not show yet: an entry as fresh
+        as the request could not prove anything, and the move of such a row would seem to prove this one. An
+        entry far in the future cannot: its member is not kept waiting, and a lost answer is for a person to
+        settle. The witness takes one of the `limit` where it rides.
         """
         with self._scope.database.writing() as connection:
             brand = self._scope.brand(connection, brand_id)
@@ -244,6 +246,7 @@ class Outbox:
                 "b_fresh": to_ms(settled_before),
                 "b_absurd": to_ms(sent_at + _ABSURD),
                 "b_now": to_ms(now),
+                "b_landed": to_ms(sent_at - self._settle_after),
                 "b_rows": limit - rides,
             }
             members = connection.execute(statement, bound).all()

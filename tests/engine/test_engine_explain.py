@@ -59,6 +59,15 @@ def test_points_that_wait_for_an_older_log_entry_say_so(quick: QuickLab) -> None
     )
 
 
+def test_points_that_wait_for_the_log_to_show_the_row_before_them_say_so(quick: QuickLab) -> None:
+    quick.wallet.knobs.apply_seconds = 90
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    quick.crm.put("a", points=12)
+    quick.cycle(60)
+    assert_told(quick, Condition.WAITING, "2 points wait", "until the import log shows the row sent at")
+
+
 def test_in_doubt_and_held_name_batch_time_and_command(quick: QuickLab) -> None:
     quick.crm.put("a", points=10)
     quick.fault(Kind.RESET_BEFORE)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from enginelab import IMPORT, LOG, SETTLED
+from enginelab import IMPORT, LOG, SETTLED, Crash
 from quicklab import QuickLab
 
 from syncsvc.sandbox.faults import Kind
@@ -226,6 +227,50 @@ def test_an_import_that_is_carried_out_slowly_explains_the_move_it_makes(quick: 
         quick.cycle(60)
         assert quick.said("rows_landed_late") == []
     assert quick.profile(A)["name"] == "Zoe"
+
+
+@pytest.mark.parametrize("earlier", [{"name": "Eve"}, {"points": 30}])
+def test_a_row_that_is_carried_out_slowly_does_not_prove_the_next_one_by_its_move(
+    quick: QuickLab, earlier: dict[str, Any]
+) -> None:
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    quick.wallet.knobs.apply_seconds = 90
+    quick.crm.put("a", **earlier)
+    quick.cycle(60)
+    quick.crm.put("a", points=50)
+    quick.crash_import("before")
+    with suppress(Crash):
+        quick.cycle(30)
+    quick.reopen()
+    for after in (120, SETTLED, SETTLED):
+        quick.cycle(after)
+    assert quick.awarded(A) == 50
+    quick.balanced()
+
+
+def test_points_wait_for_the_log_to_show_the_row_before_them_no_longer_than_they_must(
+    quick: QuickLab,
+) -> None:
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    quick.wallet.knobs.apply_seconds = 90
+    quick.crm.put("a", name="Eve")
+    quick.cycle(60)
+    quick.wallet.knobs.apply_seconds = 0
+    quick.crm.put("a", points=50)
+    quick.cycle(30)
+    assert quick.awarded(A) == 10
+    quick.cycle(65)
+    assert quick.awarded(A) == 50
+    quick.wallet.knobs.zero_moves_log = False
+    quick.crm.put("a", name="Zoe")
+    quick.cycle(60)
+    quick.crm.put("a", points=70)
+    quick.cycle(60)
+    assert quick.awarded(A) == 50
+    quick.cycle(SETTLED)
+    assert quick.awarded(A) == 70
 
 
 @pytest.mark.parametrize("status", [401, 429])

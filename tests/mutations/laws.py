@@ -154,6 +154,13 @@ MUTATIONS = (
         _LATE,
     ),
     Mutation(
+        "points follow a row that the log does not show yet",
+        "syncsvc/state/due.py",
+        "            ~_may_move_yet(),\n",
+        "",
+        _LATE,
+    ),
+    Mutation(
         "a profile that is sent again after a late row asks for its mails again",
         "syncsvc/state/outbox.py",
         "if row.delivered == unsure(row.wanted) and",
