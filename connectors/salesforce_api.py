@@ -27,7 +27,8 @@ from syncsvc.errors import (
 from syncsvc.model import Allowance
 from syncsvc.remote.answer import Answer
 from syncsvc.remote.retry import repeat
-from syncsvc.remote.transport import Network, session_errors
+from syncsvc.remote.sessions import session_errors
+from syncsvc.remote.transport import Network
 from syncsvc.settings import Reserve, is_loopback, reserved_calls
 
 PAUSE_SECONDS = 900.0

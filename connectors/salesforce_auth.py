@@ -19,7 +19,8 @@ from pydantic import Field
 
 from syncsvc.errors import CredentialsError, OperatorError, SyncError, TransientError
 from syncsvc.remote.answer import Answer
-from syncsvc.remote.transport import Network, session_errors
+from syncsvc.remote.sessions import session_errors
+from syncsvc.remote.transport import Network
 from syncsvc.settings import Secret, Settings, Url
 
 ASSERTION_LIFE = timedelta(minutes=3)

@@ -1,4 +1,4 @@
-"""The configuration of one organization, and of the service around it.
+"""The configuration of one organization; `service` has that of the service around it.
 
 These are the words of the TOML file as types: frozen, unknown keys refused, every default safe. Reading
 files, and the checks that look at more than one table, are in `configfile`. Secrets are references only.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, timedelta, tzinfo
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -24,12 +24,11 @@ from pydantic import (
 )
 
 from syncsvc.maps import MappingTest, MemberMap, WriteBackMap
-from syncsvc.settings import Duration, Email, Secret, Settings, Share, State, Text, Url, UrlPath, url_of_state
+from syncsvc.settings import Duration, Email, Secret, Settings, Share, Text, Url, UrlPath
 
 MAX_BATCH = 2000  # users in one import request; Wallet App API page "imports"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LEAST_HISTORY = timedelta(days=7)
-_PORTS = 65536
 
 
 class FirstRun(StrEnum):
@@ -119,51 +118,6 @@ Name = Annotated[
     str, BeforeValidator(_name), WithJsonSchema({"type": "string", "pattern": f"^{_NAME.pattern}$"})
 ]
 """A name that may stand in a state, a log and a metric."""
-
-
-class ServiceConfig(Settings):
-    """The `[service]` table: what the whole process shares."""
-
-    state: State = Field(
-        default="sqlite:///syncsvc.db",
-        description="where the state is: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE; "
-        "a URL with a password in it is a secret",
-    )
-    listen: StrictStr = Field(
-        default="127.0.0.1:9464",
-        description="where the status page, /metrics, /healthz and /readyz are served; empty turns it off",
-    )
-    page_token: Secret | None = Field(
-        default=None,
-        examples=[{"file": "/run/secrets/page"}],
-        description="what the status page is shown for; needed where `listen` is no loopback address",
-    )
-    log_format: Literal["auto", "json", "console"] = Field(
-        default="auto",
-        description="form of the log lines on standard error; auto is console on a terminal, else json",
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info",
-        description="the least that is logged; debug is safe, it shows record ids and no person",
-    )
-    ca_file: StrictStr = Field(
-        default="",
-        examples=["/etc/ssl/corporate.pem"],
-        description="a PEM file of more certificate authorities to trust, beside the usual ones",
-    )
-
-    @property
-    def state_url(self) -> str:
-        """The URL of the state; raises ConfigurationError where the secret that holds it cannot be read."""
-        return url_of_state(self.state)
-
-    @field_validator("listen")
-    @classmethod
-    def _check_listen(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if value and not (host and port.isascii() and port.isdigit() and int(port) < _PORTS):
-            raise ValueError('is not an address; write "HOST:PORT", or "" to turn it off')
-        return value
 
 
 class ScheduleConfig(Settings):

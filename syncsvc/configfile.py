@@ -20,11 +20,11 @@ from syncsvc.config import (
     ConnectorConfig,
     OrganizationConfig,
     Points,
-    ServiceConfig,
 )
 from syncsvc.errors import ConfigurationError
 from syncsvc.maps import FieldRule, MemberMap
 from syncsvc.rules.mapping import MappingError, compile_rule, compile_where
+from syncsvc.service import ServiceConfig
 from syncsvc.settings import Secret, Settings
 from syncsvc.tomllines import Place, lines_of
 

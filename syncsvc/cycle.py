@@ -10,12 +10,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from syncsvc.departures import departure
 from syncsvc.doubts import terms_of
-from syncsvc.errors import OperatorError, StateError, StoppedError, TransientError
+from syncsvc.errors import LeaseLostError, OperatorError, StateError, StoppedError, TransientError
 from syncsvc.model import Written
 from syncsvc.organization import OpenConnector, Organization
 from syncsvc.remote.calling import calling_for
@@ -120,13 +120,14 @@ class Cycle:
             report = self._report(time.monotonic() - clock)
             news = self._send and ends_otherwise(self._states, report, self._store.reports.ending)
             if self._tally.did_something or news:
-                self._store.reports.save_cycle(
-                    self.id,
-                    started=to_ms(started),
-                    finished=to_ms(self._network.now()),
-                    outcome=report.outcome,
-                    facts=report.facts(),
-                )
+                with suppress(LeaseLostError):  # then it is not ours to tell
+                    self._store.reports.save_cycle(
+                        self.id,
+                        started=to_ms(started),
+                        finished=to_ms(self._network.now()),
+                        outcome=report.outcome,
+                        facts=report.facts(),
+                    )
             if self._send:
                 tell_of_outcome(self._states, report)
             log.info("cycle_finished", **report.facts())
@@ -192,7 +193,11 @@ class Cycle:
 
     def _settle(self) -> None:
         settlements, wallet = self._store.settlements, self._organization.config.wallet
-        if rows := settle_abandoned(settlements, settle_after=wallet.settle_after, now=self._network.now()):
+        shared = self._organization.lease.shared  # then whoever sent them may only just have ended
+        rows = settle_abandoned(
+            settlements, settle_after=wallet.settle_after, now=self._network.now(), anew=shared
+        )
+        if rows:
             log.warning("batches_were_abandoned", rows=rows)
         if self._send and self._store.settlements.in_doubt():
             self._read_logs()

@@ -2,12 +2,11 @@
 
 APScheduler is the clock and nothing else: jobs never call it, since it holds its lock while it waits for jobs
 to end. Every organization may run at the same time as all others, so that one which hangs delays nobody.
+Where several services share a state, each runs those whose leases it holds, and speaks for them alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 import signal
 import threading
@@ -17,40 +16,32 @@ from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Any
 
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from syncsvc.config import OrganizationConfig
-from syncsvc.configfile import Installation
-from syncsvc.cycle import Cycle, Progress
-from syncsvc.errors import ConfigurationError, StateError
+from syncsvc.errors import ConfigurationError, HeldError, StateError
 from syncsvc.organization import ConnectorTypes, open_organization
 from syncsvc.overview import Overview
 from syncsvc.remote.transport import USER_AGENT, Network
 from syncsvc.roster import Changes, Roster
-from syncsvc.runner import Runner, attempt
+from syncsvc.rules.sharing import Orphans, beyond, fair_share
+from syncsvc.runner import Runner
 from syncsvc.state.database import Database
+from syncsvc.state.store import register
+from syncsvc.timetable import begin_of, first_run, scheduler
 from syncsvc.watch.health import HealthServer
 from syncsvc.watch.log import logger
 from syncsvc.watch.metrics import Metrics
-from syncsvc.watch.report import CycleReport, Outcome
 
 log = logger()
 
 GRACE_SECONDS = 25.0
 """How long running cycles may take to reach a safe point; containers kill after 30 s."""
 
-AT_ONCE = 8
-"""Up to so many organizations begin their first cycle at once; more of them spread it over `SPREAD`."""
-
-SPREAD = timedelta(minutes=1)
-
 _WATCH_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
-_MOST_ORGANIZATIONS = 10_000  # threads that may run cycles; one is made when no other is idle
+_LOOKS = 3  # at how leases are spread, in the time that a lease lasts
 _CLOCK_STEP = timedelta(seconds=30)
-_PHASE_ORIGIN = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def stop_on_signals(stop: threading.Event) -> None:
@@ -78,21 +69,35 @@ class Daemon:
         self._types = types
         self._stop = stop
         self._network = Network(ca_file=roster.service.ca_file, stop=stop)
-        self._database = Database.open(roster.service.state_url)
+        self._database = Database.open(roster.service.state_url, roster.service.lease)
+        self._leases = self._database.leases
         self._metrics = Metrics(version=USER_AGENT.partition("/")[2])
         self._turns = threading.Condition()
         self._runners: dict[str, Runner] = {}
         self._broken: Mapping[str, bool] = {}  # organizations with a broken file, and whether they go on
         self._version: int | None = None  # of the roster, as it was last made true
         self._failed: dict[str, str] = {}  # what is tried again at the next look
-        self._scheduler = _scheduler(len(roster.organizations))
-        problems = [it for config in roster.organizations.values() for it in self._open(config)]
-        if not self._runners:
+        self._added: set[str] = set()  # what was told to have come
+        self._ids: dict[str, int] = {}  # the row of each organization
+        self._leaving: dict[
+            str, bool
+        ] = {}  # runners that let their organization go, and whether they lost it
+        self._orphans = Orphans()
+        self._alone: set[str] = set()  # taken beyond the share, as nobody else did
+        self._unknown: str | None = None  # why it is not known who runs what
+        self._spread_at = 0.0
+        self._scheduler = scheduler(len(roster.organizations))
+        try:
+            self._leases.serve()
+            problems = [it for config in roster.organizations.values() for it in self._register(config)]
+            self._added |= set(roster.organizations)
+            problems += self._spread()
+        except BaseException:
+            self._database.close()
+            raise
+        if not roster.organizations:
             self._database.close()
             raise ConfigurationError(problems)
-        now, count = datetime.now(UTC), len(self._runners)
-        for runner in self._runners.values():
-            self._schedule(runner, first_run(runner.name, runner.config.schedule.every, now=now, count=count))
 
     def run(self) -> None:
         """Run until asked to stop; every cycle that was running has ended, or the process exits.
@@ -109,48 +114,59 @@ class Daemon:
         self._watch()
         log.info("service_stopping", cycles=sum(it.running for it in self._runners.values()))
         self._scheduler.pause()
+        self._give_back_idle()
         ended = self._wait_for_cycles()
         self._scheduler.shutdown(wait=False)
         health.stop()
         if not ended:  # its threads would keep the process; whatever they sent is durable and settled later
             log.warning("service_stopped_hard", waited=GRACE_SECONDS)
             os._exit(0)
+        self._leases.close()  # all at once
         for runner in self._runners.values():
             runner.close()
         self._database.close()
         log.info("service_stopped")
 
     def look(self) -> None:
-        """Make true what has changed in the files: organizations come, change and go."""
+        """Make true what has changed in the files and among replicas: organizations come, change and go."""
         for runner in self._runners.values():
             if refused := runner.refused():
                 self._roster.refuse(runner.name, refused, instead=runner.config)
         changes = self._roster.look()
+        self._see_off()
+        pause = self._roster.service.lease.total_seconds() / _LOOKS
+        due = self._leases.shared and time.monotonic() - self._spread_at >= pause
         leaving = any(runner.leaving for runner in self._runners.values())
-        if self._roster.version == self._version and not (leaving or self._failed):
+        if self._roster.version == self._version and not (leaving or self._failed or due):
             return
         self._version = self._roster.version
         for name, config in self._roster.organizations.items():
-            if name not in self._runners:
-                self._add(config)
+            if name not in self._ids:
+                self._register(config)
+            if name not in self._runners or name in self._leaving:
                 continue
             runner = self._runners[name]
             if runner.leaving or config != runner.config or name in changes.renewed:
                 runner.renew(config)
                 self._schedule(runner, datetime.now(UTC))
                 log.info("organization_changed", organization=name, secrets=name in changes.renewed)
-        for name in self._runners.keys() - self._roster.organizations.keys():
+        for name in self._runners.keys() - self._roster.organizations.keys() - self._leaving.keys():
             self._let_go(self._runners[name])
+        self._spread()
         self._tell(changes)
         self._tell(self._roster.news())
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether every organization delivers, and the facts of each."""
+        """Return whether every organization that is run here delivers, and the facts of each.
+
+        Where there is none, whether there could be: whether the state can be reached.
+        """
         now, broken = time.monotonic(), self._broken
-        facts = {it.name: it.health.facts(now) for it in list(self._runners.values())}
+        here = [it for it in list(self._runners.values()) if it.name not in self._leaving]
+        facts = {it.name: it.health.facts(now) for it in here}
         for name in broken:
             facts.setdefault(name, {"ready": broken[name], "outcome": None})["configuration"] = "broken"
-        return all(it["ready"] for it in facts.values()), facts
+        return self._leases.alive() and all(it["ready"] for it in facts.values()), facts
 
     def _open(self, config: OrganizationConfig) -> Sequence[str]:
         """Open an organization; returns what keeps it from being opened, which is told of its file."""
@@ -169,19 +185,122 @@ class Daemon:
             return error.problems
         return ()
 
-    def _add(self, config: OrganizationConfig) -> None:
+    def _register(self, config: OrganizationConfig) -> Sequence[str]:
+        """Learn the row of an organization; returns what keeps it from having one, told of its file."""
+        try:
+            self._ids[config.name] = register(self._database, config)
+        except ConfigurationError as error:
+            self._roster.refuse(config.name, error.problems)
+            return error.problems
+        except StateError as error:
+            if self._version is None:
+                raise
+            self._not_added(config.name, error)
+        return ()
+
+    def _spread(self) -> Sequence[str]:
+        """Take organizations that nobody runs, up to a fair share of all, and let go what is beyond it.
+
+        Returns what keeps organizations from being opened.
+        """
+        organizations = self._roster.organizations
+        try:
+            spread = self._leases.spread()
+        except StateError as error:
+            if self._unknown is None:
+                log.error("leases_unknown", reason=str(error), remedy="it is looked again within seconds")
+            self._unknown = str(error)
+            return ()
+        if self._unknown is not None:
+            self._unknown = None
+            log.info("leases_known_again")
+        self._spread_at = time.monotonic()
+        share = fair_share(len(organizations), spread.replicas)
+        self._alone &= self._runners.keys()
+        counted = {
+            it.name: it.running
+            for it in self._runners.values()
+            if not it.leaving and it.name not in self._alone
+        }
+        for name in beyond(share, counted):
+            self._hand_over(self._runners[name], lost=False)
+        room = max(0, share - len(counted))
+        free = [
+            name
+            for name in organizations
+            if name in self._ids and name not in self._runners and self._ids[name] not in spread.others
+        ]
+        orphans = self._orphans.look(free)
+        problems: list[str] = []
+        taken: list[str] = []
+        for name in free:
+            if len(taken) >= room and name not in orphans:
+                continue
+            problems += self._take(organizations[name], taken)
+        self._alone.update(it for it in taken[room:] if it in orphans)
+        now = datetime.now(UTC)
+        for name in taken:
+            runner = self._runners[name]
+            every = runner.config.schedule.every
+            self._schedule(runner, first_run(name, every, now=now, count=len(taken)))
+        return problems
+
+    def _take(self, config: OrganizationConfig, taken: list[str]) -> Sequence[str]:
+        """Open an organization where nobody runs it, and count it among those `taken`."""
         name = config.name
         try:
-            refused = self._open(config)
+            problems = self._open(config)
+        except HeldError:  # by another one who looked at the same time, or a command
+            return ()
         except StateError as error:
-            if self._failed.get(name) != str(error):
-                self._failed[name] = str(error)
-                log.error("organization_not_added", organization=name, reason=str(error))
-            return
+            if self._version is None:
+                raise
+            self._not_added(name, error)
+            return ()
         self._failed.pop(name, None)
-        if not refused:
-            self._schedule(self._runners[name], datetime.now(UTC))
+        if problems:
+            return problems
+        taken.append(name)
+        if name not in self._added:
+            self._added.add(name)
             log.info("organization_added", organization=name)
+        if self._leases.shared:
+            log.info("lease_taken", organization=name, fence=self._runners[name].lease.fence)
+        return ()
+
+    def _not_added(self, name: str, error: StateError) -> None:
+        if self._failed.get(name) != str(error):
+            self._failed[name] = str(error)
+            log.error("organization_not_added", organization=name, reason=str(error))
+
+    def _hand_over(self, runner: Runner, *, lost: bool) -> None:
+        """Let another replica run an organization, once its running cycle has ended."""
+        self._leaving[runner.name] = lost
+        runner.retire()
+        self._scheduler.remove_job(runner.name)
+        if lost:
+            log.warning("lease_lost", organization=runner.name, fence=runner.lease.fence)
+
+    def _see_off(self) -> None:
+        """Hand over what was lost, and end what was handed over and has ended its cycle."""
+        for runner in self._runners.values():
+            if runner.lease.lost and runner.name not in self._leaving and not runner.leaving:
+                self._hand_over(runner, lost=True)
+        for name in [it for it in self._leaving if self._runners[it].gone]:
+            runner, lost = self._runners.pop(name), self._leaving.pop(name)
+            runner.close()
+            self._metrics.forget(name)
+            if not lost:
+                log.info("lease_given_back", organization=name, fence=runner.lease.fence)
+
+    def _give_back_idle(self) -> None:
+        """Let other replicas have at once what is idle, where something else keeps us waiting."""
+        for runner in self._runners.values():
+            runner.retire()
+        idle = [it for it in self._runners.values() if it.gone]
+        if len(idle) < len(self._runners):
+            for runner in idle:
+                runner.lease.close()
 
     def _let_go(self, runner: Runner) -> None:
         """Let an organization go that is not configured any more, once its running cycle has ended."""
@@ -192,11 +311,13 @@ class Daemon:
         if runner.gone:
             runner.close()
             del self._runners[runner.name]
+            self._added.discard(runner.name)
+            self._ids.pop(runner.name, None)
             self._metrics.forget(runner.name)
 
     def _schedule(self, runner: Runner, first: datetime) -> None:
         every = runner.config.schedule.every
-        begin = _PHASE_ORIGIN + phase(runner.name, every)
+        begin = begin_of(runner.name, every)
         self._scheduler.add_job(
             runner.run,
             IntervalTrigger(seconds=every.total_seconds(), start_date=begin, timezone=UTC),
@@ -249,55 +370,3 @@ class Daemon:
             return self._turns.wait_for(
                 lambda: not any(it.running for it in self._runners.values()), GRACE_SECONDS
             )
-
-
-def _scheduler(count: int) -> BackgroundScheduler:
-    # A cycle longer than its interval is no fault, and the next one is simply skipped.
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
-    return BackgroundScheduler(
-        timezone=UTC,
-        executors={"default": ThreadPoolExecutor(max(count, _MOST_ORGANIZATIONS))},
-        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-    )
-
-
-def run_once(
-    installation: Installation,
-    *,
-    types: ConnectorTypes,
-    progress: Progress,
-    stop: threading.Event,
-    full: bool = False,
-    plan: str | None = None,
-) -> list[CycleReport]:
-    """Run one cycle of every organization, one after the other, and return what they came to.
-
-    An organization whose turn did not come before `stop` was set is reported as stopped. Raises StateError
-    where the state cannot be used.
-    """
-    reports = []
-    network = Network(ca_file=installation.service.ca_file, stop=stop)
-    with Database.open(installation.service.state_url) as database:
-        for config in installation.organizations:
-            if stop.is_set():
-                reports.append(CycleReport(organization=config.name, cycle="", outcome=Outcome.STOPPED))
-                continue
-            with open_organization(config, database, types=types, network=network.branch()) as organization:
-                cycle = Cycle(organization, stopping=stop.is_set, progress=progress, full=full, plan=plan)
-                reports.append(attempt(organization, cycle))
-    return reports
-
-
-def first_run(name: str, every: timedelta, *, now: datetime, count: int) -> datetime:
-    """Return when the first cycle of an organization begins, one of `count`.
-
-    Few begin at once. Many would all ask for connections and memory in the same second, so they spread over
-    a minute, or over one interval where that is shorter.
-    """
-    return now if count <= AT_ONCE else now + phase(name, min(every, SPREAD))
-
-
-def phase(name: str, every: timedelta) -> timedelta:
-    """Return where in its interval an organization's cycles begin: spread evenly, the same every time."""
-    fraction = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") / 2**32
-    return fraction * every

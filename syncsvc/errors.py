@@ -10,7 +10,9 @@
     │   └── SchemaError         a field that is mapped or written does not exist, or not in the needed form
     ├── CursorError             the cursor is of no use any more: read everything again
     ├── StateError              the state database cannot be used; exit 75
+    │   └── HeldError           another process runs the cycles of this organization; exit 75
     └── StoppedError            the process was asked to stop; leave cleanly, nothing is wrong
+        └── LeaseLostError      another process may run the cycles of this organization by now; so leave
 
 No message holds personal data or a secret: record ids, field names, counts and status codes only.
 """
@@ -78,5 +80,13 @@ class StateError(SyncError):
     """The state database cannot be used as it is; the message says why and what to do."""
 
 
+class HeldError(StateError):
+    """Another process runs the cycles of this organization; the message says which."""
+
+
 class StoppedError(SyncError):
     """The process was asked to stop."""
+
+
+class LeaseLostError(StoppedError):
+    """The cycles of this organization are another process's by now: nothing of this one may be stored."""

@@ -16,7 +16,8 @@ from syncsvc.remote.wallet import WalletClient
 from syncsvc.rules.intake import Reader
 from syncsvc.rules.mapping import Mapper
 from syncsvc.state.database import Database
-from syncsvc.state.store import Store, open_store
+from syncsvc.state.leases import Lease
+from syncsvc.state.store import Store, open_store, register
 from syncsvc.watch.states import States
 
 _BETWEEN_COLLECTIONS = 50_000
@@ -45,6 +46,7 @@ class Organization:
 
     config: OrganizationConfig
     store: Store
+    lease: Lease
     wallet: WalletClient
     network: Network
     connectors: dict[str, OpenConnector] = field(default_factory=dict)
@@ -57,10 +59,11 @@ class Organization:
         yield from (it.network.clocks for it in self.connectors.values())
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Give back every connection, and the lease."""
         for it in self.connectors.values():
             it.connector.close()
         self.wallet.close()
+        self.lease.close()
 
     def __enter__(self) -> Self:
         """Return the organization."""
@@ -76,12 +79,16 @@ class Organization:
 def open_organization(
     config: OrganizationConfig, database: Database, *, types: ConnectorTypes, network: Network
 ) -> Organization:
-    """Return a configured organization ready to work; makes no request yet.
+    """Return a configured organization ready to work, with its lease; makes no request yet.
 
-    Raises ConfigurationError where a connector cannot be opened, or the state knows the organization as
-    another, and StateError where the state cannot be used; the state then is as it was.
+    No request begins once the lease may be over. Raises ConfigurationError where a connector cannot be
+    opened, or the state knows the organization as another, StateError where the state cannot be used, and
+    HeldError where another process runs its cycles; the state then is as it was.
     """
     gc.set_threshold(_BETWEEN_COLLECTIONS)
+    lease = database.leases.hold(register(database, config))
+    if lease.shared:
+        network = network.leased(left=lease.left, clock=lease.now)
     wallet = WalletClient(config.organization_id, config.wallet, network)
     opened: list[tuple[str, Connector, Mapper, Needs, Network]] = []
     try:
@@ -91,13 +98,14 @@ def open_organization(
             branch = network.branch()
             connector = types[settings.type](settings.settings, needs, branch)
             opened.append((name, connector, mapper, needs, branch))
-        store = open_store(database, config)
+        store = open_store(database, config, lease)
     except BaseException:
         for _, connector, *_ in opened:
             connector.close()
         wallet.close()
+        lease.close()
         raise
-    organization = Organization(config, store, wallet, network)
+    organization = Organization(config, store, lease, wallet, network)
     for name, connector, mapper, needs, branch in opened:
         organization.connectors[name] = OpenConnector(
             name=name,

@@ -62,8 +62,8 @@ def _is_run(written: Any) -> tuple[bool, str]:
         holder = None if number is None else f"process {number}"
     else:
         # It takes a while to load, and is seldom wanted.
-        from syncsvc.config import ServiceConfig  # noqa: PLC0415
         from syncsvc.errors import SyncError  # noqa: PLC0415
+        from syncsvc.service import ServiceConfig  # noqa: PLC0415
         from syncsvc.state.postgres import StateServer  # noqa: PLC0415
 
         try:

@@ -14,9 +14,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from syncsvc.config import OrganizationConfig, ServiceConfig
+from syncsvc.config import OrganizationConfig
 from syncsvc.configfile import SERVICE_FILE, TWINS, Types, load, load_organization, load_service
 from syncsvc.errors import ConfigurationError
+from syncsvc.service import ServiceConfig
 from syncsvc.settings import Secret, secrets_of
 from syncsvc.watch.log import redact_secret
 

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 from syncsvc.alerts import Alerts
 from syncsvc.config import OrganizationConfig
 from syncsvc.cycle import Cycle
-from syncsvc.errors import ConfigurationError, SyncError
+from syncsvc.errors import ConfigurationError, LeaseLostError, SyncError
 from syncsvc.organization import Organization
+from syncsvc.state.leases import Lease
 from syncsvc.state.store import Store
 from syncsvc.tidings import tell_of_clocks
 from syncsvc.traces import span
@@ -139,6 +140,11 @@ class Runner:
         return self._organization.store
 
     @property
+    def lease(self) -> Lease:
+        """Its right to run cycles."""
+        return self._organization.lease
+
+    @property
     def running(self) -> bool:
         """Whether a cycle is under way."""
         return self._running
@@ -172,7 +178,7 @@ class Runner:
         return refused or ()
 
     def close(self) -> None:
-        """Give back every connection; no cycle runs."""
+        """Give back every connection, and the lease; no cycle runs."""
         self._organization.close()
 
     def run(self) -> None:
@@ -223,12 +229,14 @@ class Runner:
 
     def _at_safe_point(self) -> bool:
         self._reached += 1
-        return self._stopping()
+        return self._stopping() or self.lease.lost
 
     def _tell(self, report: CycleReport, *, delivering: bool) -> None:
         with bound(organization=self.name, cycle=report.cycle):
             try:
                 self._alerts.look(self._organization, report, delivering=delivering)
+            except LeaseLostError:
+                log.debug("alert_left_to_another")
             except SyncError as error:
                 log.error("alert_failed", reason=str(error), remedy="it is tried again after each cycle")
 
@@ -297,6 +305,8 @@ def attempt(organization: Organization, cycle: Cycle) -> CycleReport:
             traced.note(outcome=str(report.outcome), rows_sent=report.rows_sent, read=report.read)
             tell_of_clocks(states, organization.clocks)
             organization.store.retention.prune(organization.network.now())
+        except LeaseLostError:
+            return CycleReport(organization=name, cycle=cycle.id, outcome=Outcome.STOPPED)
         except SyncError as error:
             reason = str(error)
             if states.became("cycle", reason):

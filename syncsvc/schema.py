@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from syncsvc.config import OrganizationConfig, ServiceConfig
+from syncsvc.config import OrganizationConfig
 from syncsvc.configfile import Types
+from syncsvc.service import ServiceConfig
 
 
 def json_schema(types: Types) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 import click
 
-from syncsvc.config import ServiceConfig
 from syncsvc.configfile import Installation, Survey, survey
 from syncsvc.errors import ConfigurationError
 from syncsvc.organization import ConnectorTypes
 from syncsvc.plugins import InstalledSettings, InstalledTypes
 from syncsvc.roster import Roster
+from syncsvc.service import ServiceConfig
 from syncsvc.settings import Secret, Settings, secrets_of
 from syncsvc.state.database import Database
 from syncsvc.state.store import Store, open_store

@@ -12,7 +12,8 @@ import click
 
 from syncsvc.cli.context import Context, as_json_option
 from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN, exit_code
-from syncsvc.daemon import Daemon, run_once, stop_on_signals
+from syncsvc.daemon import Daemon, stop_on_signals
+from syncsvc.once import run_once
 from syncsvc.plan import plan_installation
 from syncsvc.traces import exporting
 from syncsvc.views import cycles as views

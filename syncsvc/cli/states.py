@@ -15,7 +15,7 @@ from syncsvc.settings import state_problem
 from syncsvc.state.copying import copy_state
 from syncsvc.state.database import Database
 from syncsvc.state.salvage import salvage as salvage_state
-from syncsvc.state.store import known_organization, open_store
+from syncsvc.state.store import claim_all, known_organization, open_store
 from syncsvc.views import states as views
 
 
@@ -50,6 +50,7 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
     if not Database.exists(source):
         raise click.UsageError("there is no state in FROM")
     with Database.open(source) as old, Database.open(url) as new:
+        claim_all(old)
         with views.progress() as told:
             copied = copy_state(old, new, told)
         balance = {

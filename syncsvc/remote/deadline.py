@@ -5,15 +5,25 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpcore
 
 
+def for_ever() -> float:
+    """Return the seconds that are left where nothing ends."""
+    return math.inf
+
+
 class Deadline(threading.local):
-    """When the call that this thread makes must be over, on the monotonic clock."""
+    """When the call that this thread makes must be over, on the monotonic clock.
+
+    `left` tells for how many seconds anything may be written yet: who has no lease any more writes nothing.
+    """
 
     until = math.inf
+    left: Callable[[], float] = staticmethod(for_ever)
 
 
 class _TimedStream:
@@ -31,7 +41,10 @@ class _TimedStream:
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._left(timeout))
+        lease = self._deadline.left()
+        if lease <= 0:
+            raise httpcore.WriteTimeout("the lease is over")
+        self._stream.write(buffer, min(self._left(timeout), lease))
 
     def start_tls(self, *args: Any, **kwargs: Any) -> _TimedStream:
         return _TimedStream(self._stream.start_tls(*args, **kwargs), self._deadline)

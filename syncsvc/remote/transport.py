@@ -8,11 +8,10 @@ never reach an error message. Proxies come from the environment, and never stand
 from __future__ import annotations
 
 import copy
-import io
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -23,14 +22,14 @@ import httpcore
 import httpx
 import orjson
 import requests
-import requests.adapters
 
 from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, StoppedError
 from syncsvc.model import Allowance
 from syncsvc.remote.answer import Answer
 from syncsvc.remote.calling import saying, telling
 from syncsvc.remote.clocks import Clocks
-from syncsvc.remote.deadline import Deadline
+from syncsvc.remote.deadline import Deadline, for_ever
+from syncsvc.remote.sessions import Adapter, Session
 from syncsvc.remote.ways import Ways
 
 CONNECT_SECONDS = 5.0
@@ -52,7 +51,6 @@ _LOST = (
     httpcore.ProtocolError,
     httpx.DecodingError,  # the body is not packed as its header says
 )
-_OURS = {"accept-encoding", "connection"}  # what our client can decode, and how it keeps connections
 _TELLING = (httpcore.LocalProtocolError, UnicodeEncodeError)  # their texts repeat the value
 _WITH_BODIES = frozenset({"POST", "PUT", "PATCH"})  # which say a length though there be no body
 _IN_PATHS = "/%:@!$&'()*+,;=~?"  # what a path may hold as it stands (RFC 3986)
@@ -204,8 +202,11 @@ class HttpClient:
         headers: Mapping[str, str],
         content: bytes | None,
     ) -> Iterator[tuple[Answer, Body]]:
+        if self._network.left() <= 0:
+            raise NotSentError(f"{describe}: not sent (the lease of this organization is over)")
         self._network.count()
         self._deadline.until, began = until, time.monotonic()
+        self._deadline.left = self._network.left
         try:
             sent = self._sent(method, site.url.netloc, headers, content)
             request = httpcore.Request(
@@ -262,57 +263,6 @@ def _whole(body: Body, describe: str) -> bytes:
     return b"".join(chunks)
 
 
-class _Adapter(requests.adapters.BaseAdapter):
-    """Lets a `requests` session call through our client, so that its calls have the same manners."""
-
-    def __init__(self, client: HttpClient) -> None:
-        super().__init__()
-        self._client = client
-
-    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        content = request.body.encode() if isinstance(request.body, str) else request.body
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _OURS}
-        method, url = request.method or "GET", request.url or ""
-        answer = self._client.relay(method, url, headers=headers, content=content)
-        response = requests.Response()
-        response.status_code = answer.status
-        response.headers.update(answer.headers)
-        response.encoding = requests.utils.get_encoding_from_headers(response.headers)
-        response.raw = io.BytesIO(answer.body)
-        response.url = url
-        response.request = request
-        return response
-
-    def close(self) -> None:
-        self._client.close()
-
-
-class _Session(requests.Session):
-    """A session that never follows a redirect: a POST would become a GET, and a token could leak."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        del resp
-
-
-@contextmanager
-def session_errors(describe: str) -> Iterator[None]:
-    """Turn the errors of a `requests` session into NotSentError and LostAnswerError."""
-    try:
-        yield
-    except requests.exceptions.RequestException as error:
-        # Trouble of the network is raised as ours already. The library's own texts repeat URLs and headers.
-        kind = NotSentError if isinstance(error, _UNSENDABLE) else LostAnswerError
-        raise kind(f"{describe}: no answer ({type(error).__name__})") from None
-
-
-_UNSENDABLE = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.MissingSchema,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidHeader,
-)
-
-
 def trusting(ca_file: str = "") -> ssl.SSLContext:
     """Return a context that trusts the usual authorities and those in `ca_file`; networks can share it.
 
@@ -326,6 +276,10 @@ def trusting(ca_file: str = "") -> ssl.SSLContext:
             problem = f"service.ca_file: {ca_file} holds no certificate that can be read"
             raise ConfigurationError([f"{problem}; name a PEM file"]) from error
     return tls
+
+
+def _wall() -> datetime:
+    return datetime.now(UTC)
 
 
 class Network:
@@ -344,6 +298,9 @@ class Network:
         self._ways = Ways(self._tls)
         self._stop = stop or threading.Event()
         self._user_agent = user_agent
+        self._clock: Callable[[], datetime] = _wall
+        self.left: Callable[[], float] = for_ever
+        """For how many seconds requests may be written yet."""
         self.requests = 0
         self.clocks = Clocks()
         self.allowance: Allowance | None = None
@@ -354,6 +311,12 @@ class Network:
         branch = copy.copy(self)
         branch.requests, branch.allowance, branch.clocks = 0, None, Clocks()
         return branch
+
+    def leased(self, *, left: Callable[[], float], clock: Callable[[], datetime]) -> Network:
+        """Return one like this with another clock, whose requests are written while anything is `left`."""
+        leased = self.branch()
+        leased.left, leased._clock = left, clock  # noqa: SLF001 - its own
+        return leased
 
     def count(self) -> None:
         """Count one request; told by the clients and sessions of this network."""
@@ -372,17 +335,17 @@ class Network:
 
     def session(self, *, timeout: float) -> requests.Session:
         """Return a `requests` session with the same manners, for libraries that need one."""
-        session = _Session()
+        session = Session()
         session.headers["User-Agent"] = self._user_agent
         session.auth = lambda request: request  # a ~/.netrc entry would replace our Authorization header
-        adapter = _Adapter(self.client("", timeout=timeout))
+        adapter = Adapter(self.client("", timeout=timeout))
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         return session
 
     def now(self) -> datetime:
-        """Return the wall clock in UTC."""
-        return datetime.now(UTC)
+        """Return the time in UTC: by the wall clock, or by the one that all replicas have in common."""
+        return self._clock()
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never goes back."""

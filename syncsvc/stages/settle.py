@@ -44,16 +44,22 @@ class Settled:
         self.points += other.points
 
 
-def settle_abandoned(settlements: Settlements, *, settle_after: timedelta, now: datetime) -> int:
+def settle_abandoned(
+    settlements: Settlements, *, settle_after: timedelta, now: datetime, anew: bool = False
+) -> int:
     """Make every batch without an outcome either in doubt or free to be sent again; returns the rows.
 
     Called before anything is sent: such a batch was claimed by a process that died, and its request may or
-    may not have left. Points rows are in doubt from then on; profile rows are safe to send again.
+    may not have left. Points rows are in doubt from then on; profile rows are safe to send again. With `anew`
+    the time for its entries to move begins now: its sender was alive until we took over, and may have sent it
+    at the last moment.
     """
     rows = 0
     for batch_id, lane, count in settlements.abandoned():
         outcome = Outcome.DOUBT if lane is Lane.POINTS else Outcome.RELEASED
         ruling = Ruling(outcome, Grade.ANSWER)
+        if anew and outcome is Outcome.DOUBT:
+            settlements.note_movement(batch_id, 0, now=now)
         settlements.settle(
             batch_id,
             dict.fromkeys(range(count), ruling),

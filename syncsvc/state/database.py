@@ -37,6 +37,7 @@ from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.functions import FunctionElement
 
 from syncsvc.errors import StateError
+from syncsvc.state.leases import LEASE, Lease, Leases
 from syncsvc.state.postgres import StateServer
 from syncsvc.state.sqlite import StateFile
 
@@ -126,17 +127,23 @@ class Storage(Protocol):
     engine: Engine
 
     @property
+    def leases(self) -> Leases:
+        """Whose the cycles of each organization are."""
+
+    @property
     def runs_cycles(self) -> bool:
         """Whether this process runs cycles, and is not beside one that does."""
 
-    def writing(self, organization: int | None) -> AbstractContextManager[Connection]:
-        """Give a connection inside one write transaction, the only one of its organization."""
+    def writing(
+        self, organization: int | None, lease: Lease | None = None
+    ) -> AbstractContextManager[Connection]:
+        """Give a connection inside one write transaction, the only one of its organization.
+
+        With its lease, raises LeaseLostError where another process has it.
+        """
 
     def reading(self) -> AbstractContextManager[Connection]:
         """Give a connection inside one read transaction: everything in it is of one moment."""
-
-    def join(self, connection: Connection, organization: int) -> None:
-        """Make a write transaction that is of none the only one of this organization too."""
 
     def shed(self) -> None:
         """Take what has been erased out of logs of ours that still hold it, where that is free."""
@@ -167,10 +174,11 @@ def kind_of(url: str) -> type[StateFile | StateServer]:
 class Database:
     """An open state database, or the part of it that one organization writes."""
 
-    def __init__(self, storage: Storage, organization: int | None = None) -> None:
+    def __init__(self, storage: Storage, organization: int | None = None, lease: Lease | None = None) -> None:
         """Write for an organization, or for none; see `open` and `of`."""
         self._storage = storage
         self._organization = organization
+        self._lease = lease
 
     @staticmethod
     def exists(url: str) -> bool:
@@ -178,12 +186,13 @@ class Database:
         return kind_of(url).exists(url)
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """Return the database for the one process that runs cycles, created and migrated where needed.
+    def open(cls, url: str, lease: timedelta = LEASE) -> Self:
+        """Return the database for a process that runs cycles, created and migrated where needed.
 
-        Raises StateError where it cannot be used, or where another process runs cycles on it.
+        `lease` is how long the cycles of an organization stay with a process that is not heard of. Raises
+        StateError where it cannot be used, or where another process runs cycles on a file.
         """
-        return cls(kind_of(url).open(url))
+        return cls(kind_of(url).open(url, lease))
 
     @classmethod
     def open_beside(cls, url: str) -> Self:
@@ -203,9 +212,17 @@ class Database:
             with cls.open(f"sqlite:///{copy}") as database:
                 yield database
 
-    def of(self, organization: int) -> Database:
-        """Return the database to write for one organization: its writers take turns, the others go on."""
-        return Database(self._storage, organization)
+    def of(self, organization: int, lease: Lease | None = None) -> Database:
+        """Return the database to write for one organization: its writers take turns, the others go on.
+
+        Whoever runs its cycles shows the lease with every write.
+        """
+        return Database(self._storage, organization, lease)
+
+    @property
+    def leases(self) -> Leases:
+        """Whose the cycles of each organization are."""
+        return self._storage.leases
 
     @property
     def runs_cycles(self) -> bool:
@@ -219,9 +236,9 @@ class Database:
         Nobody else writes for its organization meanwhile. Raises StateError where the database refuses (a
         full disk, a read-only file, a server that is away). Where a server is lost at the very end, nobody
         knows whether it was committed: then too StateError is raised, and the caller goes on as after a
-        death there.
+        death there. Raises LeaseLostError where it writes by a lease that another process has by now.
         """
-        with self._storage.writing(self._organization) as connection:
+        with self._storage.writing(self._organization, self._lease) as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -229,10 +246,6 @@ class Database:
         """Give a connection inside one read transaction: everything in it is of one moment."""
         with self._storage.reading() as connection:
             yield connection
-
-    def join(self, connection: Connection, organization: int) -> None:
-        """Make a write transaction that is of no organization the only one of this organization too."""
-        self._storage.join(connection, organization)
 
     def shed(self) -> None:
         """Empty the write-ahead log of a file: it still holds what has been erased there since.

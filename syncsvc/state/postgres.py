@@ -12,18 +12,20 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.pool import QueuePool
 
-from syncsvc.errors import StateError
+from syncsvc.errors import LeaseLostError, StateError
 from syncsvc.state import migrations
 from syncsvc.state.copying import copy_tables
+from syncsvc.state.leases import LEASE, Lease, Leases, SharedLeases, serving
 from syncsvc.state.server import Server, telling
 from syncsvc.state.sqlite import StateFile
-from syncsvc.state.turns import Turn, holder, key_of
+from syncsvc.state.turns import alone, key_of
 
 AT_ONCE = 10
 """Transactions that a process has open at once; others wait."""
@@ -81,7 +83,9 @@ def connect(url: str) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         said = connection.get_execution_options().get("begin", _WRITES)
-        connection.connection.cursor().execute(said)
+        cursor = connection.connection.cursor()
+        cursor.execute(said)
+        connection.info["begun"] = cursor
 
     return engine
 
@@ -112,12 +116,17 @@ def _who() -> str:
 class StateServer:
     """An open state on a server."""
 
-    def __init__(self, server: Server, engine: Engine, schema: int, turn: Turn | None) -> None:
-        """Hold the engine, the number of the schema that the tables are in, and the turn; see `open`."""
+    def __init__(self, server: Server, engine: Engine, schema: int, lease: timedelta | None) -> None:
+        """Hold the engine and the number of the schema that the tables are in; see `open`.
+
+        `lease` is how long leases last, None beside those who hold them.
+        """
         self.server = server
         self.engine = engine
+        self.leases: Leases = SharedLeases(server, engine, schema, _who(), lease or LEASE)
+        self.runs_cycles = lease is not None
         self._schema = schema
-        self._turn = turn
+        self._idle = (lease or LEASE) // timedelta(milliseconds=2)
         self._closed = False
         self._quiet = threading.Condition()
         self._writers = 0
@@ -131,22 +140,19 @@ class StateServer:
             return migrations.form(engine) is not None
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """Return the state for the one process that runs cycles, made and migrated where needed.
+    def open(cls, url: str, lease: timedelta = LEASE) -> Self:
+        """Return the state for a process that runs cycles, made and migrated where needed.
 
-        Raises StateError where the server cannot be used, or where another process runs cycles on the state.
+        Raises StateError where the server cannot be used.
         """
         with contextlib.ExitStack() as undo:
             server, engine = undo.enter_context(_opened(url))
             with telling(server):
                 schema = server.examine(engine, writes=True)
-                turn = Turn(server, engine, schema)
-                undo.callback(turn.end)
-                turn.take()
-                with turn.alone("migrate"):
+                with alone(engine, schema, "migrate"):
                     migrations.upgrade(engine)
             undo.pop_all()
-        return cls(server, engine, schema, turn)
+        return cls(server, engine, schema, lease)
 
     @classmethod
     def open_beside(cls, url: str) -> Self:
@@ -170,9 +176,11 @@ class StateServer:
     def holder(cls, url: str) -> tuple[str, str | None]:
         """Return what a state is called, and the process that runs cycles on it, None for none."""
         with _looked_at(url) as (server, engine):
-            schema = server.examine(engine, writes=False)
+            server.examine(engine, writes=False)
+            if migrations.form(engine) != migrations.forms()[0]:
+                return str(server), None
             with engine.connect() as connection:
-                return str(server), holder(connection.connection.driver_connection, schema)
+                return str(server), ", ".join(serving(connection)) or None
 
     @classmethod
     def look(cls, url: str) -> tuple[str, ...]:
@@ -209,16 +217,13 @@ class StateServer:
             finally:
                 source.close()
 
-    @property
-    def runs_cycles(self) -> bool:
-        """Whether this is the process that runs cycles, and not one beside it."""
-        return self._turn is not None
-
     @contextlib.contextmanager
-    def writing(self, organization: int | None) -> Iterator[Connection]:
+    def writing(self, organization: int | None, lease: Lease | None = None) -> Iterator[Connection]:
         """Give a connection inside one write transaction, the only one of its organization.
 
-        Without an organization it is the only one of those without.
+        Without an organization it is the only one of those without. With a lease, raises LeaseLostError where
+        the organization was claimed since by another process: claims take the same lock, so nobody can begin
+        to before this transaction has ended. It ends by itself where this process stops within it.
         """
         with self._quiet:
             if self._closed:
@@ -226,12 +231,20 @@ class StateServer:
             self._writers += 1
         try:
             with telling(self.server):
-                if self._turn is not None:
-                    self._turn.keep()
+                if lease is not None:
+                    lease.check()
                 key = key_of(
                     self._schema, "state" if organization is None else f"organization {organization}"
                 )
-                with self._begun(f"{_WRITES}; SELECT pg_advisory_xact_lock({key})") as connection:
+                said = (
+                    f"{_WRITES}; SET LOCAL idle_in_transaction_session_timeout = {self._idle};"
+                    f" SELECT pg_advisory_xact_lock({key})"
+                )
+                if lease is not None:  # of a moment after the lock was taken: each statement sees its own
+                    said += f"; SELECT fence FROM lease WHERE organization_id = {lease.organization}"
+                with self._begun(said) as connection:
+                    if lease is not None and _last(connection) != lease.fence:
+                        raise LeaseLostError("another process runs the cycles of this organization by now")
                     yield connection
         finally:
             with self._quiet:
@@ -243,11 +256,6 @@ class StateServer:
         """Give a connection inside one read transaction: everything in it is of one moment."""
         with telling(self.server), self._begun(_READS) as connection:
             yield connection
-
-    def join(self, connection: Connection, organization: int) -> None:
-        """Take the lock of an organization too, inside a write transaction that is of none."""
-        key = key_of(self._schema, f"organization {organization}")
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({key})"))
 
     def shed(self) -> None:
         """Do nothing: the server's write-ahead log is not ours."""
@@ -267,9 +275,7 @@ class StateServer:
         with self._quiet:
             self._quiet.wait_for(lambda: not self._writers)
             self._closed = True
-        if self._turn is not None:
-            self._turn.end()
-            self._turn = None
+        self.leases.close()
         self.engine.dispose()
 
     @contextlib.contextmanager
@@ -311,6 +317,15 @@ class StateServer:
                 yield connection
             if self._closed:  # meanwhile, while a list was being read: the pool does not come back for it
                 connection.invalidate()
+
+
+def _last(connection: Connection) -> Any:
+    """Return the one value of the last of the statements that a transaction began with."""
+    cursor = connection.info.pop("begun")
+    while cursor.nextset():
+        pass
+    row = cursor.fetchone()
+    return None if row is None else row[0]
 
 
 @contextlib.contextmanager

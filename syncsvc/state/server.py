@@ -35,6 +35,7 @@ _REMEDIES = {
     "57P01": "the server is being stopped; cycles go on once it is back",
     "57P02": "the server fell; cycles go on once it is back",
     "57P03": "the server is starting or stopping; cycles go on once it is back",
+    "25P03": "this process stopped for so long that another one must not wait for it; it is tried again",
     "40001": "it is tried again",
     "40P01": "it is tried again",
 }

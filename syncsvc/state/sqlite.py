@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from syncsvc.errors import StateError
 from syncsvc.state import locks, migrations
+from syncsvc.state.leases import LEASE, Lease, Leases, SoleLeases
 from syncsvc.state.surroundings import unusable
 
 _READERS_KEPT = 16
@@ -88,6 +90,7 @@ class StateFile:
         """Hold the engine and the descriptors of the two lock files; see `open`."""
         self.path = path
         self.engine = engine
+        self.leases: Leases = SoleLeases()
         self._cycles = cycles
         self._gate = gate
         self._write_lock = threading.RLock()
@@ -100,11 +103,12 @@ class StateFile:
         return path_of(url).exists()
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str, lease: timedelta = LEASE) -> Self:
         """Return the file for the one process that runs cycles, created and migrated where needed.
 
         Raises StateError where it cannot be used, or where another process runs cycles on it.
         """
+        del lease  # it lasts as long as the file is open
         path = path_of(url)
         with contextlib.ExitStack() as undo:
             with _told(path, OSError):
@@ -156,9 +160,9 @@ class StateFile:
         return self._cycles is not None
 
     @contextlib.contextmanager
-    def writing(self, organization: int | None) -> Iterator[Connection]:
+    def writing(self, organization: int | None, lease: Lease | None = None) -> Iterator[Connection]:
         """Give a connection inside one write transaction; one at a time, whatever `organization` it is of."""
-        del organization
+        del organization, lease  # every lease is held by the process that has the file
         with self._write_lock, locks.passing(self._gate), _told(self.path):
             if self._writer is None:
                 self._writer = self.engine.connect().execution_options(writing=True)
@@ -183,9 +187,6 @@ class StateFile:
                 self._readers.append(connection)
             else:
                 connection.close()
-
-    def join(self, connection: Connection, organization: int) -> None:
-        """Do nothing: a write transaction is the only one already."""
 
     def shed(self) -> None:
         """Empty the write-ahead log into the file: it still holds what has been erased there since.

@@ -43,6 +43,7 @@ from syncsvc.state.doubts import Doubts
 from syncsvc.state.erasure import Erasure
 from syncsvc.state.holds import Holds
 from syncsvc.state.intake import IntakeStore
+from syncsvc.state.leases import Lease
 from syncsvc.state.lives import Lives
 from syncsvc.state.outbox import Outbox
 from syncsvc.state.pauses import Pauses
@@ -88,22 +89,47 @@ class Store:
     alerted: Alerted
 
 
-def open_store(database: Database, organization: OrganizationConfig) -> Store:
-    """Return the state of a configured organization, its rows made where it is new."""
+def open_store(database: Database, organization: OrganizationConfig, lease: Lease | None = None) -> Store:
+    """Return the state of a configured organization, its rows made where it is new.
+
+    With its lease it is for cycles, and what follows from a configuration that changed is made true; without
+    one it is to be looked at, and for a person's decisions.
+    """
     names = list(organization.connectors)
-    with database.writing() as connection:
+    organization_id = register(database, organization)
+    ours = database.of(organization_id, lease)
+    with ours.writing() as connection:
         key = _fingerprint_key(connection)
-        organization_id = _organization(connection, organization)
-        database.join(connection, organization_id)
         connectors = _connectors(connection, organization_id, names)
-        if database.runs_cycles:
+        if lease is not None:
             _take_effect(connection, organization_id, organization, list(connectors.values()))
     writing = {
         connectors[name]
         for name, connector in organization.connectors.items()
         if (connector.write_back.last_updated or connector.write_back.status)
     }
-    return _assemble(database, organization, organization_id, connectors, writing, Fingerprinter(key))
+    return _assemble(ours, organization, organization_id, connectors, writing, Fingerprinter(key))
+
+
+def register(database: Database, organization: OrganizationConfig) -> int:
+    """Return the row id of a configured organization, its row made where it is new.
+
+    Raises ConfigurationError where the state knows its name or its id as another organization's.
+    """
+    known = known_organization(database, organization)
+    if known is not None:
+        return known
+    with database.writing() as connection:
+        _fingerprint_key(connection)
+        return _organization(connection, organization)
+
+
+def claim_all(database: Database) -> None:
+    """Keep every other process from running cycles until the database is closed; raises HeldError."""
+    with database.reading() as connection:
+        known = list(connection.scalars(select(ORGANIZATION.c.id)))
+    for organization_id in known:
+        database.leases.hold(organization_id)
 
 
 def _assemble(
@@ -122,7 +148,7 @@ def _assemble(
         witness=organization.wallet.witness,
         zone=organization.wallet.zone,
     )
-    scope = Scope(database.of(organization_id), organization_id, rules, fingerprinter, connectors, writing)
+    scope = Scope(database, organization_id, rules, fingerprinter, connectors, writing)
     settlements = Settlements(scope)
     return Store(
         connectors,

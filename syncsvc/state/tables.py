@@ -12,6 +12,7 @@
                   ├─ decision                              what a person decided on a row in doubt or held
                   ├─ pause, quarantine_decision            see `interventions`
                   ├─ plan ──────── plan_row                what was planned lately, to tell what changed since
+                  ├─ lease ─────── replica                 which process runs its cycles, while it lasts
                   └─ cycle                                 what a cycle did, unless it did nothing
 
 The classes map tables and nothing else: bulk work goes through SQLAlchemy Core on their `__table__`.
@@ -347,6 +348,26 @@ class CycleRow(SQLModel, table=True):
     facts: str
 
 
+class ReplicaRow(SQLModel, table=True):
+    """A process that may hold leases, until `expires_at` by the server's clock; none comes back."""
+
+    __tablename__ = "replica"
+    id: str = Field(primary_key=True)
+    name: str
+    serves: int = small_column()  # whether organizations are spread over it
+    expires_at: int = time_column(nullable=False)
+
+
+class LeaseRow(SQLModel, table=True):
+    """Who runs an organization's cycles; nobody where `owner` is none of the replicas."""
+
+    __tablename__ = "lease"
+    organization_id: int = Field(primary_key=True, foreign_key="organization.id")
+    owner: str | None = None
+    fence: int = time_column(nullable=False)
+    taken_at: int = time_column(nullable=False)
+
+
 META = table(MetaRow)
 ORGANIZATION = table(OrganizationRow)
 CONNECTOR = table(ConnectorRow)
@@ -364,3 +385,5 @@ DECISION = table(DecisionRow)
 PLAN = table(PlanRow)
 PLAN_ROW = table(PlannedRow)
 CYCLE = table(CycleRow)
+REPLICA = table(ReplicaRow)
+LEASE = table(LeaseRow)

@@ -26,11 +26,11 @@ from syncsvc.config import (
     OrganizationConfig,
     PolicyConfig,
     ScheduleConfig,
-    ServiceConfig,
     WalletConfig,
 )
 from syncsvc.configfile import Types
 from syncsvc.maps import FieldRule, MappingTest, MemberMap, WriteBackMap
+from syncsvc.service import ServiceConfig
 from syncsvc.settings import Email, Reserve, Secret, Share, Url, UrlPath
 
 _HEAD = """\

@@ -17,7 +17,7 @@ from town import settled
 
 from syncsvc.cli.context import Context
 from syncsvc.cycle import no_progress
-from syncsvc.daemon import run_once
+from syncsvc.once import run_once
 from syncsvc.remote.transport import Network
 from syncsvc.rules.intake import Reader
 from syncsvc.sandbox.faults import Fault, Kind

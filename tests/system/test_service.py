@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from town import DEADLINE, Gateway, Service, command, settled, until
 
-from syncsvc.daemon import AT_ONCE, first_run
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.world import World
+from syncsvc.timetable import AT_ONCE, first_run
 
 IMPORT = ("POST", "/v2/import")
 

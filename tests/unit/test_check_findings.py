@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from syncsvc.check import SERVICE, Findings, check_installation
-from syncsvc.config import OrganizationConfig, ServiceConfig
+from syncsvc.config import OrganizationConfig
 from syncsvc.configfile import Installation
 from syncsvc.errors import TransientError
 from syncsvc.model import Allowance, Problem
@@ -19,6 +19,7 @@ from syncsvc.remote.transport import Network
 from syncsvc.sandbox.clock import ManualClock
 from syncsvc.sandbox.server import Server
 from syncsvc.sandbox.wallet import WalletKnobs, WalletSimulator
+from syncsvc.service import ServiceConfig
 from syncsvc.settings import Reserve, Settings
 from syncsvc.testing.memory import MemoryCrm
 

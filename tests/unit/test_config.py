@@ -8,10 +8,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import Field, ValidationError
 
-from syncsvc.config import BrakesConfig, ServiceConfig, WalletConfig
+from syncsvc.config import BrakesConfig, WalletConfig
 from syncsvc.errors import ConfigurationError
 from syncsvc.maps import MemberMap
 from syncsvc.schema import json_schema
+from syncsvc.service import ServiceConfig
 from syncsvc.settings import Duration, Secret, Settings, Url
 
 

@@ -20,10 +20,10 @@ from syncsvc.config import (
     Points,
     PolicyConfig,
     ScheduleConfig,
-    ServiceConfig,
 )
 from syncsvc.configfile import Installation, load, load_organization, survey
 from syncsvc.errors import ConfigurationError
+from syncsvc.service import ServiceConfig
 from syncsvc.settings import Duration, Secret, Settings, Url
 
 LITERAL = "sekrit-literal-value"

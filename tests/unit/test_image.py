@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from syncsvc.config import ServiceConfig
 from syncsvc.configfile import SERVICE_FILE
 from syncsvc.errors import StateError
 from syncsvc.probe import LISTEN, STATE, probe
 from syncsvc.probe import SERVICE_FILE as PROBED
+from syncsvc.service import ServiceConfig
 from syncsvc.state.database import Database
 from syncsvc.watch.health import HealthServer
 from syncsvc.watch.metrics import Metrics

@@ -28,7 +28,8 @@ from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, St
 from syncsvc.remote import transport
 from syncsvc.remote.answer import Answer
 from syncsvc.remote.clocks import Clocks
-from syncsvc.remote.transport import USER_AGENT, Network, session_errors
+from syncsvc.remote.sessions import session_errors
+from syncsvc.remote.transport import USER_AGENT, Network
 from syncsvc.sandbox.server import Authority, Server
 
 TIMEOUT = 0.3

@@ -1,0 +1,378 @@
+"""Whose cycles are whose: each organization's are run by one process, the holder of its lease.
+
+A process that runs cycles has a session, which ends where it is not renewed in time; its leases end with it.
+A session that is over never comes back: its process begins another one, and claims anew. Every claim makes
+the fence of its lease grow, and every write of a cycle shows its fence: see `StateServer.writing`.
+
+Times that processes compare are told by the server's clock. How long a lease lasts is judged by a holder on
+a clock of its own that never stops, counted from before it asked, so that it ends there first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine
+
+from syncsvc.errors import HeldError, LeaseLostError, StateError
+from syncsvc.state.server import Server, telling
+from syncsvc.state.turns import key_of
+
+LEASE = timedelta(seconds=30)
+"""How long a session lasts after it was renewed; it is renewed each third of that."""
+
+_BEATS = 3
+_SPARE = 6  # a holder stops so large a part of its lease before it ends
+_AGAIN = 1.0  # seconds until a renewal that failed is tried again
+_CLAIM_WAITS = "2s"  # for a write under way
+
+_NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_JOIN = (
+    "INSERT INTO replica (id, name, serves, expires_at)"
+    f" VALUES (%(me)s, %(name)s, %(serves)s, {_NOW} + %(ttl)s) RETURNING {_NOW}"
+)
+_RENEW = (
+    f"UPDATE replica SET expires_at = {_NOW} + %(ttl)s WHERE id = %(me)s AND expires_at > {_NOW}"
+    f" RETURNING {_NOW}"
+)
+_LEAVE = "DELETE FROM replica WHERE id = %(me)s"
+_BURY = f"DELETE FROM replica WHERE expires_at <= {_NOW}"
+# What is read of sessions was committed before the organization's lock was taken, and so was every claim.
+_CLAIM = (
+    "INSERT INTO lease AS held (organization_id, owner, fence, taken_at)"
+    f" SELECT %(organization)s, id, 1, {_NOW} FROM replica WHERE id = %(me)s AND expires_at > {_NOW}"
+    " ON CONFLICT (organization_id) DO UPDATE"
+    " SET owner = excluded.owner, fence = held.fence + 1, taken_at = excluded.taken_at"
+    " WHERE held.owner IS NULL OR held.owner = excluded.owner"
+    " OR NOT EXISTS (SELECT FROM replica WHERE replica.id = held.owner) RETURNING fence, taken_at"
+)
+_GIVE_BACK = "UPDATE lease SET owner = NULL WHERE organization_id = %(organization)s AND fence = %(fence)s"
+_HELD = (
+    "SELECT lease.organization_id, replica.id, replica.name"
+    f" FROM lease JOIN replica ON replica.id = lease.owner WHERE replica.expires_at > {_NOW}"
+)
+_SERVING = f"SELECT name FROM replica WHERE serves = 1 AND expires_at > {_NOW} ORDER BY name"
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # which goes on while the machine sleeps
+
+
+def steady() -> float:
+    """Return seconds on a clock that never goes back, and stops for nothing where the system has one."""
+    return time.clock_gettime(_CLOCK)
+
+
+@dataclass(slots=True)
+class _Session:
+    """The time during which a process may hold leases; `until` is on its steady clock."""
+
+    id: str
+    until: float
+    over: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """The right to run one organization's cycles; `since` is when it was claimed, by the server's clock."""
+
+    organization: int
+    fence: int
+    since: datetime | None
+    shared: bool  # whether another process could take it
+    session: _Session
+    give_back: Callable[[Lease], None]
+    now: Callable[[], datetime]  # what all who may hold it agree on
+    users: int = 1
+    closed: bool = field(default=False)
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is over, for good."""
+        return self.closed or self.session.over
+
+    def left(self) -> float:
+        """Return for how many seconds from now nobody else can hold it; none or less where that is over."""
+        return 0.0 if self.lost else self.session.until - steady()
+
+    def check(self) -> None:
+        """Raise LeaseLostError where it is over."""
+        if self.lost:
+            raise LeaseLostError("another process may run the cycles of this organization by now")
+
+    def close(self) -> None:
+        """Give it back, once everybody has who was given it."""
+        self.give_back(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How leases are spread: the services that share them, and who else holds which organization."""
+
+    replicas: int
+    others: Mapping[int, str]
+
+
+class Leases(Protocol):
+    """The leases of a state."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may run cycles on this state."""
+
+    def serve(self) -> None:
+        """Count as one of those that organizations are spread over."""
+
+    def alive(self) -> bool:
+        """Whether leases can be held now."""
+
+    def hold(self, organization: int) -> Lease:
+        """Return the lease of an organization, claimed where we do not hold it; raises HeldError."""
+
+    def spread(self) -> Spread:
+        """Return how they are spread now; raises StateError."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class SoleLeases:
+    """The leases of a state that one process at a time can open: they are all its own, and cost nothing."""
+
+    shared = False
+
+    def serve(self) -> None:
+        """Do nothing: there is nobody else."""
+
+    def alive(self) -> bool:
+        """Return True."""
+        return True
+
+    def hold(self, organization: int) -> Lease:
+        """Return the lease of an organization, which lasts."""
+        return Lease(
+            organization=organization,
+            fence=0,
+            since=None,
+            shared=False,
+            session=_Session("", math.inf),
+            give_back=lambda _: None,
+            now=lambda: datetime.now(UTC),
+        )
+
+    def spread(self) -> Spread:
+        """Return that all are ours."""
+        return Spread(1, {})
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class SharedLeases:
+    """The leases of a state on a server, of which this process has one session."""
+
+    shared = True
+
+    def __init__(self, server: Server, engine: Engine, schema: int, name: str, ttl: timedelta) -> None:
+        """Begin no session yet; `name` is what others are told of this process."""
+        self._server = server
+        self._engine = engine
+        self._schema = schema
+        self._name = name
+        self._ttl = ttl
+        self._serves = False
+        self._session: _Session | None = None
+        self._held: dict[int, Lease] = {}
+        self._offset = timedelta()  # of the server's clock, to that which began with our steady one
+        self._born = datetime.now(UTC) - timedelta(seconds=steady())
+        self._lock = threading.RLock()  # of who claims and gives back; renewing does not wait for it
+        self._speaking = threading.Lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._heart: Any = None  # the driver's own connection: it waits for no pool
+
+    def serve(self) -> None:
+        """Count as one of those that organizations are spread over."""
+        with self._lock, telling(self._server):
+            self._serves = True
+            self._joined()
+
+    def alive(self) -> bool:
+        """Whether leases can be held now."""
+        session = self._session
+        return session is not None and not session.over and session.until > steady()
+
+    def now(self) -> datetime:
+        """Return the time by the server's clock, as it was last told."""
+        return self._born + timedelta(seconds=steady()) + self._offset
+
+    def hold(self, organization: int) -> Lease:
+        """Return the lease of an organization; raises HeldError where another process has it.
+
+        No write of its organization is under way where it is claimed.
+        """
+        with self._lock, telling(self._server):
+            held = self._held.get(organization)
+            if held is not None and not held.lost:
+                held.users += 1
+                return held
+            session = self._joined()
+            fence, since = self._claimed(organization, session)
+            lease = Lease(
+                organization=organization,
+                fence=fence,
+                since=since,
+                shared=True,
+                session=session,
+                give_back=self._given_back,
+                now=self.now,
+            )
+            self._held[organization] = lease
+            return lease
+
+    def spread(self) -> Spread:
+        """Return how they are spread now."""
+        with telling(self._server):
+            with self._lock:
+                me = self._joined().id
+            with self._asking() as ask:
+                ask(_BURY)
+                replicas = len(ask(_SERVING).fetchall())
+                held = ask(_HELD).fetchall()
+        return Spread(max(1, replicas), {it: name for it, owner, name in held if owner != me})
+
+    def beat(self) -> None:
+        """Renew the session; where it is over, its leases are lost, and another one begins."""
+        session = self._session
+        if session is None:
+            return
+        with telling(self._server):
+            asked = steady()
+            renewed = self._tell(_RENEW, me=session.id)
+            if renewed is not None:
+                self._hear(session, asked, renewed)
+                return
+            session.over = True
+            with self._lock:
+                self._joined()
+
+    def close(self) -> None:
+        """Give everything back: no other process has to wait for it."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            session, self._session = self._session, None
+            if session is not None:
+                session.over = True
+                with contextlib.suppress(Exception):  # else the session ends by itself
+                    self._tell(_LEAVE, me=session.id)
+            if self._heart is not None:
+                self._heart.close()
+
+    def _joined(self) -> _Session:
+        """Return the session, begun where there is none, as one that serves where that was asked for."""
+        if self._session is None or self._session.over:
+            session = _Session(secrets.token_hex(8), 0.0)
+            asked = steady()
+            at = self._tell(_JOIN, me=session.id, name=self._name, serves=int(self._serves))
+            self._hear(session, asked, at)
+            self._session = session
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._renew, name="leases", daemon=True)
+                self._thread.start()
+        return self._session
+
+    def _claimed(self, organization: int, session: _Session) -> tuple[int, datetime]:
+        key = key_of(self._schema, f"organization {organization}")
+        with self._engine.connect() as pooled:
+            connection = pooled.execution_options(
+                begin=f"BEGIN; SET LOCAL lock_timeout = '{_CLAIM_WAITS}'; SELECT pg_advisory_xact_lock({key})"
+            )
+            try:
+                transaction = connection.begin()
+            except self._engine.dialect.loaded_dbapi.errors.LockNotAvailable as error:
+                connection.invalidate()
+                raise HeldError("a write of this organization is under way; it is tried again") from error
+            with transaction:
+                cursor = connection.connection.cursor()
+                cursor.execute(_BURY)
+                cursor.execute(_CLAIM, {"organization": organization, "me": session.id})
+                claimed = cursor.fetchone()
+                if claimed is None:
+                    raise _held(cursor, organization)
+                fence, taken_at = claimed
+        return fence, datetime.fromtimestamp(taken_at / 1000, UTC)
+
+    def _given_back(self, lease: Lease) -> None:
+        with self._lock:
+            if lease.closed:
+                return
+            lease.users -= 1
+            if lease.users:
+                return
+            over, lease.closed = lease.lost, True
+            if self._held.get(lease.organization) is lease:
+                del self._held[lease.organization]
+        if not over:
+            with contextlib.suppress(StateError), telling(self._server), self._asking() as ask:
+                ask(_GIVE_BACK, {"organization": lease.organization, "fence": lease.fence})
+
+    def _renew(self) -> None:
+        beat = self._ttl.total_seconds() / _BEATS
+        pause = beat
+        while not self._closed.wait(pause):
+            pause = beat
+            try:
+                self.beat()
+            except Exception:  # noqa: BLE001 - whatever it is, without another try every lease would be lost
+                pause = min(beat, _AGAIN)
+
+    def _hear(self, session: _Session, asked: float, at: int) -> None:
+        heard = steady()
+        told = datetime.fromtimestamp(at / 1000, UTC)
+        self._offset = told - (self._born + timedelta(seconds=(asked + heard) / 2))
+        session.until = asked + self._ttl.total_seconds() * (1 - 1 / _SPARE)
+
+    def _tell(self, statement: str, **values: Any) -> Any:
+        """Return a statement's one value, None for no row; on a connection that is kept for it."""
+        values["ttl"] = self._ttl // timedelta(milliseconds=1)
+        with self._speaking:
+            if self._heart is None or self._heart.closed:
+                pooled = self._engine.raw_connection()
+                self._heart = pooled.driver_connection
+                pooled.detach()
+            try:
+                found = self._heart.execute(statement, values)
+                row = found.fetchone() if found.description else None
+            except Exception:
+                self._heart.close()
+                raise
+            return None if row is None else row[0]
+
+    @contextlib.contextmanager
+    def _asking(self) -> Any:
+        with contextlib.closing(self._engine.raw_connection()) as pooled:
+            connection: Any = pooled.driver_connection
+            yield connection.execute
+
+
+def _held(cursor: Any, organization: int) -> HeldError:
+    cursor.execute(_HELD)
+    who = next((name for it, _, name in cursor.fetchall() if it == organization), None)
+    if who is None:
+        return HeldError("this process was not heard of for too long; it begins anew")
+    return HeldError(f"its cycles are run by {who}; stop it, or let it do so")
+
+
+def serving(connection: Connection) -> list[str]:
+    """Return the names of the services that share a state on a server."""
+    found = connection.connection.cursor()
+    found.execute(_SERVING)
+    return [name for (name,) in found.fetchall()]
