@@ -39,6 +39,7 @@ _FRESH = ("tests/engine/test_engine_fresh.py",)
 _BRAKES = ("tests/engine/test_engine_brakes.py",)
 _WINDOW = ("tests/engine/test_engine_window.py",)
 _HISTORY = ("tests/engine/test_engine_history.py",)
+_LEASES = ("tests/unit/test_leases.py",)
 
 MUTATIONS = (
     Mutation(
@@ -306,5 +307,33 @@ MUTATIONS = (
         "If-Match: *\\r\\n",
         "",
         ("tests/connectors/test_dynamics.py::test_write_to_a_deleted_contact_does_not_create_it_anew",),
+    ),
+    Mutation(
+        "a write without a look at its fence",
+        "syncsvc/state/postgres.py",
+        "if lease is not None and _last(connection) != lease.fence:",
+        "if lease is not None and _last(connection) is None:",
+        _LEASES,
+    ),
+    Mutation(
+        "a session that is over comes back",
+        "syncsvc/state/leases.py",
+        'WHERE id = %(me)s AND expires_at > {_NOW}"\n    f" RETURNING',
+        'WHERE id = %(me)s"\n    f" RETURNING',
+        _LEASES,
+    ),
+    Mutation(
+        "a claim that does not wait for a write under way",
+        "syncsvc/state/leases.py",
+        'SELECT pg_advisory_xact_lock({key})"',
+        'SELECT {key}"',
+        _LEASES,
+    ),
+    Mutation(
+        "a request that goes on when its lease is over",
+        "syncsvc/remote/deadline.py",
+        "if lease <= 0:",
+        "if lease <= -math.inf:",
+        ("tests/unit/test_transport.py",),
     ),
 )

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +94,39 @@ def test_compose_is_one_hardened_service_with_secrets_as_files() -> None:
         assert line in service, line
     used = set(re.findall(r"^      - (\w+)$", service, re.MULTILINE))
     assert used == set(re.findall(r"file: \./secrets/(\w+)$", COMPOSE, re.MULTILINE))
+
+
+REPLICAS = (ROOT / "docs" / "replicas" / "compose.yaml").read_text(encoding="utf-8")
+KUBERNETES = (ROOT / "docs" / "replicas" / "kubernetes.yaml").read_text(encoding="utf-8")
+
+
+def test_three_replicas_share_one_server_whose_password_is_in_a_secret() -> None:
+    for line in ("replicas: 3", "read_only: true", "stop_grace_period: 30s", "cap_drop: [ALL]", "postgres:"):
+        assert line in REPLICAS, line
+    assert f"test: {json.dumps(['CMD', *HEALTH])}" in REPLICAS
+    assert "/run/secrets/syncsvc_state" in REPLICAS
+    used = set(re.findall(r"^      - (\w+)$", REPLICAS, re.MULTILINE))
+    assert used == set(re.findall(r"file: \./secrets/(\w+)$", REPLICAS, re.MULTILINE))
+
+
+def test_the_manifest_has_three_replicas_that_are_probed_hardened_and_given_time_to_end() -> None:
+    for line in (
+        "replicas: 3",
+        "terminationGracePeriodSeconds: 30",
+        "readOnlyRootFilesystem: true",
+        "runAsNonRoot: true",
+        "path: /readyz",
+        "path: /healthz",
+        "value: /etc/syncsvc",
+    ):
+        assert line in KUBERNETES, line
+    kinds = re.findall(r"^kind: (\w+)$", KUBERNETES, re.MULTILINE)
+    assert kinds == ["Secret", "ConfigMap", "Deployment", "PodDisruptionBudget"]
+    named = set(re.findall(r"(?:secretName|configMap: \{ name): (syncsvc[\w-]*)", KUBERNETES))
+    assert named == {"syncsvc-secrets", "syncsvc-organizations"}
+    (written,) = re.findall(r"  service\.toml: \|\n((?:    .*\n|\n)+)", KUBERNETES)
+    service = tomllib.loads(textwrap.dedent(written))["service"]
+    assert ServiceConfig.model_validate(service).listen == "0.0.0.0:9464"
 
 
 # Its health check.

@@ -776,3 +776,32 @@ def test_a_ca_file_that_holds_no_certificate_is_named_with_its_key(tmp_path: Pat
     for path in (file, tmp_path / "missing.pem"):
         with pytest.raises(ConfigurationError, match=r"service\.ca_file: .* holds no certificate"):
             Network(ca_file=str(path))
+
+
+# Of a lease that is over, nothing is written any more.
+
+
+def leased(left: Callable[[], float]) -> Network:
+    return Network().leased(left=left, clock=lambda: datetime(2026, 11, 2, tzinfo=UTC))
+
+
+def test_a_request_does_not_begin_once_the_lease_is_over(wires: Callable[[Play], Wire]) -> None:
+    wire = wires(says(reply()))
+    network = leased(lambda: 0.0)
+    with pytest.raises(NotSentError, match="the lease of this organization is over"):
+        network.client(wire.url, timeout=5).send("POST", "/p", content=b"{}")
+    assert wire.connections == 0
+    assert network.now() == datetime(2026, 11, 2, tzinfo=UTC)
+
+
+def test_a_request_whose_sender_was_stopped_within_it_is_never_written_to_its_end(
+    wires: Callable[[Play], Wire],
+) -> None:
+    wire = wires(says(reply()))
+    looks = iter([1.0, 1.0])  # before it, and before its head; the process stops before its body
+    client = leased(lambda: next(looks, -1.0)).client(wire.url, timeout=5)
+    with pytest.raises(LostAnswerError):
+        client.send("POST", "/p", content=b"{}")
+    client.close()
+    wire.close()
+    assert wire.requests == []
