@@ -61,6 +61,13 @@ _HELD = (
 )
 _SERVING = f"SELECT name FROM replica WHERE serves = 1 AND expires_at > {_NOW} ORDER BY name"
 
+_END = (
+    "SELECT pg_terminate_backend(activity.pid) FROM pg_locks JOIN pg_stat_activity AS activity USING (pid)"
+    " WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid = %(high)s::bigint::oid"
+    " AND objid = %(low)s::bigint::oid AND datname = current_database()"
+    " AND wait_event = 'ClientRead' AND query_start < clock_timestamp() - %(idle)s * interval '1 ms'"
+)
+
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # which goes on while the machine sleeps
 
 
@@ -299,6 +306,7 @@ class SharedLeases:
                 transaction = connection.begin()
             except self._engine.dialect.loaded_dbapi.errors.LockNotAvailable as error:
                 connection.invalidate()
+                self._end_stopped(key)
                 raise HeldError("a write of this organization is under way; it is tried again") from error
             with transaction:
                 cursor = connection.connection.cursor()
@@ -309,6 +317,12 @@ class SharedLeases:
                     raise _held(cursor, organization)
                 fence, taken_at = claimed
         return fence, datetime.fromtimestamp(taken_at / 1000, UTC)
+
+    def _end_stopped(self, key: int) -> None:
+        """End a write whose process has stopped within a message: no timeout of the server would."""
+        idle = self._ttl // timedelta(milliseconds=2)
+        with self._asking() as ask:
+            ask(_END, {"high": key % 2**64 >> 32, "low": key % 2**32, "idle": idle})
 
     def _given_back(self, lease: Lease) -> None:
         with self._lock:

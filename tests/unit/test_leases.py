@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -187,6 +188,41 @@ def test_who_stops_within_a_write_is_ended_by_the_server_before_its_lease_is(url
         with pytest.raises(StateError, match="another one must not wait for it"):
             stop_and_go_on()
         assert stored(other) == 0
+
+
+def test_who_stops_within_a_message_is_ended_by_the_one_who_takes_over(
+    url: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_CLAIM_WAITS", "50ms")
+    short = timedelta(milliseconds=400)
+    with Database.open(url, short) as stops, Database.open(url, short) as other:
+        lease = stops.leases.hold(ACME)
+        fences: list[int] = []
+
+        def stop() -> None:
+            with stops.of(ACME, lease).writing() as connection:
+                driver: Any = connection.connection.driver_connection
+                driver.pgconn.enter_pipeline_mode()
+                driver.pgconn.send_query_params(b"SELECT 1", None)
+                driver.pgconn.send_flush_request()
+                driver.pgconn.flush()  # and no end of it: no timeout of the server begins
+                end_sessions(ask)
+                fences.extend(taken(other))
+                driver.close()
+                connection.execute(META.insert().values(name="a", value=b"x"))
+
+        with pytest.raises(StateError):
+            stop()
+        assert fences == [2]
+        assert stored(other) == 0
+
+
+def taken(database: Database) -> list[int]:
+    """Return the fence of an organization that is claimed again and again, nothing where it is never free."""
+    for _ in range(100):
+        with contextlib.suppress(HeldError):
+            return [database.leases.hold(ACME).fence]
+    return []
 
 
 def test_leases_are_spread_over_those_who_serve(opened: Callable[[], Database], ask: Ask) -> None:
