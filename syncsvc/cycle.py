@@ -10,12 +10,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 
 from syncsvc.departures import departure
 from syncsvc.doubts import terms_of
-from syncsvc.errors import LeaseLostError, OperatorError, StateError, StoppedError, TransientError
+from syncsvc.errors import OperatorError, StateError, StoppedError, TransientError
 from syncsvc.model import Written
 from syncsvc.organization import OpenConnector, Organization
 from syncsvc.remote.calling import calling_for
@@ -33,7 +33,7 @@ from syncsvc.state.database import to_ms
 from syncsvc.state.outbox import Batch
 from syncsvc.tally import Tally
 from syncsvc.tidings import (
-    ends_otherwise,
+    save_report,
     tell_of_batch,
     tell_of_brake,
     tell_of_late,
@@ -43,6 +43,7 @@ from syncsvc.tidings import (
     tell_of_reading,
     tell_of_recovery,
     tell_of_settled,
+    tell_of_state,
     tell_of_stray,
     tell_of_sweep,
     tell_of_trouble,
@@ -113,21 +114,12 @@ class Cycle:
                 self._tally.stopped = True
             except StateError as error:
                 self._tally.note("state", error)
-                if self._states.became("state", "failed"):
-                    log.error("state_failed", reason=str(error))
+                tell_of_state(self._states, error)
             else:
                 tell_of_recovery(self._states, "state", "")
             report = self._report(time.monotonic() - clock)
-            news = self._send and ends_otherwise(self._states, report, self._store.reports.ending)
-            if self._tally.did_something or news:
-                with suppress(LeaseLostError):  # then it is not ours to tell
-                    self._store.reports.save_cycle(
-                        self.id,
-                        started=to_ms(started),
-                        finished=to_ms(self._network.now()),
-                        outcome=report.outcome,
-                        facts=report.facts(),
-                    )
+            times, did = (to_ms(started), to_ms(self._network.now())), self._tally.did_something
+            save_report(self._store.reports, self._states, report, times, did_something=did, tells=self._send)
             if self._send:
                 tell_of_outcome(self._states, report)
             log.info("cycle_finished", **report.facts())

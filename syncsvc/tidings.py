@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 
-from syncsvc.errors import OperatorError, TransientError
+from syncsvc.errors import LeaseLostError, OperatorError, StateError, TransientError
 from syncsvc.remote.clocks import MOST_SKEW, Clocks
 from syncsvc.rules.brakes import Tripped
 from syncsvc.rules.completeness import Completeness
@@ -20,6 +20,7 @@ from syncsvc.state.codes import Lane
 from syncsvc.state.late import LandedLate
 from syncsvc.state.outbox import Batch
 from syncsvc.state.pauses import Pause
+from syncsvc.state.reports import Reports
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport, Outcome
 from syncsvc.watch.states import PAUSED, WHOLE, States
@@ -43,6 +44,43 @@ def tell_of_recovery(states: States, stage: str, where: str) -> None:
     """Tell that a stage which ended early before has come to its end."""
     if states.became(f"{stage}:{where}", WHOLE):
         log.info("stage_recovered", stage=stage)
+
+
+def tell_of_state(states: States, error: StateError) -> None:
+    """Tell, once, that the state cannot be used."""
+    if states.became("state", "failed"):
+        log.error("state_failed", reason=str(error))
+
+
+def save_report(
+    reports: Reports,
+    states: States,
+    report: CycleReport,
+    times: tuple[int, int],
+    *,
+    did_something: bool,
+    tells: bool,
+) -> None:
+    """Keep what a cycle came to that did something, or that ends otherwise than the last one that was kept.
+
+    `times` are those of its begin and its end, in milliseconds. A state that cannot be written is told of;
+    where another process runs the cycles by now, nothing is.
+    """
+    try:
+        news = tells and ends_otherwise(states, report, reports.ending)
+        if did_something or news:
+            started, finished = times
+            reports.save_cycle(
+                report.cycle,
+                started=started,
+                finished=finished,
+                outcome=report.outcome,
+                facts=report.facts(),
+            )
+    except LeaseLostError:
+        return
+    except StateError as error:
+        tell_of_state(states, error)
 
 
 def tell_of_outcome(states: States, report: CycleReport) -> None:

@@ -53,8 +53,8 @@ class Reaper:
         writing, serve = storage.writing, lab.serve
 
         @contextmanager
-        def mortal_writing(organization: int | None) -> Iterator[Connection]:
-            with writing(organization) as connection:
+        def mortal_writing(*held: Any) -> Iterator[Connection]:
+            with writing(*held) as connection:
                 yield connection
                 self.edge("before commit")
             self.edge("after commit")

@@ -165,10 +165,10 @@ def test_too_many_that_were_archived_are_held_as_members_that_leave(hub: Hub, *,
 def test_idle_hours_write_nothing_but_that_deletions_were_looked_for(hub: Hub) -> None:
     hub.lab.cycle()
     for _ in range(4):
-        hub.lab.cycle(after=1200)
+        hub.lab.cycle(after=1230)
     requests, cursors = [], set()
     for _ in range(9):  # three hours
-        report = hub.lab.cycle(after=1200)
+        report = hub.lab.cycle(after=1230)
         requests.append(report.connectors["hub"].requests)
         cursors.add(hub.lab.value("SELECT cursor FROM connector"))
     assert sorted(requests) == [1] * 6 + [2] * 3

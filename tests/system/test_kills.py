@@ -13,8 +13,8 @@ from town import Service, until
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.world import Balance, World
 
-KILLS = 4
-SEEDS = range(7)  # 28 kills
+KILLS = 5
+SEEDS = range(5)  # 25 kills
 
 
 @pytest.fixture
