@@ -16,11 +16,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from syncsvc.config import (
-    ConnectorConfig,
-    OrganizationConfig,
-    Points,
-)
+from syncsvc.config import ConnectorConfig, OrganizationConfig, Points
 from syncsvc.errors import ConfigurationError
 from syncsvc.maps import FieldRule, MemberMap
 from syncsvc.rules.mapping import MappingError, compile_rule, compile_where
@@ -237,7 +233,7 @@ class _Document:
             self.add(place, problem)
         if read_secrets:
             for place, secret in _all_secrets(data, self._own):
-                if unreadable := _unreadable(secret):
+                if unreadable := secret.problem():
                     self.add(place, f"{unreadable}; set it, or name another")
         return None if self.problems else organization
 
@@ -398,10 +394,3 @@ def _secrets(value: Any, place: Place) -> Iterator[tuple[Place, Secret]]:
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
             yield from _secrets(inner, (*place, number))
-
-
-def _unreadable(secret: Secret) -> str | None:
-    try:
-        return secret.problem()
-    except UnicodeDecodeError:
-        return f"file {secret.file} is not text in UTF-8"
