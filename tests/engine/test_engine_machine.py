@@ -34,7 +34,7 @@ from syncsvc.sandbox.faults import Kind
 
 PARTS = 4
 """Tests over which the runs are spread, each with a seed of its own; the soak draws new seeds."""
-EXAMPLES = 750 if SOAK else 10
+EXAMPLES = 750 if SOAK else 6
 STEPS = 30 if SOAK else 20
 PER_MEMBER, PER_CYCLE = 60, 150
 """The brakes: some awards of the machine trip them."""

@@ -22,7 +22,7 @@ from syncsvc.sandbox.world import World
 
 REPLICAS = 2
 LEASE = 2.0  # seconds
-EVENTS = 200 if os.environ.get("SYNCSVC_SOAK") else 12
+EVENTS = 200 if os.environ.get("SYNCSVC_SOAK") else 4
 SEED = int(os.environ.get("SYNCSVC_SEED", "1"))
 
 Held = Callable[[], tuple[int, int] | None]

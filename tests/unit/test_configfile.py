@@ -122,6 +122,7 @@ def test_a_small_file_has_every_default(tmp_path: Path) -> None:
         "log_format": "auto",
         "log_level": "info",
         "ca_file": "",
+        "lease": "30s",
     }
     assert installation.files == {"acme": path}
     (acme,) = installation.organizations
