@@ -132,8 +132,6 @@ class QuickLab(Lab):
         self._hastened: Database | None = None
         self._loop = asyncio.Runner()
         super().__init__(folder, "http://127.0.0.1:1", network=network or WiredTimeline, **tables)
-        assert isinstance(self.network, WiredTimeline)
-        self.network.lab, self.network.loop = self, self._loop
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +145,8 @@ class QuickLab(Lab):
         if self._hastened is not self.database:
             self._hastened = self.database
             self.ground.hasten(self.database)
+        assert isinstance(self.network, WiredTimeline)
+        self.network.lab, self.network.loop = self, self._loop  # those made of it have them too
         return super()._open()
 
     def noise(self) -> tuple[int, int]:
