@@ -27,6 +27,7 @@ from syncsvc.roster import Changes, Roster
 from syncsvc.rules.sharing import Orphans, beyond, fair_share
 from syncsvc.runner import Runner
 from syncsvc.state.database import Database
+from syncsvc.state.replicas import Holder
 from syncsvc.state.store import register
 from syncsvc.timetable import begin_of, first_run, scheduler
 from syncsvc.watch.health import HealthServer
@@ -86,6 +87,7 @@ class Daemon:
         self._alone: set[str] = set()  # taken beyond the share, as nobody else did
         self._unknown: str | None = None  # why it is not known who runs what
         self._spread_at = 0.0
+        self._others: Mapping[int, Holder] = {}  # who ran what elsewhere, at the last look
         self._scheduler = scheduler(len(roster.organizations))
         try:
             self._leases.serve()
@@ -105,7 +107,12 @@ class Daemon:
         Raises ConfigurationError where the address to listen on cannot be opened.
         """
         service = self._roster.service
-        page = Overview(lambda: list(self._runners.values()), lambda: self.ready()[1], service.page_token)
+        page = Overview(
+            lambda: list(self._runners.values()),
+            lambda: self.ready()[1],
+            service.page_token,
+            self.elsewhere,
+        )
         health = HealthServer(service.listen, self._metrics, self.ready, page=page)
         health.start()
         self._scheduler.start()
@@ -168,6 +175,13 @@ class Daemon:
             facts.setdefault(name, {"ready": broken[name], "outcome": None})["configuration"] = "broken"
         return self._leases.alive() and all(it["ready"] for it in facts.values()), facts
 
+    def elsewhere(self) -> Mapping[str, Holder | None]:
+        """Return who ran each organization that is not run here, at the last look; None for nobody."""
+        if not self._leases.shared:
+            return {}
+        ids = list(self._ids.items())
+        return {name: self._others.get(number) for name, number in ids if name not in self._runners}
+
     def _open(self, config: OrganizationConfig) -> Sequence[str]:
         """Open an organization; returns what keeps it from being opened, which is told of its file."""
         try:
@@ -214,7 +228,7 @@ class Daemon:
         if self._unknown is not None:
             self._unknown = None
             log.info("leases_known_again")
-        self._spread_at = time.monotonic()
+        self._spread_at, self._others = time.monotonic(), spread.others
         share = fair_share(len(organizations), spread.replicas)
         self._alone &= self._runners.keys()
         counted = {

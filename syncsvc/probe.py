@@ -2,7 +2,8 @@
 
 `python -m syncsvc.probe` reads where `service.listen` is from the configuration that SYNCSVC_CONFIG names,
 asks /readyz there, prints the answer, and exits 0 or 1. Where `listen` is off there is nobody to ask: then a
-service is well that holds its state.
+service is well that holds its file, or that was heard of on its server within a lease. Of several on a
+server it is one of this machine, and a container is one: what those of others do proves nothing of it.
 """
 
 from __future__ import annotations
@@ -59,21 +60,27 @@ def _is_run(written: Any) -> tuple[bool, str]:
     if isinstance(written, str) and written.startswith("sqlite:///"):
         state = written.removeprefix("sqlite:///")
         number = locks.holder(Path(state))
-        holder = None if number is None else f"process {number}"
+        if number is None:
+            return False, f"no process runs cycles on {state}"
+        told = f"process {number} runs cycles on {state}"
     else:
         # It takes a while to load, and is seldom wanted.
         from syncsvc.errors import SyncError  # noqa: PLC0415
         from syncsvc.service import ServiceConfig  # noqa: PLC0415
         from syncsvc.state.postgres import StateServer  # noqa: PLC0415
+        from syncsvc.state.replicas import is_of_this_machine  # noqa: PLC0415
 
         try:
             url = ServiceConfig.model_validate({"state": written}).state_url
-            state, holder = StateServer.holder(url)
+            state, names = StateServer.services(url)
         except (SyncError, ValueError) as error:
             return False, str(error)
-    if holder is None:
-        return False, f"no process runs cycles on {state}"
-    return True, f"{holder} runs cycles on {state}; service.listen is off: how they go is not known"
+        ours = ", ".join(filter(is_of_this_machine, names))
+        if not ours:
+            others = f"; those of other machines are not asked about: {', '.join(names)}" if names else ""
+            return False, f"no service of this machine is heard of on {state}{others}"
+        told = f"{ours} is heard of on {state}"
+    return True, f"{told}; service.listen is off: how its cycles go is not known"
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from syncsvc.errors import HeldError, LeaseLostError, StateError
+from syncsvc.state.replicas import NOW, Holder, holder_of, holders, serving
 from syncsvc.state.server import Server, telling
 from syncsvc.state.turns import key_of
 
@@ -34,32 +35,26 @@ _SPARE = 6  # a holder stops so large a part of its lease before it ends
 _AGAIN = 1.0  # seconds until a renewal that failed is tried again
 _CLAIM_WAITS = "2s"  # for a write under way
 
-_NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _JOIN = (
     "INSERT INTO replica (id, name, serves, expires_at)"
-    f" VALUES (%(me)s, %(name)s, %(serves)s, {_NOW} + %(ttl)s) RETURNING {_NOW}"
+    f" VALUES (%(me)s, %(name)s, %(serves)s, {NOW} + %(ttl)s) RETURNING {NOW}"
 )
 _RENEW = (
-    f"UPDATE replica SET expires_at = {_NOW} + %(ttl)s WHERE id = %(me)s AND expires_at > {_NOW}"
-    f" RETURNING {_NOW}"
+    f"UPDATE replica SET expires_at = {NOW} + %(ttl)s WHERE id = %(me)s AND expires_at > {NOW}"
+    f" RETURNING {NOW}"
 )
 _LEAVE = "DELETE FROM replica WHERE id = %(me)s"
-_BURY = f"DELETE FROM replica WHERE expires_at <= {_NOW}"
+_BURY = f"DELETE FROM replica WHERE expires_at <= {NOW}"
 # What is read of sessions was committed before the organization's lock was taken, and so was every claim.
 _CLAIM = (
     "INSERT INTO lease AS held (organization_id, owner, fence, taken_at)"
-    f" SELECT %(organization)s, id, 1, {_NOW} FROM replica WHERE id = %(me)s AND expires_at > {_NOW}"
+    f" SELECT %(organization)s, id, 1, {NOW} FROM replica WHERE id = %(me)s AND expires_at > {NOW}"
     " ON CONFLICT (organization_id) DO UPDATE"
     " SET owner = excluded.owner, fence = held.fence + 1, taken_at = excluded.taken_at"
     " WHERE held.owner IS NULL OR held.owner = excluded.owner"
     " OR NOT EXISTS (SELECT FROM replica WHERE replica.id = held.owner) RETURNING fence, taken_at"
 )
 _GIVE_BACK = "UPDATE lease SET owner = NULL WHERE organization_id = %(organization)s AND fence = %(fence)s"
-_HELD = (
-    "SELECT lease.organization_id, replica.id, replica.name"
-    f" FROM lease JOIN replica ON replica.id = lease.owner WHERE replica.expires_at > {_NOW}"
-)
-_SERVING = f"SELECT name FROM replica WHERE serves = 1 AND expires_at > {_NOW} ORDER BY name"
 
 _END = (
     "SELECT pg_terminate_backend(activity.pid) FROM pg_locks JOIN pg_stat_activity AS activity USING (pid)"
@@ -92,12 +87,24 @@ class Lease:
     organization: int
     fence: int
     since: datetime | None
-    shared: bool  # whether another process could take it
+    name: str  # what others are told of this process; empty where there are no others
     session: _Session
     give_back: Callable[[Lease], None]
     now: Callable[[], datetime]  # what all who may hold it agree on
     users: int = 1
     closed: bool = field(default=False)
+
+    @property
+    def shared(self) -> bool:
+        """Whether another process could take it."""
+        return bool(self.name)
+
+    @property
+    def holder(self) -> Holder | None:
+        """What others are told of it, None where there are no others."""
+        if self.since is None:
+            return None
+        return Holder(self.name, self.since, self.now() + timedelta(seconds=self.left()))
 
     @property
     def lost(self) -> bool:
@@ -123,7 +130,7 @@ class Spread:
     """How leases are spread: the services that share them, and who else holds which organization."""
 
     replicas: int
-    others: Mapping[int, str]
+    others: Mapping[int, Holder]
 
 
 class Leases(Protocol):
@@ -167,7 +174,7 @@ class SoleLeases:
             organization=organization,
             fence=0,
             since=None,
-            shared=False,
+            name="",
             session=_Session("", math.inf),
             give_back=lambda _: None,
             now=lambda: datetime.now(UTC),
@@ -235,7 +242,7 @@ class SharedLeases:
                 organization=organization,
                 fence=fence,
                 since=since,
-                shared=True,
+                name=self._name,
                 session=session,
                 give_back=self._given_back,
                 now=self.now,
@@ -250,9 +257,10 @@ class SharedLeases:
                 me = self._joined().id
             with self._asking() as ask:
                 ask(_BURY)
-                replicas = len(ask(_SERVING).fetchall())
-                held = ask(_HELD).fetchall()
-        return Spread(max(1, replicas), {it: name for it, owner, name in held if owner != me})
+                replicas = len(serving(ask))
+                held = holders(ask)
+        others = {it: holder for it, (session, holder) in held.items() if session != me}
+        return Spread(max(1, replicas), others)
 
     def beat(self) -> None:
         """Renew the session; where it is over, its leases are lost, and another one begins."""
@@ -378,15 +386,7 @@ class SharedLeases:
 
 
 def _held(cursor: Any, organization: int) -> HeldError:
-    cursor.execute(_HELD)
-    who = next((name for it, _, name in cursor.fetchall() if it == organization), None)
-    if who is None:
+    holder = holder_of(organization, cursor.execute)
+    if holder is None:
         return HeldError("this process was not heard of for too long; it begins anew")
-    return HeldError(f"its cycles are run by {who}; stop it, or let it do so")
-
-
-def serving(connection: Connection) -> list[str]:
-    """Return the names of the services that share a state on a server."""
-    found = connection.connection.cursor()
-    found.execute(_SERVING)
-    return [name for (name,) in found.fetchall()]
+    return HeldError(f"its cycles are run by {holder.name}; stop it, or let it do so")

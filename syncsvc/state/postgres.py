@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
-import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,7 +20,8 @@ from sqlalchemy.pool import QueuePool
 from syncsvc.errors import LeaseLostError, StateError
 from syncsvc.state import migrations
 from syncsvc.state.copying import copy_tables
-from syncsvc.state.leases import LEASE, Lease, Leases, SharedLeases, serving
+from syncsvc.state.leases import LEASE, Lease, Leases, SharedLeases
+from syncsvc.state.replicas import process_name, serving
 from syncsvc.state.server import Server, telling
 from syncsvc.state.sqlite import StateFile
 from syncsvc.state.turns import alone, key_of
@@ -59,7 +58,7 @@ def connect(url: str) -> Engine:
     if importlib.util.find_spec("psycopg") is None:
         raise StateError("state is on PostgreSQL, whose driver is missing: pip install 'syncsvc[postgres]'")
     parsed = make_url(url)
-    given = {**_DEFAULTS, "application_name": _who(), **parsed.query}
+    given = {**_DEFAULTS, "application_name": process_name(), **parsed.query}
     engine = create_engine(
         parsed.set(drivername="postgresql+psycopg", query={}),
         connect_args={**given, "context": _adapters()},
@@ -108,11 +107,6 @@ def _adapters() -> Any:
     return chosen
 
 
-def _who() -> str:
-    """Return what the server shows of this process: at most 63 characters."""
-    return f"syncsvc {os.getpid()} on {socket.gethostname()}"[:63]
-
-
 class StateServer:
     """An open state on a server."""
 
@@ -123,7 +117,7 @@ class StateServer:
         """
         self.server = server
         self.engine = engine
-        self.leases: Leases = SharedLeases(server, engine, schema, _who(), lease or LEASE)
+        self.leases: Leases = SharedLeases(server, engine, schema, process_name(), lease or LEASE)
         self.runs_cycles = lease is not None
         self._schema = schema
         self._idle = (lease or LEASE) // timedelta(milliseconds=2)
@@ -173,14 +167,14 @@ class StateServer:
         return cls(server, engine, schema, None)
 
     @classmethod
-    def holder(cls, url: str) -> tuple[str, str | None]:
-        """Return what a state is called, and the process that runs cycles on it, None for none."""
+    def services(cls, url: str) -> tuple[str, list[str]]:
+        """Return what a state is called, and the names of the services that were heard of lately."""
         with _looked_at(url) as (server, engine):
             server.examine(engine, writes=False)
             if migrations.form(engine) != migrations.forms()[0]:
-                return str(server), None
+                return str(server), []
             with engine.connect() as connection:
-                return str(server), ", ".join(serving(connection)) or None
+                return str(server), serving(connection.connection.cursor().execute)
 
     @classmethod
     def look(cls, url: str) -> tuple[str, ...]:
@@ -188,11 +182,12 @@ class StateServer:
 
         Raises StateError where a process that runs cycles could not work with it.
         """
-        _, who = cls.holder(url)
+        _, names = cls.services(url)
         with _looked_at(url) as (server, engine):
             server.examine(engine, writes=True)
             form = migrations.form(engine)
-        facts = [] if who is None else [f"{server} is in use by {who}, which runs cycles on it"]
+        run = "runs" if len(names) == 1 else "run"
+        facts = [f"{server} is in use by {', '.join(names)}, which {run} cycles on it"] if names else []
         head = migrations.forms()[0]
         if form is None:
             facts.append(f"there is no state in {server} yet: the first cycle makes it")

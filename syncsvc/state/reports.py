@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, case, distinct, func, select
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.codes import Outcome
 from syncsvc.state.database import as_list, from_ms, one_of
+from syncsvc.state.replicas import Holder, holder_of
 from syncsvc.state.scope import OWN_BRANDS, UNSETTLED_BATCHES, Scope
 from syncsvc.state.tables import (
     BATCH,
@@ -70,6 +71,13 @@ class ConnectorStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseStatus:
+    """Whose an organization's cycles are: of `holder`, None while nobody has its lease."""
+
+    holder: Holder | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Where an organization stands.
 
@@ -77,6 +85,7 @@ class Status:
     `last_cycle_at`.
 
     `points_paid_twice` are points that may have been awarded twice, and that nobody has looked into yet.
+    `lease` says whose its cycles are where several services can share the state.
     """
 
     members: int
@@ -92,6 +101,7 @@ class Status:
     last_cycle: dict[str, Any] | None
     log_read_at: datetime | None
     last_cycle_at: datetime | None = None
+    lease: LeaseStatus | None = None
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -162,6 +172,7 @@ class Reports:
                 )
             )
             connectors = tuple(self._connectors(connection))
+            lease = self._lease(connection)
         members, due, earned, credited, unsettled = sums
         return Status(
             members=members,
@@ -177,6 +188,7 @@ class Reports:
             last_cycle=None if last is None else orjson.loads(last.facts),
             log_read_at=_at(read),
             last_cycle_at=None if last is None else from_ms(last.finished_at),
+            lease=lease,
         )
 
     def ending(self) -> tuple[str, tuple[str, ...]]:
@@ -236,6 +248,12 @@ class Reports:
         with self._scope.database.writing() as connection:
             connection.execute(_CYCLE, row)
         self._scope.database.shed()
+
+    def _lease(self, connection: Connection) -> LeaseStatus | None:
+        if not self._scope.database.leases.shared:
+            return None
+        ask = connection.connection.cursor().execute
+        return LeaseStatus(holder_of(self._scope.organization_id, ask))
 
     def _refused(self, connection: Connection) -> int:
         connectors = {"b_connectors": as_list(self._scope.connectors.values())}

@@ -12,10 +12,11 @@ from syncsvc.check import SERVICE, Findings
 from syncsvc.setup import Setup
 from syncsvc.state.holds import Hold
 from syncsvc.state.pauses import Pause
+from syncsvc.state.replicas import Holder
 from syncsvc.state.reports import Status
 from syncsvc.state.store import Store
 from syncsvc.views.interventions import told_of_pause
-from syncsvc.views.paper import Paper, ago, empty_table, print_json
+from syncsvc.views.paper import Paper, ago, empty_table, print_json, stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
         f"[bold]{escape(name)}[/]: {status.members:,} members, {status.due:,} to send, points "
         f"{status.credited:,} of {status.earned:,} credited, {status.unsettled:,} unsettled"
     )
+    if status.lease is not None:
+        paper.line(_told_of_lease(status.lease.holder, now))
     for pause in standing.pauses:
         paper.line(f"[yellow]paused[/] {escape(told_of_pause(name, pause, now))}")
     table = empty_table(
@@ -125,6 +128,15 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
             paper.line(f"[red]unreadable[/] {escape(it.name)}: {escape(it.trouble)}")
     for hold in standing.holds:
         paper.line(f"[red]held[/] {hold.id}: {escape(hold.detail)} → syncsvc release {hold.id}")
+
+
+def _told_of_lease(holder: Holder | None, now: datetime) -> str:
+    if holder is None:
+        return (
+            "[yellow]nobody[/] has the lease of its cycles: a service takes it within seconds → syncsvc run"
+        )
+    lasts = f"until {stamp(holder.until)} unless it is renewed"
+    return f"cycles are run by {escape(holder.name)}, since {ago(holder.since, now)}; its lease lasts {lasts}"
 
 
 def _show_last_cycle(paper: Paper, status: Status, now: datetime) -> None:

@@ -32,6 +32,9 @@ SHOWN = 60
 MOST_IN_FULL = 12
 """Up to so many organizations are shown in full on the first page; more are listed there by name."""
 
+MOST_ELSEWHERE = 200
+"""Up to so many organizations that other replicas run are listed; of the others each has its own page."""
+
 ORGANIZATIONS = "/organizations/"
 """What the path of an organization's own page begins with."""
 
@@ -47,13 +50,22 @@ class Condition(StrEnum):
     BAD = "bad"  # it does not deliver
 
 
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """The replica that runs an organization, since when, and until when unless its lease is renewed."""
+
+    replica: str
+    since: datetime
+    until: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """What the page shows of one organization.
 
     `ready` and `facts` are those of /readyz. `pauses` are what people stopped, with the command that lets it
     go on; `holds` what brakes hold, by their numbers; `refusals` the newest contacts, rows and write-backs in
-    quarantine, as `Reports.refusals` returns them.
+    quarantine, as `Reports.refusals` returns them. `tenure` is of where several services share a state.
     """
 
     name: str
@@ -63,6 +75,7 @@ class Card:
     pauses: Mapping[str, str] = field(default_factory=dict)
     holds: Mapping[int, str] = field(default_factory=dict)
     refusals: Sequence[Mapping[str, Any]] = ()
+    tenure: Tenure | None = None
 
     @property
     def last(self) -> CycleReport | None:
@@ -81,22 +94,34 @@ class Card:
         return Condition.WAIT if waits or self.holds or self.pauses else Condition.GOOD
 
 
-def overview(cards: Sequence[Card], *, version: str, now: datetime) -> bytes:
+def overview(
+    cards: Sequence[Card],
+    *,
+    version: str,
+    now: datetime,
+    elsewhere: Mapping[str, Tenure | None] | None = None,
+) -> bytes:
     """Return the first page: every organization in full, or, where they are many, a list of them.
 
-    Those that need somebody come first.
+    Those that need somebody come first; last, as a list, those that are run `elsewhere`, or by nobody yet.
     """
     worst_first = sorted(cards, key=lambda it: (-list(Condition).index(it.condition), it.name))
     needy = sum(it.condition is not Condition.GOOD for it in cards)
-    told = f"{len(cards):,} organization{'' if len(cards) == 1 else 's'}, "
+    here = " here" if elsewhere else ""
+    told = f"{len(cards):,} organization{'' if len(cards) == 1 else 's'}{here}, "
     told += f"{needy:,} need{'s' if needy == 1 else ''} a look" if needy else "all well"
     listed = len(cards) > MOST_IN_FULL
-    return _page(worst_first, told, version=version, now=now, listed=listed)
+    return _page(worst_first, told, version=version, now=now, listed=listed, elsewhere=elsewhere)
 
 
 def detail(card: Card, *, version: str, now: datetime) -> bytes:
     """Return the page of one organization."""
     return _page([card], card.name, version=version, now=now, alone=True)
+
+
+def referral(name: str, tenure: Tenure | None, *, version: str, now: datetime) -> bytes:
+    """Return the page of an organization that is not run here: by whom it is."""
+    return _page([], name, version=version, now=now, alone=True, elsewhere={name: tenure})
 
 
 def path_of(organization: str) -> str:
@@ -112,9 +137,17 @@ def _page(
     now: datetime,
     listed: bool = False,
     alone: bool = False,
+    elsewhere: Mapping[str, Tenure | None] | None = None,
 ) -> bytes:
-    facts = {"refresh": _REFRESH_SECONDS, "style": _style(), "version": version, "now": _moment(now)}
+    facts: dict[str, Any] = {
+        "refresh": _REFRESH_SECONDS,
+        "style": _style(),
+        "version": version,
+        "now": _moment(now),
+    }
     shown = [_shown(card, now) for card in cards]
+    others = [(name, path_of(name), *_told_of(it)) for name, it in sorted((elsewhere or {}).items())]
+    facts |= {"others": others[:MOST_ELSEWHERE], "more": max(0, len(others) - MOST_ELSEWHERE)}
     return _template().render(facts, told=told, cards=shown, listed=listed, alone=alone).encode()
 
 
@@ -171,7 +204,16 @@ _CONDITIONS = {
 }
 
 
+def _told_of(tenure: Tenure | None) -> tuple[str, str, str]:
+    if tenure is None:
+        return "nobody yet", "", ""
+    return tenure.replica, _moment(tenure.since), _moment(tenure.until)
+
+
 def _sentences(card: Card) -> Iterator[str]:
+    if card.tenure is not None:
+        replica, since, until = _told_of(card.tenure)
+        yield f"Run by {replica} since {since}; its lease lasts until {until} unless it is renewed."
     if "stuck_seconds" in card.facts:
         yield f"Its cycle has made no progress: the last was {_ago(card.facts['stuck_seconds'])}."
     if card.facts.get("configuration") == "broken":

@@ -318,7 +318,7 @@ MUTATIONS = (
     Mutation(
         "a session that is over comes back",
         "syncsvc/state/leases.py",
-        'WHERE id = %(me)s AND expires_at > {_NOW}"\n    f" RETURNING',
+        'WHERE id = %(me)s AND expires_at > {NOW}"\n    f" RETURNING',
         'WHERE id = %(me)s"\n    f" RETURNING',
         _LEASES,
     ),

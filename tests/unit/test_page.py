@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
-from syncsvc.watch.page import MOST_IN_FULL, SHOWN, Card, Condition, detail, overview, path_of
+from syncsvc.watch.page import (
+    MOST_ELSEWHERE,
+    MOST_IN_FULL,
+    SHOWN,
+    Card,
+    Condition,
+    Tenure,
+    detail,
+    overview,
+    path_of,
+    referral,
+)
 from syncsvc.watch.report import ConnectorReport, CycleReport, Outcome, Turn
 
 NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
@@ -57,8 +69,8 @@ def card(name: str = "acme", *, ready: bool = True, **more: Any) -> Card:
     return Card(name=name, ready=ready, facts=facts, **more)
 
 
-def shown(*cards: Card) -> Elements:
-    return Elements(overview(cards, version="1.0", now=NOW))
+def shown(*cards: Card, elsewhere: Mapping[str, Tenure | None] | None = None) -> Elements:
+    return Elements(overview(cards, version="1.0", now=NOW, elsewhere=elsewhere))
 
 
 def test_an_organization_that_delivers_says_so_and_asks_for_nobody() -> None:
@@ -162,7 +174,8 @@ def test_nothing_on_the_page_can_act_and_nothing_is_fetched() -> None:
             turns=[turn(errors=(bad,), connectors={bad: ConnectorReport()}, quarantined=1)],
             holds={1: bad},
             refusals=[refusal],
-        )
+        ),
+        elsewhere={bad: Tenure(bad, NOW, NOW)},
     )
     tags = {tag for tag, _ in page.found}
     assert tags.isdisjoint({"script", "img", "link", "iframe", "form", "object", "embed"})
@@ -171,10 +184,25 @@ def test_nothing_on_the_page_can_act_and_nothing_is_fetched() -> None:
     ]
     assert all(it is not None and it.startswith("/") for it in outward)
     assert path_of(bad) in outward
-    assert page.text.count("alert(1)") >= 7
+    assert page.text.count("alert(1)") >= 9
 
 
 def test_an_email_or_a_secret_in_a_reason_is_not_shown() -> None:
     page = shown(card(turns=[turn(errors=("user jane@example.org: Bearer abcdefghijklmnop",))]))
     assert "jane@example.org" not in page.text
     assert "abcdefghijklmnop" not in page.text
+
+
+def test_what_other_replicas_run_is_listed_and_told_on_a_page_of_its_own() -> None:
+    tenure = Tenure("syncsvc 7 on web-2", NOW - timedelta(hours=1), NOW + timedelta(seconds=30))
+    elsewhere = {f"org {number:03}": tenure for number in range(MOST_ELSEWHERE)}
+    here = card(turns=[turn()], tenure=tenure)
+    page = Elements(overview([here], version="1.0", now=NOW, elsewhere={**elsewhere, "zoo": None}))
+    assert "1 organization here, all well" in page.text
+    told = "syncsvc 7 on web-2 since 2026-11-02 11:00:00 UTC; its lease lasts until 2026-11-02 12:00:30 UTC"
+    assert f"Run by {told} unless it is renewed." in page.text
+    assert page.text.count("syncsvc 7 on web-2 2026-11-02 11:00:00 UTC") == MOST_ELSEWHERE
+    assert "and 1 more: /organizations/NAME" in page.text
+    assert "/organizations/org%20003" in {it["href"] for it in page.all("a")}
+    free = Elements(referral("zoo", None, version="1.0", now=NOW))
+    assert "zoo nobody yet" in free.text

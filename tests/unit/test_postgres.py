@@ -381,13 +381,18 @@ def test_a_health_check_without_an_address_asks_the_server_who_runs_cycles(url: 
     file = tmp_path / "acme.toml"
     file.write_text(f'[service]\nlisten = ""\nstate = "{url}"\n', encoding="utf-8")
     well, told = probe(file)
-    assert (well, "no process runs cycles on PostgreSQL database" in told) == (False, True)
+    assert (well, "no service of this machine is heard of on PostgreSQL database" in told) == (False, True)
     (tmp_path / "state").write_text(url, encoding="utf-8")
     file.write_text(f'[service]\nlisten = ""\nstate = {{ file = "{tmp_path}/state" }}\n', encoding="utf-8")
     with Database.open(url) as database:
         database.leases.serve()
         well, told = probe(file)
-    assert (well, told.startswith("syncsvc ")) == (True, True)
+        assert (well, told.startswith("syncsvc ")) == (True, True)
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as beside:
+            beside.execute("UPDATE replica SET name = 'syncsvc 1 on another-machine'")
+        well, told = probe(file)
+    assert (well, "no service of this machine" in told) == (False, True)
+    assert "another-machine" in told
     (tmp_path / "state").write_text(f"postgresql://me@/db?host={tmp_path}", encoding="utf-8")
     well, told = probe(file)
     assert (well, "cannot be used" in told) == (False, True)

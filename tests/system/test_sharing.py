@@ -1,0 +1,91 @@
+"""Services that share one PostgreSQL: who runs what, as they show it, and the share of one that comes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from postgres import Postgres
+from test_reload import House
+from town import command
+
+from syncsvc.daemon import Daemon
+from syncsvc.overview import Overview
+from syncsvc.state.replicas import process_name
+
+NAMES = ("acme", "bank", "cafe", "dock", "elm", "fox")
+
+
+@pytest.fixture
+def house(tmp_path: Path, postgres: Postgres) -> House:
+    house = House(tmp_path)
+    service = f'[service]\nstate = "{postgres.database()}"\nlisten = ""\n'
+    (house.path / "service.toml").write_text(service, encoding="utf-8")
+    for name in NAMES:
+        house.write(name)
+    return house
+
+
+@pytest.fixture
+def start(house: House) -> Iterator[Callable[[], Daemon]]:
+    with ExitStack() as running:
+        yield lambda: running.enter_context(house.open())
+
+
+def looked(daemon: Daemon) -> None:
+    """Let a third of a lease pass, at whose end it looks, and a second more."""
+    daemon._spread_at = -math.inf
+    daemon.look()
+    daemon.look()
+
+
+def page(daemon: Daemon, path: str = "/") -> str:
+    shown = Overview(lambda: list(daemon._runners.values()), dict, None, daemon.elsewhere).render(path)
+    assert shown is not None
+    return shown.decode()
+
+
+def test_a_replica_that_comes_has_its_share_two_looks_later(start: Callable[[], Daemon]) -> None:
+    first, second = start(), start()
+    assert (len(first._runners), len(second._runners)) == (6, 0)
+    looked(first)
+    looked(second)
+    assert (len(first._runners), len(second._runners)) == (3, 3)
+    third = start()
+    assert not third._runners
+    for daemon in (first, second, third):
+        looked(daemon)
+    assert [len(it._runners) for it in (first, second, third)] == [2, 2, 2]
+    assert {name for it in (first, second, third) for name in it._runners} == set(NAMES)
+
+
+def test_the_page_of_each_replica_tells_who_runs_what(start: Callable[[], Daemon]) -> None:
+    first, second = start(), start()
+    looked(first)
+    assert "nobody yet" in page(first)
+    looked(second)
+    looked(first)
+    here, elsewhere = (next(iter(it._runners)) for it in (first, second))
+    assert f"Run by {process_name()} since 20" in page(first, f"/organizations/{here}")
+    assert "unless it is renewed" in page(first)
+    assert "3 organizations here, " in page(first)
+    assert page(first).count(f"<td>{process_name()}</td>") == 3
+    assert process_name() in page(first, f"/organizations/{elsewhere}")
+    assert page(second).count(f"<td>{process_name()}</td>") == 3
+
+
+def test_status_tells_who_has_the_lease_of_each_organization(
+    house: House, start: Callable[[], Daemon]
+) -> None:
+    daemon = start()
+    told = command("-c", house.path, "status", "--json").json()["acme"]["status"]["lease"]["holder"]
+    assert told["name"] == process_name()
+    assert told["since"] < told["until"]
+    for runner in daemon._runners.values():
+        runner.lease.close()
+    shown = command("-c", house.path, "status").out
+    assert shown.count("nobody has the lease of its cycles") == len(NAMES)
+    assert command("-c", house.path, "status", "--json").json()["acme"]["status"]["lease"] == {"holder": None}
