@@ -73,9 +73,17 @@ class Inheritances:
         self._bequests[heir].append(Bequest(source, source.credited, source.unsettled, taken=True))
         source.earned = source.credited = source.unsettled = 0
 
-    def copy(self, source: Member, heir: str) -> None:
-        """Let an heir count as credited what a member has that lives on with its other contacts."""
-        self._bequests[heir].append(Bequest(source, source.credited + source.unsettled))
+    def copy(self, source: Member, heir: str, points: int) -> None:
+        """Let an heir count as credited what a member has that lives on, perhaps with other contacts."""
+        self._bequests[heir].append(Bequest(source, points))
+
+    def drop(self, source: Member, record_id: str) -> None:
+        """Forget what is remembered of a member for a record that owned it again since."""
+        found = self._bequests.pop(record_id, [])
+        self._done += [(record_id, it.source) for it in found if it.source is source]
+        kept = [it for it in found if it.source is not source]
+        if kept:
+            self._bequests[record_id] = kept
 
     def pass_on(self, record_id: str, heir: str) -> None:
         """Let what a record would have brought along go to the one it was merged into."""

@@ -166,21 +166,29 @@ class Membership:
         """
         others = {id(it.member): self._others(it.member) for it in self._parting}
         for it in self._parting:
-            member, shared = it.member, bool(others[id(it.member)])
+            member, shared = it.member, others[id(it.member)]
             if not self._owns(member, it.record_id) and (member.owner_record is not None or shared):
                 continue  # it was linked: the member's points came from another contact
             assert member.id is not None  # noqa: S101 - it was loaded by its id
             member.owner_connector = member.owner_record = None
             self._orphans[member.id] = member
             self._touch(member)
+            self._inheritances.drop(member, it.record_id)
             if it.moved is not None:
                 self._vacated[member.id] = it.moved
-            if it.heir is not None and self._scope.rules.points is not Points.SET:
+            if self._scope.rules.points is Points.SET:
+                continue
+            paid = member.credited + member.unsettled
+            if it.heir is not None:
                 if shared:
-                    self._inheritances.copy(member, it.heir)
+                    self._inheritances.copy(member, it.heir, paid)
+                    member.earned = min(member.earned, paid)  # what it is owed goes along
                 else:
                     self._inheritances.take(member, it.heir)
-            elif it.moved is not None and not shared:
+            elif it.moved is None:  # it may be told later that it was merged, when another owns the member
+                passes = any(points is not None for points in shared.values())
+                self._inheritances.copy(member, it.record_id, paid if passes else max(paid, member.earned))
+            elif not shared:
                 member.earned = member.credited  # what is refuted later is earned at the new member
         for record_id in self._relays:
             heir = record_id
@@ -327,20 +335,24 @@ class Membership:
         member.payload = orjson.dumps({"profile": expired, "mails": []})
         member.expired = 1
 
-    def _others(self, member: Member) -> list[tuple[int, str]]:
-        listed = select(CONTACT.c.connector_id, CONTACT.c.record_id).where(
+    def _others(self, member: Member) -> dict[tuple[int, str], int | None]:
+        """Return the contacts that stay with a member, each with its points."""
+        listed = select(CONTACT.c.connector_id, CONTACT.c.record_id, CONTACT.c.points).where(
             CONTACT.c.member_id == member.id, CONTACT.c.state == ContactState.ACTIVE
         )
-        found = ((row.connector_id, row.record_id) for row in self._connection.execute(listed))
-        return [contact for contact in found if contact not in self._leaving]
+        found = {(row.connector_id, row.record_id): row.points for row in self._connection.execute(listed)}
+        return {contact: points for contact, points in found.items() if contact not in self._leaving}
 
     def _pass_on(self) -> None:
         positions = {row_id: place for place, row_id in enumerate(self._scope.connectors.values())}
         heirs = []
         for member in self._orphans.values():
-            chosen = heir(self._others(member), positions)
+            others = self._others(member)
+            chosen = heir(others, positions)
             if chosen is not None:
                 member.owner_connector, member.owner_record = chosen
+                points = others[chosen]  # its profile is read with the next read; they are known
+                member.earned = member.earned if points is None else points
                 heirs.append(chosen)
             elif member.id in self._vacated:
                 moved = self._vacated[member.id]

@@ -169,6 +169,51 @@ def test_a_merge_brings_the_points_history_along(lab: Lab, told_by: str) -> None
     assert lab.value("SELECT state FROM contact WHERE record_id = 'b'") == 3
 
 
+@pytest.mark.parametrize("between", ["linked", "made again", "nobody"])
+def test_who_is_merged_after_it_was_gone_brings_what_was_paid_to_it(open_lab: Open, between: str) -> None:
+    lab = open_lab(connectors=TWO, brakes={"max_gone_share": "100%"})
+    lab.crm.put("a", email=SHARED, points=100)
+    if between == "linked":
+        lab.crms["shop"].put("z", email=SHARED, points=100)
+    lab.crm.put("b", points=0)
+    lab.cycle()
+    lab.crm.delete("a")
+    lab.cycle()
+    if between == "made again":
+        lab.crms["shop"].put("z", email=SHARED, points=100)
+        lab.cycle()
+    assert owner(lab, SHARED) == (None if between == "nobody" else "z")
+    lab.crm.merge("b", "a", told_by="winner")
+    lab.crm.put("b", points=100)
+    lab.cycle()
+    assert lab.wallet.total_awarded() == 100
+    lab.crm.put("b", points=110)
+    lab.cycle()
+    assert lab.awarded(B) == 10
+
+
+@pytest.mark.parametrize("how", ["merged", "moved", "gone"])
+def test_what_a_member_is_still_owed_goes_along_with_its_owner(open_lab: Open, how: str) -> None:
+    lab = open_lab(connectors=TWO, policy={"on_email_change": "move"}, brakes={"max_gone_share": "100%"})
+    lab.crm.put("a", email=SHARED, points=100)
+    lab.crms["shop"].put("z", email=SHARED, points=100)
+    lab.crm.put("b", points=0)
+    lab.cycle()
+    lab.crm.put("a", points=150)
+    lab.cycle(send=False)
+    match how:
+        case "merged":
+            lab.crm.merge("b", "a", told_by="winner")
+            lab.crm.put("b", points=150)
+        case "moved":
+            lab.crm.put("a", email=A)
+        case _:
+            lab.crm.delete("a")
+    lab.cycle()
+    lab.cycle(full=True)
+    assert (lab.awarded(SHARED), lab.wallet.total_awarded()) == (100, 100 if how == "gone" else 150)
+
+
 def test_sudden_emptiness_buries_nobody_until_it_is_released(lab: Lab) -> None:
     for number in range(20):
         lab.crm.put(f"r{number:02}", points=1)

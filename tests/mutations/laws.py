@@ -230,6 +230,20 @@ MUTATIONS = (
         _HISTORY,
     ),
     Mutation(
+        "who is told gone and only later merged has no history to bring",
+        "syncsvc/state/membership.py",
+        "            elif it.moved is None:  #",
+        "            elif it.moved is None and False:  #",
+        _IDENTITY,
+    ),
+    Mutation(
+        "what its owner was owed stays with a member that passes to another",
+        "syncsvc/state/membership.py",
+        "member.earned = member.earned if points is None else points",
+        "pass",
+        _IDENTITY,
+    ),
+    Mutation(
         "neither before a delivery nor within it is the log read",
         "syncsvc/cycle.py",
         "            read_log=self._read_logs,\n",
