@@ -176,25 +176,28 @@ class Membership:
             self._inheritances.drop(member, it.record_id)
             if it.moved is not None:
                 self._vacated[member.id] = it.moved
-            if self._scope.rules.points is Points.SET:
-                continue
-            paid = member.credited + member.unsettled
-            if it.heir is not None:
-                if shared:
-                    self._inheritances.copy(member, it.heir, paid)
-                    member.earned = min(member.earned, paid)  # what it is owed goes along
-                else:
-                    self._inheritances.take(member, it.heir)
-            elif it.moved is None:  # it may be told later that it was merged, when another owns the member
-                passes = any(points is not None for points in shared.values())
-                self._inheritances.copy(member, it.record_id, paid if passes else max(paid, member.earned))
-            elif not shared:
-                member.earned = member.credited  # what is refuted later is earned at the new member
+            self._bequeath(it, shared)
         for record_id in self._relays:
             heir = record_id
             for _ in self._relays:  # as far as merges of merges lead, and never in a circle
                 heir = self._relays.get(heir, heir)
             self._inheritances.pass_on(record_id, heir)
+
+    def _bequeath(self, it: _Parting, shared: Mapping[tuple[int, str], int | None]) -> None:
+        """Set aside what a parting owner was paid; `shared` are the contacts that stay, with their points."""
+        member, counts = it.member, self._scope.rules.points is not Points.SET
+        paid = member.credited + member.unsettled
+        if counts and it.heir is not None and shared:
+            self._inheritances.copy(member, it.heir, paid)
+            member.earned = min(member.earned, paid)  # what it is owed goes along
+        elif counts and it.heir is not None:
+            self._inheritances.take(member, it.heir)
+        elif it.moved is not None:
+            if not shared:
+                member.earned = member.credited  # what is refuted later is earned at the new member
+        elif counts:  # it may be told later that it was merged, when another owns the member
+            passes = any(points is not None for points in shared.values())
+            self._inheritances.copy(member, it.record_id, paid if passes else max(paid, member.earned))
 
     def join(
         self,
