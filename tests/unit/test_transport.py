@@ -805,3 +805,58 @@ def test_a_request_whose_sender_was_stopped_within_it_is_never_written_to_its_en
     client.close()
     wire.close()
     assert wire.requests == []
+
+
+# The system holds bytes back while the other side takes none.
+
+
+class Deaf:
+    """A server that takes no more than the first bytes of what it is sent, until it is asked what came."""
+
+    def __init__(self) -> None:
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def came(self) -> int:
+        """Return how many bytes arrive before the connection ends."""
+        connection, _ = self._listener.accept()
+        count = 0
+        with connection, contextlib.suppress(ConnectionResetError):
+            while data := connection.recv(65536):
+                count += len(data)
+        return count
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+HELD_BACK = 200_000  # bytes, which the system takes at once
+
+
+def test_what_the_other_side_does_not_take_is_given_up_with_the_lease() -> None:
+    with contextlib.closing(Deaf()) as deaf:
+        client, begun = leased(lambda: TIMEOUT).client(deaf.url, timeout=2 * PATIENCE), time.monotonic()
+        with contextlib.closing(client), pytest.raises(LostAnswerError):
+            client.send("POST", "/p", content=b"x" * HELD_BACK)
+        assert time.monotonic() - begun < PATIENCE
+        assert deaf.came() < HELD_BACK
+
+
+def test_nothing_of_a_call_that_took_too_long_leaves_later() -> None:
+    with contextlib.closing(Deaf()) as deaf:
+        client = Network().client(deaf.url, timeout=TIMEOUT)
+        with contextlib.closing(client), pytest.raises(LostAnswerError):
+            client.send("POST", "/p", content=b"x" * HELD_BACK)
+        assert deaf.came() < HELD_BACK
+
+
+def test_a_body_that_is_taken_slowly_is_written_until_the_lease_is_over() -> None:
+    looks = iter([1.0, 1.0, 1.0])  # before the request, before its head, and before its body's first piece
+    with contextlib.closing(Deaf()) as deaf:
+        client = leased(lambda: next(looks, -1.0)).client(deaf.url, timeout=PATIENCE)
+        with contextlib.closing(client), pytest.raises(LostAnswerError, match="WriteTimeout"):
+            client.send("POST", "/p", content=b"x" * HELD_BACK)
+        assert deaf.came() < HELD_BACK
