@@ -52,11 +52,11 @@ class Postgres:
     """A running server."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def url(self, database: str) -> str:
         """Return what `service.state` says of a database."""
-        return f"postgresql+psycopg://tests@/{database}?host={self._folder}"
+        return f"postgresql+psycopg://tests@/{database}?host={self.folder}"
 
     def database(self) -> str:
         """Return the URL of a new database with the tables of a state and nothing in them."""

@@ -1,18 +1,24 @@
-"""Several real services on one PostgreSQL, killed, frozen and cut off under load: points stay conserved."""
+"""Several real services on one PostgreSQL, killed, frozen and cut off under load: points stay conserved.
+
+Each has a passage of its own to the server, so that one can be cut off from it while the others go on.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from pathlib import Path
 
 import psycopg
 import pytest
+from passage import Passage
 from postgres import Postgres
 from test_kills import is_right, served
 from town import Service, command, until
@@ -22,10 +28,51 @@ from syncsvc.sandbox.world import World
 
 REPLICAS = 2
 LEASE = 2.0  # seconds
-EVENTS = 200 if os.environ.get("SYNCSVC_SOAK") else 4
+EVENTS = int(os.environ.get("SYNCSVC_EVENTS", "200" if os.environ.get("SYNCSVC_SOAK") else "4"))
 SEED = int(os.environ.get("SYNCSVC_SEED", "1"))
 
 Held = Callable[[], tuple[int, int] | None]
+
+
+class Event(StrEnum):
+    """What happens to the replica that holds the organization."""
+
+    KILL = "killed"
+    FREEZE = "frozen until another has taken over"
+    CUT = "cut off from the wallet within a request"
+    SERVER_CUT = "its connections to PostgreSQL broken"
+    SERVER_STALL = "PostgreSQL silent to it until another has taken over"
+
+
+class Replica:
+    """A service with its passage to the server."""
+
+    def __init__(self, stack: ExitStack, server: Path, config: Path, folder: Path) -> None:
+        folder.mkdir()
+        self.passage = stack.enter_context(Passage(server))
+        own = folder / config.name
+        text = config.read_text(encoding="utf-8")
+        own.write_text(text.replace("@/", f"@127.0.0.1:{self.passage.port}/"), encoding="utf-8")
+        self.config = own
+        self.service = stack.enter_context(Service(own, folder))
+
+    @contextmanager
+    def stopped(self, event: Event) -> Iterator[None]:
+        """Let it be frozen, or its server silent, within the block."""
+        if event is Event.SERVER_STALL:
+            self.passage.stall()
+            yield
+            self.passage.flow()
+        else:
+            os.kill(self.service.pid, signal.SIGSTOP)
+            yield
+            os.kill(self.service.pid, signal.SIGCONT)
+
+
+def events(chance: random.Random) -> Iterator[Event]:
+    """Give each kind in turn, every round in another order."""
+    while True:
+        yield from chance.sample(list(Event), len(Event))
 
 
 @pytest.fixture
@@ -39,9 +86,8 @@ def config(world: World, url: str) -> Path:
     text = path.read_text(encoding="utf-8").replace("[wallet]", "[wallet]\nbatch_size = 3")
     state = f"sqlite:///{world.folder / 'acme.db'}"
     assert state in text
-    path.write_text(
-        text.replace(f'state = "{state}"', f'state = "{url}"\nlease = "{LEASE:g}s"'), encoding="utf-8"
-    )
+    own = f'state = "{url.partition("?")[0]}"\nlease = "{LEASE:g}s"'
+    path.write_text(text.replace(f'state = "{state}"', own), encoding="utf-8")
     return path
 
 
@@ -61,7 +107,12 @@ def held(url: str) -> Iterator[Held]:
 
 
 def test_services_that_are_killed_frozen_and_cut_off_lose_no_point_and_pay_none_twice(
-    world: World, config: Path, tmp_path: Path, held: Held, proven: Callable[[str, int], None]
+    world: World,
+    config: Path,
+    postgres: Postgres,
+    tmp_path: Path,
+    held: Held,
+    proven: Callable[[str, int], None],
 ) -> None:
     print("seed", SEED)  # noqa: T201 - what a failing run is played again with
     chance, happened = random.Random(SEED), Counter[str]()
@@ -69,41 +120,42 @@ def test_services_that_are_killed_frozen_and_cut_off_lose_no_point_and_pay_none_
     fences: list[int] = []
     with ExitStack() as running:
 
-        def start() -> Service:
+        def start() -> Replica:
             folder = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
-            folder.mkdir()
-            return running.enter_context(Service(config, folder))
+            return Replica(running, postgres.folder, config, folder)
 
-        services = [start() for _ in range(REPLICAS)]
-        for _ in range(EVENTS):
-            pid, fence = until("a holder", held)
+        def holder() -> tuple[Replica, int] | None:
+            pid, fence = held() or (0, 0)
+            return next(((it, fence) for it in replicas if it.service.pid == pid), None)
+
+        replicas = [start() for _ in range(REPLICAS)]
+        for event in itertools.islice(events(chance), EVENTS):
+            replica, fence = until("a holder", holder)
             fences.append(fence)
             before, moment = served(world), chance.randrange(1, 12)
             world.edit(3)
             until("the moment", lambda before=before, moment=moment: served(world) >= before + moment)  # type: ignore[misc]
-            holder = next((it for it in services if it.pid == pid), None)
-            what = chance.choice(("kill", "freeze", "cut"))
-            happened[what] += 1
-            if what == "cut" or holder is None:
+            happened[event] += 1
+            if event is Event.CUT:
                 kind = chance.choice((Kind.RESET_BEFORE, Kind.RESET_AFTER))
                 world.wallet.faults.add(Fault(kind, "POST", "/v2/import", times=1))
-            elif what == "kill":
-                holder.stop(signal.SIGKILL)
-                services.remove(holder)
-                services.append(start())
+            elif event is Event.SERVER_CUT:
+                replica.passage.cut()
+            elif event is Event.KILL:
+                replica.service.stop(signal.SIGKILL)
+                replicas.remove(replica)
+                replicas.append(start())
             else:
-                os.kill(pid, signal.SIGSTOP)
-                until("another holder", lambda fence=fence: (found := held()) and found[1] > fence)  # type: ignore[misc]
-                world.edit(2)
-                os.kill(pid, signal.SIGCONT)
+                with replica.stopped(event):
+                    until("another holder", lambda fence=fence: (held() or (0, 0))[1] > fence)  # type: ignore[misc]
+                    world.edit(2)
         world.wallet.faults.clear()
 
         def peace() -> bool:
             if world.unstamped() or not all(is_right(world, *it) for it in world.balances().items()):
                 return False
-            found = held()
-            holder = None if found is None else next((it for it in services if it.pid == found[0]), None)
-            cycles = [] if holder is None else holder.events("cycle_finished")
+            found = holder()
+            cycles = [] if found is None else found[0].service.events("cycle_finished")
             return bool(cycles) and cycles[-1]["in_doubt"] == 0 and cycles[-1]["rows_sent"] == 0
 
         until("peace", peace, seconds=80)
@@ -111,13 +163,14 @@ def test_services_that_are_killed_frozen_and_cut_off_lose_no_point_and_pay_none_
         until("some cycles", lambda: time.monotonic() > end)
         assert world.noise() == noise
         assert fences == sorted(fences)
-        assert all(it.stop() == 0 for it in services)
+        assert all(it.service.stop() == 0 for it in replicas)
+        verified = command("-c", replicas[0].config, "books", "--verify")
     paid = Counter[str]()
     for award in world.wallet.ledger:
         paid[award.email] += award.points
     balances = world.balances()
     assert paid == {key: it.awarded for key, it in balances.items() if it.awarded}
     assert all(is_right(world, key, it) for key, it in balances.items())
-    assert command("-c", config, "books", "--verify").code == 0
-    print(dict(happened))  # noqa: T201 - what was tried
+    assert verified.code == 0, verified.out
+    print({str(it): happened[it] for it in Event})  # noqa: T201 - what was tried
     proven("deaths, freezes and cuts of services that share a state", EVENTS)
