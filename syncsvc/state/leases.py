@@ -24,7 +24,7 @@ from sqlalchemy import Engine
 
 from syncsvc.errors import HeldError, LeaseLostError, StateError
 from syncsvc.state.replicas import NOW, Holder, holder_of, holders, serving
-from syncsvc.state.server import Server, telling
+from syncsvc.state.server import Server, answered, telling
 from syncsvc.state.turns import key_of
 
 LEASE = timedelta(seconds=30)
@@ -371,8 +371,9 @@ class SharedLeases:
                 self._heart = pooled.driver_connection
                 pooled.detach()
             try:
-                found = self._heart.execute(statement, values)
-                row = found.fetchone() if found.description else None
+                with answered(self._heart, self._server, self._ttl.total_seconds() / _BEATS):
+                    found = self._heart.execute(statement, values)
+                    row = found.fetchone() if found.description else None
             except Exception:
                 self._heart.close()
                 raise

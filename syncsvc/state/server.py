@@ -6,6 +6,9 @@ Codes: postgresql.org/docs/15/errcodes-appendix.html.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +112,32 @@ def telling(server: Server) -> Iterator[None]:
         if type(error).__module__.startswith("psycopg") and _is_of_the_server(error):  # at the beginning
             raise _unusable(server, error) from error
         raise
+
+
+@contextlib.contextmanager
+def answered(connection: Any, server: Server, seconds: float) -> Iterator[None]:
+    """Let the driver wait for an answer for so long, whoever is silent: the server, or one between.
+
+    Raises StateError then; the connection is of no use any more.
+    """
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:
+        if late.is_set():
+            raise StateError(f"{server} cannot be used: no answer within {seconds:.0f} s; {_AWAY}") from error
+        raise
+    finally:
+        timer.cancel()
 
 
 def _is_of_the_server(error: Any) -> bool:

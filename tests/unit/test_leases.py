@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from passage import Passage
 from postgres import Postgres
 from sqlalchemy import func, select
 
@@ -238,6 +239,23 @@ def test_leases_are_spread_over_those_who_serve(opened: Callable[[], Database], 
     end_sessions(ask)
     assert first.leases.spread().others == {}
     assert ask("SELECT id FROM replica WHERE expires_at = 0") == []  # and were buried
+
+
+def test_a_server_that_is_silent_is_given_up_and_asked_anew_within_the_lease(
+    url: str, postgres: Postgres
+) -> None:
+    short = timedelta(seconds=3)
+    with Passage(postgres.folder) as passage:
+        over_tcp = url.partition("?")[0].replace("@/", f"@127.0.0.1:{passage.port}/")
+        with Database.open(over_tcp, short) as database:
+            database.leases.hold(ACME)
+            mine(database)._closed.set()  # nobody else renews it
+            passage.stall()
+            with pytest.raises(StateError, match="no answer within"):
+                mine(database).beat()
+            passage.flow()
+            mine(database).beat()
+            assert database.leases.alive()
 
 
 def test_replicas_agree_on_the_time_of_the_server(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from passage import Passage
 from postgres import LOCKED, Postgres
 from sqlalchemy import create_engine, select, text
 from sqlmodel import SQLModel
@@ -405,3 +408,20 @@ def test_a_list_that_is_read_while_the_state_is_closed_gives_its_connection_back
         database.close()
         assert not driver.closed
     assert driver.closed
+
+
+def test_a_dead_connection_is_noticed_by_the_system_within_a_minute(url: str, postgres: Postgres) -> None:
+    with Passage(postgres.folder) as passage:
+        over_tcp = url.partition("?")[0].replace("@/", f"@127.0.0.1:{passage.port}/")
+        with Database.open(over_tcp) as database, database.reading() as connection:
+            driver: Any = connection.connection.driver_connection
+            with socket.socket(fileno=os.dup(driver.fileno())) as end:
+                assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                options = (
+                    socket.TCP_USER_TIMEOUT,
+                    socket.TCP_KEEPIDLE,
+                    socket.TCP_KEEPINTVL,
+                    socket.TCP_KEEPCNT,
+                )
+                told = [end.getsockopt(socket.IPPROTO_TCP, it) for it in options]
+    assert told == [60_000, 30, 10, 3]
