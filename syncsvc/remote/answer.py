@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 
+@lru_cache(maxsize=256)  # all answers of a second tell the same
 def http_date(value: str | None) -> datetime | None:
     """Return the time that a header tells, or None where it tells none."""
     if not value:

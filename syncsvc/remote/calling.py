@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 from syncsvc.traces import Span, span
@@ -30,10 +30,7 @@ def saying(user_agent: str) -> str:
     return f"{user_agent} (cycle {cycle})" if cycle else user_agent
 
 
-@contextmanager
-def telling(call: str, host: str) -> Iterator[Span]:
+def telling(call: str, host: str) -> AbstractContextManager[Span]:
     """Let a call, given as its method and path, be a span: until the head of its answer."""
     method, _, path = call.partition(" ")
-    facts = {"http__request__method": method, "url__path": path, "server__address": host}
-    with span(method, **facts) as traced:
-        yield traced
+    return span(method, http__request__method=method, url__path=path, server__address=host)

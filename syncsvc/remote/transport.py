@@ -12,8 +12,9 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import version
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -85,15 +86,14 @@ class Body:
 
 
 class _Site(NamedTuple):
-    """A server, and the pool that holds connections to it, or to the proxy before it."""
+    """A server, its path, and the pool that holds connections to it, or to the proxy before it."""
 
-    url: httpx.URL
     pool: httpcore.ConnectionPool
-
-    def at(self, target: bytes) -> httpcore.URL:
-        """Return the URL of a path, with its query, on this server."""
-        url = self.url
-        return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=target)
+    host: str
+    netloc: bytes
+    path: bytes
+    url: Callable[..., httpcore.URL]
+    """Returns the URL of a `target`, a path with its query, on this server."""
 
 
 class HttpClient:
@@ -153,11 +153,9 @@ class HttpClient:
         describe = f"{method} {urlsplit(url).path}"
         until = time.monotonic() + self._timeout
         site = self._site(url, describe)
-        target = site.url.raw_path
-        with self._exchange(describe, until, method, site, target, headers, content) as (head, body):
+        with self._exchange(describe, until, method, site, site.path, headers, content) as (head, body):
             return Answer(head.status, head.headers, _whole(body, describe))
 
-    @contextmanager
     def stream(
         self,
         method: str,
@@ -168,7 +166,7 @@ class HttpClient:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         deadline: float | None = None,
-    ) -> Iterator[tuple[Answer, Body]]:
+    ) -> AbstractContextManager[tuple[Answer, Body]]:
         """Give the head of the answer (its body empty) and the body to read; `deadline` is in seconds."""
         describe = f"{method} {path}"
         until = time.monotonic() + (deadline or self._timeout)
@@ -179,17 +177,18 @@ class HttpClient:
             sent.setdefault("Content-Type", "application/json")
         if self._home is None:
             self._home = self._site(self._base_url, describe)
-        query = f"?{urlencode(params, quote_via=quote)}" if params else ""
-        target = self._home.url.raw_path.rstrip(b"/") + (quote(path, safe=_IN_PATHS) + query).encode()
-        with self._exchange(describe, until, method, self._home, target, sent, content) as exchange:
-            yield exchange
+        query = f"?{urlencode(params, safe=',', quote_via=quote)}" if params else ""
+        target = self._home.path.rstrip(b"/") + (quote(path, safe=_IN_PATHS) + query).encode()
+        return self._exchange(describe, until, method, self._home, target, sent, content)
 
     def _site(self, url: str, describe: str) -> _Site:
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL:  # whose text repeats it
             raise NotSentError(f"{describe}: not sent (InvalidURL)") from None
-        return _Site(parsed, self._http._transport_for_url(parsed)._pool)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way in
+        pool = self._http._transport_for_url(parsed)._pool  # type: ignore[attr-defined]  # noqa: SLF001 - no public way in
+        at = partial(httpcore.URL, scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port)
+        return _Site(pool, parsed.host, parsed.netloc, parsed.raw_path, at)
 
     @contextmanager
     def _exchange(
@@ -208,11 +207,12 @@ class HttpClient:
         self._deadline.until, began = until, time.monotonic()
         self._deadline.left = self._network.left
         try:
-            sent = self._sent(method, site.url.netloc, headers, content)
+            sent = self._sent(method, site.netloc, headers, content)
+            url = site.url(target=target)
             request = httpcore.Request(
-                method, site.at(target), headers=sent, content=content, extensions=self._extensions
+                method, url, headers=sent, content=content, extensions=self._extensions
             )
-            with telling(describe, site.url.host) as traced:
+            with telling(describe, site.host) as traced:
                 response = site.pool.handle_request(request)
                 traced.answered(response.status)
         except _NOT_SENT as error:
@@ -226,7 +226,7 @@ class HttpClient:
                 name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
                 told[name] = f"{told[name]}, {text}" if name in told else text
             if "date" in told and "age" not in told:  # no cache between us kept it
-                self._network.hear(site.url.host, told["date"], time.monotonic() - began)
+                self._network.hear(site.host, told["date"], time.monotonic() - began)
             chunks = response.iter_stream()
             if "content-encoding" in told:
                 chunks = httpx.Response(response.status, headers=told, content=chunks).iter_bytes()

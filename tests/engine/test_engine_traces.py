@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from enginelab import IMPORT, Lab
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -100,6 +101,18 @@ def test_without_the_extra_nothing_is_imported_and_spans_are_empty(monkeypatch: 
         made.answered(503)
     with there["exporting"]("1.0") as missing:
         assert missing.endswith(" is not installed")
+
+
+def test_a_span_is_made_once_a_provider_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "_tracer", trace.get_tracer("syncsvc"))
+    with traces.span("cycle") as one, traces.span("pull") as other:
+        assert one is other  # the one that holds nothing
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)  # as set_tracer_provider would, for good
+    with traces.span("cycle"):
+        pass
+    assert [it.name for it in exporter.get_finished_spans()] == ["cycle"]
 
 
 def test_where_no_collector_is_named_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
