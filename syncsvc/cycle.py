@@ -26,6 +26,7 @@ from syncsvc.stages.brakes import Brakes
 from syncsvc.stages.confirm import read_log
 from syncsvc.stages.deliver import Delivery, deliver
 from syncsvc.stages.pull import Pulled, pull, sweep
+from syncsvc.stages.restore import take_on
 from syncsvc.stages.settle import settle_abandoned, settle_doubts
 from syncsvc.stages.write_back import write_back
 from syncsvc.state.codes import Lane
@@ -33,6 +34,8 @@ from syncsvc.state.database import to_ms
 from syncsvc.state.outbox import Batch
 from syncsvc.tally import Tally
 from syncsvc.tidings import (
+    Progress,
+    no_progress,
     save_report,
     tell_of_batch,
     tell_of_brake,
@@ -42,6 +45,7 @@ from syncsvc.tidings import (
     tell_of_pauses,
     tell_of_reading,
     tell_of_recovery,
+    tell_of_restored,
     tell_of_settled,
     tell_of_state,
     tell_of_stray,
@@ -56,14 +60,6 @@ from syncsvc.watch.states import UNREADABLE, WHOLE
 log = logger()
 
 _LOG_ATTEMPTS = 3
-
-Progress = Callable[[str, str, int, int | None], None]
-"""Told as work proceeds: the step, the connector or brand, how many, and of how many where that is known."""
-
-
-def no_progress(step: str, where: str, done: int, expected: int | None) -> None:
-    """Tell nobody."""
-    del step, where, done, expected
 
 
 class Cycle:
@@ -140,6 +136,11 @@ class Cycle:
         for connector in connectors:
             with bound(connector=connector.name), self._timed("pull", connector.name):
                 self._pull(connector)
+        if self._store.restoration.put_back:
+            with self._stage("restore"):
+                taken_on = take_on(self._store, paused=self._tally.paused, now=self._network.now())
+                tell_of_restored(*taken_on)
+            return
         with self._stage("brakes"):
             self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
         if not self._send:
@@ -191,6 +192,8 @@ class Cycle:
         )
         if rows:
             log.warning("batches_were_abandoned", rows=rows)
+        if self._store.restoration.put_back:
+            return  # its evidence is the log as it was before
         if self._send and self._store.settlements.in_doubt():
             self._read_logs()
             self._settle_doubts()

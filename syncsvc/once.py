@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 
 from syncsvc.configfile import Installation
-from syncsvc.cycle import Cycle, Progress
+from syncsvc.cycle import Cycle
 from syncsvc.errors import HeldError
 from syncsvc.organization import ConnectorTypes, open_organization
 from syncsvc.remote.transport import Network
 from syncsvc.runner import attempt
 from syncsvc.state.database import Database
+from syncsvc.tidings import Progress
 from syncsvc.watch.report import CycleReport, Outcome
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from syncsvc.config import OrganizationConfig
 from syncsvc.configfile import Installation
-from syncsvc.cycle import Cycle, Progress
+from syncsvc.cycle import Cycle
 from syncsvc.errors import StateError
 from syncsvc.organization import ConnectorTypes, open_organization
 from syncsvc.remote.transport import Network
@@ -22,6 +22,7 @@ from syncsvc.state.database import Database
 from syncsvc.state.plans import Planned, Plans
 from syncsvc.state.preview import Carried, Effect, Skipped
 from syncsvc.state.store import known_organization, open_store
+from syncsvc.tidings import Progress
 from syncsvc.watch.report import Outcome
 
 _MOST_REFUSALS = 1000

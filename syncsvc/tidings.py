@@ -31,6 +31,15 @@ _ENDING = "ending"
 _NUMBERS = re.compile(r"\d+")
 
 
+Progress = Callable[[str, str, int, int | None], None]
+"""Told as work proceeds: the step, the connector or brand, how many, and of how many where that is known."""
+
+
+def no_progress(step: str, where: str, done: int, expected: int | None) -> None:
+    """Tell nobody."""
+    del step, where, done, expected
+
+
 def tell_of_trouble(states: States, stage: str, where: str, error: TransientError | OperatorError) -> None:
     """Tell that a stage ended early, once for as long as it does, `where` naming its connector if any."""
     if isinstance(error, TransientError):
@@ -194,6 +203,12 @@ def tell_of_settled(settled: Settled) -> None:
     if settled.held:
         remedy = "look at `syncsvc doubt`, and settle them there"
         log.error("doubts_held", rows=settled.held, remedy=remedy)
+
+
+def tell_of_restored(rows: int, points: int) -> None:
+    """Tell that what was owed under a state that was put back is in doubt."""
+    remedy = "the log proves what was not awarded; `syncsvc doubt` shows what a person decides"
+    log.warning("restored_points_in_doubt", rows=rows, points=points, remedy=remedy)
 
 
 def tell_of_brake(name: str, tripped: Tripped) -> None:

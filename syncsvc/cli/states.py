@@ -1,22 +1,26 @@
-"""The commands over the state as a whole: `state copy`, `state salvage`."""
+"""The commands over the state as a whole: `state backup`, `restore`, `copy`, `salvage`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from syncsvc.cli.context import Context, as_json_option
+from syncsvc.cli.context import Context, as_json_option, user
 from syncsvc.cli.exits import ATTENTION, OK
 from syncsvc.config import OrganizationConfig
 from syncsvc.settings import state_problem
+from syncsvc.state.backups import backing_up, put_in_place
 from syncsvc.state.copying import copy_state
 from syncsvc.state.database import Database
+from syncsvc.state.restoration import put_back
 from syncsvc.state.salvage import salvage as salvage_state
-from syncsvc.state.store import claim_all, known_organization, open_store
+from syncsvc.state.store import claim_all, known_organization, open_store, register
 from syncsvc.views import states as views
+from syncsvc.watch.log import logger
 
 
 @click.group()
@@ -78,6 +82,53 @@ def salvage(context: Context, new: Path, *, as_json: bool) -> None:
             balance = not any(_differences(database, installation.organizations).values())
     views.show_salvaged(found, new, balance=balance, as_json=as_json)
     sys.exit(OK if balance else ATTENTION)
+
+
+@state.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@as_json_option
+@click.pass_obj
+def backup(context: Context, file: Path, *, as_json: bool) -> None:
+    """Copy the state as it is now into FILE, beside a running service.
+
+    FILE holds all that was committed, its -wal included; its books are verified. Exits 1 where they do not
+    balance.
+    """
+    installation = context.installation(read_secrets=False)
+    with (
+        backing_up(installation.service.state_url, file) as copied,
+        Database.open_beside(f"sqlite:///{copied}") as database,
+    ):
+        balance = _differences(database, installation.organizations)
+    views.show_backed_up(file, balance, as_json=as_json)
+    sys.exit(ATTENTION if any(balance.values()) else OK)
+
+
+@state.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.option("--by", default=user, show_default="the user", help="Who puts it back; it is recorded.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json_option
+@click.pass_obj
+def restore(context: Context, file: Path | None, *, by: str, yes: bool, as_json: bool) -> None:
+    """Put the backup FILE in the place of the state, or take on an older state that is in place already.
+
+    Stop the service first. What was sent since the backup is not known any more: everything that members are
+    owed when their contacts have been read again is in doubt. The import log proves what was not awarded;
+    the rest is held, and a person decides with `syncsvc doubt`. No point is awarded twice.
+    """
+    installation = context.installation(read_secrets=False)
+    url = installation.service.state_url
+    if not yes:
+        click.confirm(views.question_restore(file), abort=True, err=True)
+    former = None if file is None else put_in_place(url, file, now=datetime.now(UTC))
+    with Database.open_older(url) as database:
+        claim_all(database)
+        for it in installation.organizations:
+            register(database, it)
+        put_back(database, installation.organizations, by=by)
+    logger().warning("state_put_back", by=by, organizations=len(installation.organizations))
+    views.show_restored(file, former, by=by, as_json=as_json)
 
 
 def _differences(database: Database, organizations: Sequence[OrganizationConfig]) -> dict[str, int]:

@@ -84,6 +84,8 @@ def conditions(batch: DoubtfulBatch, terms: Terms) -> tuple[Terms, Doubt]:
     # A batch that landed and is not in the log yet says that the log is at least that late.
     late = max((it for it in batch.unshown if it <= terms.give_up_after), default=timedelta())
     terms = replace(terms, settle_after=max(terms.settle_after, _PATIENCE * max(batch.slowest, late)))
+    if batch.restored:  # what moved tells nothing of when, and how much: a person decides at once
+        terms = replace(terms, evidence=Grade.WITNESS, give_up_after=timedelta(), on_doubt=Decision.HOLD)
     doubt = Doubt(
         sent_at=batch.sent_at,
         age=batch.read_at - batch.claimed_at,

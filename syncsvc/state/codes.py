@@ -35,6 +35,18 @@ class Entry(IntEnum):
     SKIPPED = 4  # an unsettled award that policy or a person closed without sending it again
 
 
+class FirstRead(IntEnum):
+    """What the points of a contact mean that could not be mapped, once it can be."""
+
+    PAST = 0  # what they always mean
+    RUNNING = 1  # its connector's first read met it: what `first_run` says
+    RESTORED = 2  # a state was put back since it was mapped last: they may have been awarded
+
+
+RESTORED = "restored"
+"""Stands for the cycle of batches that may have been sent after a state which was put back."""
+
+
 class WriteDue(IntEnum):
     """Whether a CRM record is to be looked at by the write-back."""
 

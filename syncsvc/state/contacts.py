@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from syncsvc.rules.intake import ContactState, Intake
 from syncsvc.state.bulk import insert_rows, update_rows
+from syncsvc.state.codes import FirstRead
 from syncsvc.state.tables import CONTACT
 
 ACTIVE, EXCLUDED, QUARANTINED, GONE = (
@@ -32,7 +33,7 @@ _KEY = ("connector_id", "record_id")
 _CONTENT = ("member_id", "state", "fingerprint", "points")
 _WRITTEN = ("written_at", "written_status", "write_due")
 INSERT = insert_rows(CONTACT, (*_KEY, *_CONTENT, "seen", *_WRITTEN, "first_read"))
-UPDATE = update_rows(CONTACT, _KEY, (*_CONTENT, *_WRITTEN))
+UPDATE = update_rows(CONTACT, _KEY, (*_CONTENT, *_WRITTEN, "first_read"))
 
 
 def differs(before: Known | None, row: Intake, *, sweeping: bool) -> bool:
@@ -51,6 +52,12 @@ def differs(before: Known | None, row: Intake, *, sweeping: bool) -> bool:
         or before.written_at != row.written_at
         or before.written_status != row.written_status
     )
+
+
+def first_read_of(before: Known, state: ContactState) -> int:
+    """Return what the points of a known contact mean from now on, where it is read in this state."""
+    known = before.first_read == FirstRead.RESTORED and state is ACTIVE  # they are adopted, once
+    return FirstRead.PAST if known else before.first_read
 
 
 def same_profile(before: Known | None, row: Intake) -> bool:

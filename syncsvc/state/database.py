@@ -145,6 +145,12 @@ class Storage(Protocol):
     def reading(self) -> AbstractContextManager[Connection]:
         """Give a connection inside one read transaction: everything in it is of one moment."""
 
+    def reached(self, batch: int) -> None:
+        """Write down outside of the state that this batch was claimed, where that can be."""
+
+    def mark(self) -> None:
+        """Write down outside of the state how far it has come, where that can be."""
+
     def shed(self) -> None:
         """Take what has been erased out of logs of ours that still hold it, where that is free."""
 
@@ -190,9 +196,15 @@ class Database:
         """Return the database for a process that runs cycles, created and migrated where needed.
 
         `lease` is how long the cycles of an organization stay with a process that is not heard of. Raises
-        StateError where it cannot be used, or where another process runs cycles on a file.
+        StateError where it cannot be used, where another process runs cycles on a file, or where a file knows
+        less than was sent.
         """
         return cls(kind_of(url).open(url, lease))
+
+    @classmethod
+    def open_older(cls, url: str) -> Self:
+        """Return the database as `open` does, one that knows less than was sent too: see `Restoration`."""
+        return cls(kind_of(url).open(url, LEASE, older=True))
 
     @classmethod
     def open_beside(cls, url: str) -> Self:
@@ -246,6 +258,17 @@ class Database:
         """Give a connection inside one read transaction: everything in it is of one moment."""
         with self._storage.reading() as connection:
             yield connection
+
+    def reached(self, batch: int) -> None:
+        """Let a state that does not know this batch, or any before it, be refused from now on.
+
+        A server's state cannot be told from an older one.
+        """
+        self._storage.reached(batch)
+
+    def mark(self) -> None:
+        """Let a state that knows less than this one be refused from now on, or one of another history."""
+        self._storage.mark()
 
     def shed(self) -> None:
         """Empty the write-ahead log of a file: it still holds what has been erased there since.

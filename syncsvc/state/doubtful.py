@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, select
 
 from syncsvc.rules.settling import Sighting
 from syncsvc.rules.values import tell_the_same
-from syncsvc.state.codes import Outcome
+from syncsvc.state.codes import RESTORED, Outcome
 from syncsvc.state.confirmations import unshown
 from syncsvc.state.database import as_list, from_ms, one_of
 from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
@@ -24,7 +24,8 @@ class DoubtfulBatch:
     `open` are the rows still in doubt, with their points. Rows that have landed stay evidence for those.
     `read_at` is when that reading of the log began; `unshown` is how old then the batches were that landed
     and that the log does not show yet. `witness` is what became of the witness's row, None where it did not
-    ride; `witness_seen` is its entry. `short` says that the log leaves out members it had shown.
+    ride; `witness_seen` is its entry. `short` says that the log leaves out members it had shown,
+    `restored` that it stands for what may have been sent at any time after `sent_at`, in whole or in part.
     """
 
     id: int
@@ -42,6 +43,7 @@ class DoubtfulBatch:
     witness: Outcome | None
     witness_seen: Sighting
     short: bool
+    restored: bool
 
 
 _DOUBTFUL = (
@@ -101,6 +103,7 @@ def doubtful(scope: Scope, *, held: bool = False) -> Iterator[DoubtfulBatch]:
             witness_seen=_sighting(scope, batch.witness_before, batch.witness_value, batch.witness_log_at),
             open={row.position: row.points for row in rows if row.outcome in unproven},
             short=batch.log_short_at is not None,
+            restored=batch.cycle == RESTORED,
         )
 
 

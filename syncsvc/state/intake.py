@@ -16,8 +16,19 @@ from sqlalchemy import Connection, and_, bindparam, func, select, update
 from syncsvc.config import FirstRun
 from syncsvc.rules.intake import Intake
 from syncsvc.state import quarantine
-from syncsvc.state.codes import WriteDue
-from syncsvc.state.contacts import ACTIVE, EXCLUDED, GONE, INSERT, KNOWN, QUARANTINED, UPDATE, Known, differs
+from syncsvc.state.codes import FirstRead, WriteDue
+from syncsvc.state.contacts import (
+    ACTIVE,
+    EXCLUDED,
+    GONE,
+    INSERT,
+    KNOWN,
+    QUARANTINED,
+    UPDATE,
+    Known,
+    differs,
+    first_read_of,
+)
 from syncsvc.state.database import among, as_list, change_row, one_of, to_ms
 from syncsvc.state.membership import Membership
 from syncsvc.state.newcomers import admit
@@ -300,10 +311,9 @@ class IntakeStore:
         membership.part()
         for row in staying:
             was = before.get(row.record_id)
-            adopted = adopting or (
-                self._scope.rules.first_run if was is not None and was.first_read else None
-            )
-            membership.join(row.record_id, row.fingerprint, row.mapped, adopting=adopted)
+            first = FirstRead.PAST if was is None else was.first_read
+            adopted = adopting or (self._scope.rules.first_run if first == FirstRead.RUNNING else None)
+            membership.join(row, adopting=adopted, restored=first == FirstRead.RESTORED)
         membership.inherit(linked)
         members = membership.save()
         held = {row.record_id: row for row in refused}
@@ -326,7 +336,7 @@ class IntakeStore:
                 unread = int(adopting is not None and state is not ACTIVE)
                 new.append((connector_id, record_id, *content, seen, *written, unread))
             else:
-                old.append((*content, *written, connector_id, record_id))
+                old.append((*content, *written, first_read_of(was, state), connector_id, record_id))
         INSERT.run(connection, new)
         UPDATE.run(connection, old)
         membership.unsettle_heirs()

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection, Select, bindparam, select, tuple_, update
 
 from syncsvc.config import FirstRun, OnEmailChange, Points
-from syncsvc.rules.intake import ContactState
+from syncsvc.rules.intake import ContactState, Intake
 from syncsvc.rules.mapping import Mapped
 from syncsvc.rules.ownership import heir
 from syncsvc.state.books import Credit, append
@@ -199,18 +199,13 @@ class Membership:
             passes = any(points is not None for points in shared.values())
             self._inheritances.copy(member, it.record_id, paid if passes else max(paid, member.earned))
 
-    def join(
-        self,
-        record_id: str,
-        fingerprint: bytes,
-        mapped: Mapped | None,
-        *,
-        adopting: FirstRun | None,
-    ) -> None:
+    def join(self, contact: Intake, *, adopting: FirstRun | None, restored: bool) -> None:
         """Link an active contact to its member, which it owns where nobody else does.
 
-        With `adopting`, a member that nobody owned had its points in the wallet already, as that says.
+        With `adopting`, a member that nobody owned had its points in the wallet already, as that says. With
+        `restored`, so has a member that this contact owns or comes to own.
         """
+        record_id, fingerprint, mapped = contact.record_id, contact.fingerprint, contact.mapped
         assert mapped is not None  # noqa: S101 - an active contact is a mapped one
         key = (self._brand(mapped.brand_id), mapped.email_key)
         member = self._by_key.get(key) or self._create(key, mapped)
@@ -219,9 +214,13 @@ class Membership:
             self._inherit(record_id, member)
             if adopting is not None and adopting is not _IMPORT:
                 self._adopt(member, adopting)
+            elif restored:
+                self._adopt(member, FirstRun.ADOPT_POINTS)
         elif self._owns(member, record_id):
             self._own(member, record_id, fingerprint, mapped)
             self._inherit(record_id, member)
+            if restored:
+                self._adopt(member, FirstRun.ADOPT_POINTS)
         self._links[record_id] = member
 
     def inherit(self, members: Mapping[str, int | None]) -> None:

@@ -222,6 +222,8 @@ class Outbox:
     ) -> Batch | None:
         """Make the next batch of a brand durable and return it, or None where nothing is left.
 
+        A state that does not know of it is no more taken for the newest, see `Database.reached`.
+
         Takes up to `limit` due members with ids above `after` that have no row unsettled. Points go only to
         members whose log entry is clearly older than `settled_before` (by the wallet's clock, as `sent_at`),
         and of whom no row has landed within `settle_after` that the log does not show yet: an entry as fresh
@@ -284,6 +286,7 @@ class Outbox:
                     for row, user in zip(members, users, strict=True)
                 ],
             )
+        self._scope.database.reached(batch_id)
         return Batch(batch_id, brand_id, lane, users, points, members[-1].id, witness)
 
     def _user(self, row: Record, brand_id: str, lane: Lane) -> dict[str, Any]:

@@ -134,11 +134,13 @@ class StateServer:
             return migrations.form(engine) is not None
 
     @classmethod
-    def open(cls, url: str, lease: timedelta = LEASE) -> Self:
+    def open(cls, url: str, lease: timedelta = LEASE, *, older: bool = False) -> Self:
         """Return the state for a process that runs cycles, made and migrated where needed.
 
-        Raises StateError where the server cannot be used.
+        Raises StateError where the server cannot be used. One that is `older` than what was sent looks like
+        any other.
         """
+        del older
         with contextlib.ExitStack() as undo:
             server, engine = undo.enter_context(_opened(url))
             with telling(server):
@@ -211,6 +213,12 @@ class StateServer:
                     target.close()
             finally:
                 source.close()
+
+    def reached(self, batch: int) -> None:
+        """Do nothing: no file beside a server would be where its state is put back."""
+
+    def mark(self) -> None:
+        """Do nothing: see `reached`."""
 
     @contextlib.contextmanager
     def writing(self, organization: int | None, lease: Lease | None = None) -> Iterator[Connection]:

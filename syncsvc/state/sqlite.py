@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool
 from syncsvc.errors import StateError
 from syncsvc.state import locks, migrations
 from syncsvc.state.leases import LEASE, Lease, Leases, SoleLeases
+from syncsvc.state.mark import NOTHING, MarkedGate, mark_of
 from syncsvc.state.surroundings import unusable
 
 _READERS_KEPT = 16
@@ -86,13 +87,22 @@ def _connect(path: Path) -> Engine:
 class StateFile:
     """An open state file."""
 
-    def __init__(self, path: Path, engine: Engine, *, cycles: int | None, gate: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        engine: Engine,
+        *,
+        cycles: int | None,
+        gate: int | None,
+        marked: MarkedGate | None = None,
+    ) -> None:
         """Hold the engine and the descriptors of the two lock files; see `open`."""
         self.path = path
         self.engine = engine
         self.leases: Leases = SoleLeases()
         self._cycles = cycles
         self._gate = gate
+        self._marked = marked
         self._write_lock = threading.RLock()
         self._writer: Connection | None = None
         self._readers: list[Connection] = []  # those that nobody reads with now
@@ -103,10 +113,11 @@ class StateFile:
         return path_of(url).exists()
 
     @classmethod
-    def open(cls, url: str, lease: timedelta = LEASE) -> Self:
+    def open(cls, url: str, lease: timedelta = LEASE, *, older: bool = False) -> Self:
         """Return the file for the one process that runs cycles, created and migrated where needed.
 
-        Raises StateError where it cannot be used, or where another process runs cycles on it.
+        Raises StateError where it cannot be used, where another process runs cycles on it, or where it knows
+        less than was sent; one that is `older` is opened to be taken on.
         """
         del lease  # it lasts as long as the file is open
         path = path_of(url)
@@ -115,15 +126,23 @@ class StateFile:
                 cycles = locks.take(path)
             undo.callback(os.close, cycles)
             with _told(path, OSError):
-                create_private(path)
                 gate = locks.open_gate(path)
                 undo.callback(os.close, gate)
+                marked = MarkedGate(gate)
+                if not path.exists() and not older:
+                    marked.refuse_older(path, NOTHING)
+                create_private(path)
                 engine = _connect(path)
                 undo.callback(engine.dispose)
                 with locks.passing(gate):
                     migrations.upgrade(engine)
+                    with engine.connect() as connection:
+                        known = mark_of(connection)
+                    if not older:
+                        marked.refuse_older(path, known)
+                        marked.move(known)
             undo.pop_all()
-        return cls(path, engine, cycles=cycles, gate=gate)
+        return cls(path, engine, cycles=cycles, gate=gate, marked=marked)
 
     @classmethod
     def open_beside(cls, url: str) -> Self:
@@ -187,6 +206,21 @@ class StateFile:
                 self._readers.append(connection)
             else:
                 connection.close()
+
+    def reached(self, batch: int) -> None:
+        """Write down beside the file that this batch was claimed, before its request leaves."""
+        if self._marked is not None:
+            with _told(self.path, OSError):
+                if not self._marked.reach(batch):
+                    self.mark()
+
+    def mark(self) -> None:
+        """Write down beside the file how far it has come, whatever was written there before."""
+        with self.reading() as connection:
+            known = mark_of(connection)
+        if self._marked is not None:
+            with _told(self.path, OSError):
+                self._marked.move(known)
 
     def shed(self) -> None:
         """Empty the write-ahead log into the file: it still holds what has been erased there since.

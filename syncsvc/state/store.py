@@ -19,7 +19,8 @@ Store ── intake         pages of contacts and their cursors; sweeps
 ├─ audit          whether the books balance
 ├─ retention      how long history is kept
 ├─ erasure        what is left of a person who is forgotten
-└─ alerted        what people were told last
+├─ alerted        what people were told last
+└─ restoration    what may have been sent after a state that was put back
 """
 
 from __future__ import annotations
@@ -45,20 +46,20 @@ from syncsvc.state.holds import Holds
 from syncsvc.state.intake import IntakeStore
 from syncsvc.state.leases import Lease
 from syncsvc.state.lives import Lives
+from syncsvc.state.mark import FINGERPRINT_KEY
 from syncsvc.state.outbox import Outbox
 from syncsvc.state.pauses import Pauses
 from syncsvc.state.plans import Plans
 from syncsvc.state.preview import Preview
 from syncsvc.state.quarantine import Quarantine
 from syncsvc.state.reports import Reports
+from syncsvc.state.restoration import Restoration
 from syncsvc.state.retention import Retention
 from syncsvc.state.scope import Rules, Scope
 from syncsvc.state.settlements import Settlements
 from syncsvc.state.tables import BRAND, CONNECTOR, CONTACT, MEMBER, META, ORGANIZATION
 from syncsvc.state.twice import Twice
 from syncsvc.state.write_backs import WriteBacks
-
-_FINGERPRINT_KEY = "fingerprint_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Store:
     erasure: Erasure
     retention: Retention
     alerted: Alerted
+    restoration: Restoration
 
 
 def open_store(database: Database, organization: OrganizationConfig, lease: Lease | None = None) -> Store:
@@ -173,14 +175,15 @@ def _assemble(
         Erasure(scope),
         Retention(scope, organization.policy.keep_history),
         Alerted(scope),
+        Restoration(scope, settlements),
     )
 
 
 def _fingerprint_key(connection: Connection) -> bytes:
-    known = connection.scalar(select(META.c.value).where(META.c.name == _FINGERPRINT_KEY))
+    known = connection.scalar(select(META.c.value).where(META.c.name == FINGERPRINT_KEY))
     if known is None:
         known = secrets.token_bytes(32)
-        connection.execute(META.insert().values(name=_FINGERPRINT_KEY, value=known))
+        connection.execute(META.insert().values(name=FINGERPRINT_KEY, value=known))
     return known
 
 

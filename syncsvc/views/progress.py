@@ -16,15 +16,15 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from syncsvc import cycle
+from syncsvc import tidings
 
 
 @contextmanager
-def bars() -> Iterator[cycle.Progress]:
+def bars() -> Iterator[tidings.Progress]:
     """Give what a cycle tells its progress to: bars on a terminal, nothing otherwise."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield cycle.no_progress
+        yield tidings.no_progress
         return
     columns = (
         SpinnerColumn(),

@@ -59,6 +59,46 @@ def show_copied(
         paper.line("start the service on the copy; never on the original again: it knows nothing sent since")
 
 
+def show_backed_up(file: Path, balance: Mapping[str, int], *, as_json: bool) -> None:
+    """Show that a backup was made, and whether its books balance; `balance` counts their differences."""
+    if as_json:
+        print_json({"file": str(file), "differences": dict(balance)})
+        return
+    paper = Paper()
+    paper.line(f"[green]✓[/] the state as it is now is in {escape(str(file))}")
+    for name, count in balance.items():
+        if count:
+            paper.line(f"[red]✗[/] {escape(name)}: its books have {count:,} differences")
+            where = 'docs/operations.md, "The books do not balance"'
+            paper.line(f"  → see `syncsvc books --verify`, and {where}", style="cyan")
+        else:
+            paper.line(f"[green]✓[/] {escape(name)}: its books balance, to the point")
+
+
+def question_restore(file: Path | None) -> str:
+    """Ask whether a state is to be put back, in the words of what follows from it."""
+    what = "the state that is in place" if file is None else f"{file} in the place of the state"
+    return (
+        f"Go on with {what}, though it may not know what was sent last? All connectors are read, and all "
+        "points that are owed then are in doubt: what the import log does not decide waits for a person"
+    )
+
+
+def show_restored(file: Path | None, former: Path | None, *, by: str, as_json: bool) -> None:
+    """Show that a state was put back, and what comes next."""
+    if as_json:
+        facts = {"file": file and str(file), "former": former and str(former), "by": by}
+        print_json(facts)
+        return
+    paper = Paper()
+    what = "the state that is in place" if file is None else escape(str(file))
+    paper.line(f"[green]✓[/] {what} is the state from now on, put back by {escape(by)}")
+    if former is not None:
+        paper.line(f"  the former one is kept as {escape(str(former))}")
+    paper.line("  → start the service: it reads every connector before it sends anything", style="cyan")
+    paper.line("  → then `syncsvc doubt` lists the points that may have been awarded since", style="cyan")
+
+
 def show_salvaged(found: Salvaged, new: Path, *, balance: bool, as_json: bool) -> None:
     """Show what was saved, and whether a service may go on with it."""
     if as_json:

@@ -350,4 +350,18 @@ MUTATIONS = (
         "if lease <= -math.inf:",
         ("tests/unit/test_transport.py",),
     ),
+    Mutation(
+        "an older state is taken for the newest",
+        "syncsvc/state/mark.py",
+        "known.batch >= mark.batch",
+        "known.batch >= 0",
+        ("tests/unit/test_older_states.py",),
+    ),
+    Mutation(
+        "what is owed after a restore is sent",
+        "syncsvc/state/restoration.py",
+        "_OWED > 0)",
+        "_OWED > 10**9)",
+        ("tests/engine/test_engine_restore.py",),
+    ),
 )

@@ -16,7 +16,6 @@ from test_privacy import SECRETS, let_things_fail, marks, spoil
 from town import settled
 
 from syncsvc.cli.context import Context
-from syncsvc.cycle import no_progress
 from syncsvc.once import run_once
 from syncsvc.remote.transport import Network
 from syncsvc.rules.intake import Reader
@@ -24,6 +23,7 @@ from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.world import World
 from syncsvc.state.intake import IntakeStore
 from syncsvc.state.settlements import Settlements
+from syncsvc.tidings import no_progress
 from syncsvc.watch import log
 from syncsvc.watch.metrics import Metrics
 from syncsvc.watch.report import CycleReport

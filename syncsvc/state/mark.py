@@ -1,0 +1,117 @@
+"""The mark beside a state file: how far the state has come, so that an older one in its place is known.
+
+It stands in the gate's file. A claimed batch moves it once it is committed and before its request leaves: the
+state may know more than the mark says, never less.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from sqlalchemy import Connection, select, text
+
+from syncsvc.errors import StateError
+from syncsvc.state.tables import META
+
+FINGERPRINT_KEY = "fingerprint_key"
+_HISTORY = "history"
+_LONGEST = 64  # bytes of a mark
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The number of the newest batch, and the history that counted it; no history has claimed nothing yet."""
+
+    history: str
+    batch: int
+
+
+NOTHING = Mark("", 0)
+
+
+class MarkedGate:
+    """The gate's file, with the mark in it."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Read the mark from the gate that is open there."""
+        self._descriptor = descriptor
+        self._moving = threading.Lock()
+        self._found = os.pread(descriptor, _LONGEST, 0)
+
+    def move(self, mark: Mark) -> None:
+        """Make the mark this one, on the disk too; raises OSError where it cannot be written."""
+        with self._moving:
+            self._write(mark)
+
+    def reach(self, batch: int) -> bool:
+        """Move the mark on to a batch of the same history; returns False where there is no history yet."""
+        with self._moving:
+            mark = self._mark()
+            if not mark.history:
+                return False
+            if batch > mark.batch:
+                self._write(Mark(mark.history, batch))
+            return True
+
+    def refuse_older(self, path: Path, known: Mark) -> None:
+        """Raise StateError where a state knows less than the mark says."""
+        try:
+            mark = self._mark()
+        except ValueError as error:
+            raise StateError(
+                f"{path}.gate is damaged, which says how far the state had come: an older one may be in its "
+                f"place. {_TAKE_ON}"
+            ) from error
+        if not mark.batch or (known.history == mark.history and known.batch >= mark.batch):
+            return
+        if known.history == mark.history:
+            found = f"is older than what was sent: it knows {known.batch:,} batches of {mark.batch:,}"
+        elif known.history:
+            found = f"is not the state that was here, which has sent {mark.batch:,} batches"
+        else:
+            found = f"knows nothing, in the place of a state that has sent {mark.batch:,} batches"
+        raise StateError(f"{path} {found}, and would award again what it does not know of. {_TAKE_ON}")
+
+    def _mark(self) -> Mark:
+        if not self._found:
+            return NOTHING
+        history, batch = self._found.decode().removesuffix("\n").split(" ")
+        return Mark(history, int(batch))
+
+    def _write(self, mark: Mark) -> None:
+        text = f"{mark.history} {mark.batch:020}\n".encode()
+        if mark != NOTHING and text != self._found:
+            os.pwrite(self._descriptor, text, 0)
+            os.ftruncate(self._descriptor, len(text))
+            os.fdatasync(self._descriptor)
+            self._found = text
+
+
+def mark_of(connection: Connection) -> Mark:
+    """Return what a state itself knows, inside the caller's transaction."""
+    facts = dict(connection.execute(select(META.c.name, META.c.value).where(META.c.name.in_(_FACTS))).all())
+    key = facts.get(FINGERPRINT_KEY)
+    if key is None:
+        return Mark("", 0)
+    history = blake2b(key, digest_size=8, key=facts.get(_HISTORY, b"")).hexdigest()
+    newest = connection.scalar(text("SELECT seq FROM sqlite_sequence WHERE name = 'batch'"))
+    return Mark(history, newest or 0)
+
+
+_FACTS = (FINGERPRINT_KEY, _HISTORY)
+
+
+def begin_history(connection: Connection) -> None:
+    """Let batches be counted in a new history, inside the caller's transaction: no older state is of it."""
+    connection.execute(META.delete().where(META.c.name == _HISTORY))
+    connection.execute(META.insert().values(name=_HISTORY, value=os.urandom(16)))
+
+
+_TAKE_ON = (
+    "Put the newest one back, with its -wal. Where this is the newest there is: `syncsvc state restore` "
+    "takes it on, with what may have been awarded since in doubt"
+)
