@@ -60,7 +60,12 @@ class OperatorError(SyncError):
 
 
 class CredentialsError(OperatorError):
-    """The remote side refuses who we are or what we may do."""
+    """The remote side refuses who we are or what we may do; `remedy` is what to do, where that is known."""
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        """Hold the message and the remedy."""
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class SchemaError(OperatorError):

@@ -30,6 +30,7 @@ from syncsvc.remote.answer import Answer
 from syncsvc.remote.calling import saying, telling
 from syncsvc.remote.clocks import Clocks
 from syncsvc.remote.deadline import Deadline, for_ever
+from syncsvc.remote.reasons import why_unsent
 from syncsvc.remote.sessions import Adapter, Session
 from syncsvc.remote.ways import Ways
 
@@ -217,7 +218,8 @@ class HttpClient:
                 traced.answered(response.status)
         except _NOT_SENT as error:
             cause = None if isinstance(error, _TELLING) else error
-            raise NotSentError(f"{describe}: not sent ({type(error).__name__})") from cause
+            why = _why(error, site)
+            raise NotSentError(f"{describe}: not sent ({type(error).__name__}){why}") from cause
         except _LOST as error:
             raise LostAnswerError(f"{describe}: no answer ({type(error).__name__})") from error
         try:
@@ -251,6 +253,13 @@ class HttpClient:
         if self._ways is not None:
             self._ways.leave()
             self._ways = None
+
+
+def _why(error: Exception, site: _Site) -> str:
+    port = site.url.port or (443 if site.url.scheme == "https" else 80)
+    proxied = isinstance(site.pool, httpcore.HTTPProxy)
+    why = why_unsent(error, site.url.host, port, proxied=proxied)
+    return f": {why}" if why else ""
 
 
 def _whole(body: Body, describe: str) -> bytes:

@@ -23,6 +23,7 @@ from syncsvc.model import Problem
 from syncsvc.remote.answer import Answer
 from syncsvc.remote.listing import Listing
 from syncsvc.remote.transport import Body, Network
+from syncsvc.rules.settling import read_answer
 from syncsvc.rules.values import instant_or_none
 from syncsvc.settings import Secret
 
@@ -34,6 +35,31 @@ _NO_PROOF = "without readable times a lost answer is settled by a person: ask th
 _ZONE = "set wallet.timezone to the zone that the log tells its times in"
 _COARSE = timedelta(minutes=1)
 """A log that tells the time no finer than this can prove little: see `rules.settling.opening`."""
+
+
+_MAKE_ONE = (
+    "it was revoked, was copied in part, or is no token of this wallet: make one with the abilities `import` "
+    "and `brand.import` in the wallet's dashboard, and put it where wallet.token (or log_token) says"
+)
+_LOG_ABILITY = (
+    "give the token this ability in the wallet's dashboard, or name one that has it in wallet.log_token"
+)
+_GIVE_IT = "put the token where wallet.token (or log_token) says"
+_COMPARE = "compare the wallet table with the API's documentation"
+_PATH = "check wallet.base_url and wallet.import_path"
+_IMPORT_REMEDIES: Mapping[int, str] = {
+    HTTPStatus.UNAUTHORIZED: _MAKE_ONE,
+    HTTPStatus.FORBIDDEN: (
+        "the token is known: give it the ability `import` in the wallet's dashboard, or correct "
+        "organization_id"
+    ),
+    HTTPStatus.NOT_FOUND: _PATH,
+    HTTPStatus.METHOD_NOT_ALLOWED: _PATH,
+    HTTPStatus.TOO_MANY_REQUESTS: "wait, and check again",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "the wallet is down: check again later",
+    HTTPStatus.BAD_GATEWAY: "the wallet is down: check again later",
+    HTTPStatus.SERVICE_UNAVAILABLE: "the wallet is down: check again later",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +134,9 @@ class WalletClient:
         except OperatorError as error:
             return [*problems, Problem("wallet", str(error), _remedy(error))]
         if answer.status not in {HTTPStatus.OK, HTTPStatus.UNPROCESSABLE_ENTITY}:
-            problems.append(
-                Problem(
-                    "wallet",
-                    f"POST {self._wallet.import_path} answers {answer.status} to an empty import",
-                    "give wallet.token the ability `import`; check wallet.base_url and wallet.import_path",
-                )
-            )
+            told = read_answer(answer.status, answer.body, rows=0).detail
+            told = f"POST {self._wallet.import_path} answers an empty import with {told}"
+            problems.append(Problem("wallet", told, _IMPORT_REMEDIES.get(answer.status, _COMPARE)))
         return problems
 
     def brands(self) -> dict[str, str | None] | None:
@@ -177,10 +199,11 @@ class WalletClient:
         try:
             value = token.read()
         except (KeyError, OSError, UnicodeDecodeError) as error:
-            raise CredentialsError(f"the wallet token cannot be read: {token.problem()}") from error
+            told = f"the wallet token cannot be read: {token.problem()}"
+            raise CredentialsError(told, remedy=_GIVE_IT) from error
         if not _TOKEN.fullmatch(value):
             why = token.problem() or "it holds characters that no token has; copy it anew"
-            raise CredentialsError(f"the wallet token cannot be used: {why}")
+            raise CredentialsError(f"the wallet token cannot be used: {why}", remedy=_GIVE_IT)
         return {"Authorization": f"Bearer {value}"}
 
     def _learn_clock(self, answer: Answer) -> None:
@@ -230,9 +253,10 @@ def _raise_for_log(head: Answer, path: str) -> None:
         case HTTPStatus.OK:
             return
         case HTTPStatus.UNAUTHORIZED:
-            raise CredentialsError(f"{describe}: the token is not accepted")
+            raise CredentialsError(f"{describe}: the token is not accepted", remedy=_MAKE_ONE)
         case HTTPStatus.FORBIDDEN:
-            raise CredentialsError(f"{describe}: the token lacks the ability `brand.import`")
+            told = f"{describe}: the token lacks the ability `brand.import`"
+            raise CredentialsError(told, remedy=_LOG_ABILITY)
         case HTTPStatus.TOO_MANY_REQUESTS:
             raise TransientError(f"{describe}: too many requests", retry_after=head.retry_after)
         case HTTPStatus.NOT_FOUND | HTTPStatus.METHOD_NOT_ALLOWED:
@@ -258,6 +282,4 @@ def _coarse(resolution: timedelta) -> Problem:
 
 
 def _remedy(error: OperatorError) -> str:
-    if isinstance(error, CredentialsError):
-        return "make a token with the abilities `import` and `brand.import` in the wallet's dashboard"
-    return "compare the wallet table with the API's documentation"
+    return (error.remedy or _MAKE_ONE) if isinstance(error, CredentialsError) else _COMPARE

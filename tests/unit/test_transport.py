@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import socket
 import ssl
@@ -487,7 +488,8 @@ def test_a_proxy_that_gives_no_way_through_means_nothing_was_sent(
 ) -> None:
     proxy = wires(says(reply(status=403)))
     monkeypatch.setenv("https_proxy", proxy.url)
-    with pytest.raises(NotSentError):
+    told = r"the proxy before crm\.example:443 \(HTTPS_PROXY, HTTP_PROXY\) refuses the way: allow it there"
+    with pytest.raises(NotSentError, match=told):
         way.ask("https://crm.example", "POST", content=b"{}")
     assert [request.split()[0] for request in proxy.requests] == [b"CONNECT"]
 
@@ -500,16 +502,38 @@ def _unresolvable(*_: Any, **__: Any) -> None:
 
 
 def test_a_port_that_is_closed_means_nothing_was_sent(way: Way) -> None:
-    with pytest.raises(NotSentError):
-        way.ask(f"http://127.0.0.1:{closed_port()}", "POST", content=b"{}")
+    port = closed_port()
+    told = rf"not sent \(ConnectError\): nothing listens on 127\.0\.0\.1:{port}: does it run"
+    with pytest.raises(NotSentError, match=told):
+        way.ask(f"http://127.0.0.1:{port}", "POST", content=b"{}")
+
+
+def test_a_proxy_that_is_away_is_told_and_not_the_server_behind_it(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{closed_port()}")
+    told = r"nothing listens on the proxy before crm\.example:443 \(HTTPS_PROXY, HTTP_PROXY\)"
+    with pytest.raises(NotSentError, match=told):
+        way.ask("https://crm.example", "POST", content=b"{}")
+
+
+def test_a_network_without_a_way_means_nothing_was_sent(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    told = r"there is no way from this machine to crm\.example:80: see to its network"
+    with pytest.raises(NotSentError, match=told):
+        way.ask("http://crm.example", "POST", content=b"{}")
 
 
 def test_a_name_that_does_not_resolve_means_nothing_was_sent(
     way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", _unresolvable)
-    for scheme in ("http", "https"):
-        with pytest.raises(NotSentError):
+    for scheme, port in (("http", 80), ("https", 443)):
+        told = rf"the name of crm\.example:{port} is not known: correct it, or see to this machine's DNS"
+        with pytest.raises(NotSentError, match=told):
             way.ask(f"{scheme}://crm.example", "POST", content=b"{}")
 
 
@@ -524,13 +548,18 @@ def test_tls_to_a_server_that_speaks_none_means_nothing_was_sent(way: Way) -> No
                 connection.sendall(reply(status=400))
 
         threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(NotSentError):
-            way.ask(f"https://127.0.0.1:{plain.getsockname()[1]}", "POST", content=b"{}")
+        port = plain.getsockname()[1]
+        with pytest.raises(
+            NotSentError, match=rf"127\.0\.0\.1:{port} does not speak TLS as we do: is it http"
+        ):
+            way.ask(f"https://127.0.0.1:{port}", "POST", content=b"{}")
 
 
 def test_a_server_that_never_shakes_hands_means_nothing_was_sent(way: Way) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(NotSentError):
-        way.ask(f"https://127.0.0.1:{silent.getsockname()[1]}", "POST", content=b"{}")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(NotSentError, match=rf"127\.0\.0\.1:{port} does not answer: a firewall between"):
+            way.ask(f"https://127.0.0.1:{port}", "POST", content=b"{}")
 
 
 def _ok(_: Request) -> JSONResponse:
@@ -540,7 +569,10 @@ def _ok(_: Request) -> JSONResponse:
 def test_a_certificate_nobody_vouches_for_means_nothing_was_sent(way: Way, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     with Server(Starlette(routes=[Route("/p", _ok)]), authority=authority) as server:
-        with pytest.raises(NotSentError):
+        told = (
+            r"certificate of 127\.0\.0\.1:\d+ is not trusted \(.*\): name the authority that vouches for it"
+        )
+        with pytest.raises(NotSentError, match=told):
             way.ask(server.url)
         trusting = Network(ca_file=str(authority.ca_file))
         assert way.ask(server.url, network=trusting, timeout=PATIENCE).json() == {"secure": True}

@@ -455,10 +455,16 @@ def test_a_wallet_that_is_ready_has_no_problem_and_nobody_is_imported(
 @pytest.mark.parametrize(
     ("abilities", "told"),
     [
-        ({"import"}, ["brand.import"]),
-        ({"brand.import"}, ["import"]),
-        (set(), ["brand.import", "import"]),
-        (None, ["not accepted", "401"]),
+        ({"import"}, ["403: the token lacks the ability `brand.import` → give the token this ability"]),
+        (
+            {"brand.import"},
+            ["import with 403: the token lacks the ability `import`, or may not act for this"],
+        ),
+        (set(), ["give the token this ability", "→ the token is known: give it the ability `import`"]),
+        (
+            None,
+            ["401: the token is not accepted → it was revoked", "401: the token is not accepted → it was"],
+        ),
     ],
 )
 def test_check_tells_what_a_token_lacks_and_what_to_do(
@@ -472,7 +478,7 @@ def test_check_tells_what_a_token_lacks_and_what_to_do(
     assert len(problems) == len(told)
     for problem, words in zip(problems, told, strict=True):
         assert problem.where == "wallet"
-        assert words in problem.message + problem.remedy
+        assert words in f"{problem.message} → {problem.remedy}"
         assert "token" in problem.remedy
 
 
