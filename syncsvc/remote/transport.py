@@ -256,9 +256,8 @@ class HttpClient:
 
 
 def _why(error: Exception, site: _Site) -> str:
-    port = site.url.port or (443 if site.url.scheme == "https" else 80)
-    proxied = isinstance(site.pool, httpcore.HTTPProxy)
-    why = why_unsent(error, site.url.host, port, proxied=proxied)
+    port = site.url(target=b"").origin.port
+    why = why_unsent(error, site.host, port, proxied=isinstance(site.pool, httpcore.HTTPProxy))
     return f": {why}" if why else ""
 
 
