@@ -75,13 +75,40 @@ def _connect(path: Path) -> Engine:
             cursor.execute(pragma)
         cursor.close()
 
+    return engine
+
+
+@contextlib.contextmanager
+def _for_migrations(path: Path) -> Iterator[Engine]:
+    """Give an engine whose transactions SQLAlchemy begins, as the tool that migrates expects."""
+    engine = _connect(path)
+
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        writing = connection.get_execution_options().get("writing", False)
-        # Said to the driver itself: a cycle begins dozens of transactions.
-        connection.connection.cursor().execute("BEGIN IMMEDIATE" if writing else "BEGIN")
+        connection.connection.cursor().execute("BEGIN IMMEDIATE")
 
-    return engine
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _transaction(connection: Connection, begin: str) -> Iterator[None]:
+    """Begin, and commit or roll back, what is done with a connection.
+
+    Said to the driver itself: a cycle has dozens of transactions, and a listener that SQLAlchemy calls at
+    each makes every statement dearer.
+    """
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - it is what we connect with
+    driver.execute(begin)
+    try:
+        yield
+        driver.commit()
+    except BaseException:
+        driver.rollback()
+        raise
 
 
 class StateFile:
@@ -135,7 +162,8 @@ class StateFile:
                 engine = _connect(path)
                 undo.callback(engine.dispose)
                 with locks.passing(gate):
-                    migrations.upgrade(engine)
+                    with _for_migrations(path) as changing:
+                        migrations.upgrade(changing)
                     with engine.connect() as connection:
                         known = mark_of(connection)
                     if not older:
@@ -184,8 +212,8 @@ class StateFile:
         del organization, lease  # every lease is held by the process that has the file
         with self._write_lock, locks.passing(self._gate), _told(self.path):
             if self._writer is None:
-                self._writer = self.engine.connect().execution_options(writing=True)
-            with self._writer.begin():
+                self._writer = self.engine.connect()
+            with _transaction(self._writer, "BEGIN IMMEDIATE"):
                 yield self._writer
 
     @contextlib.contextmanager
@@ -197,7 +225,7 @@ class StateFile:
             except IndexError:
                 connection = self.engine.connect()
             try:
-                with connection.begin():
+                with _transaction(connection, "BEGIN"):
                     yield connection
             except BaseException:
                 connection.close()
@@ -284,8 +312,10 @@ def _told(path: Path, *others: type[Exception]) -> Iterator[None]:
     """Turn what the database says of itself, and `others`, into StateError; a mistake of ours stays one."""
     try:
         yield
-    except sqlite3.DatabaseError as error:  # at the beginning of a transaction
-        raise unusable(path, error) from error
+    except sqlite3.DatabaseError as error:  # as a transaction begins or ends
+        if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+            raise unusable(path, error) from error
+        raise
     except sa_exc.DBAPIError as error:
         if isinstance(error, sa_exc.OperationalError) or type(error) is sa_exc.DatabaseError:
             raise unusable(path, error) from error

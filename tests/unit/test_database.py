@@ -233,7 +233,7 @@ def test_a_write_transaction_has_the_lock_from_its_first_statement(path: Path, d
         database.writing() as connection,
         contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other,
     ):
-        assert connection.in_transaction()
+        assert connection.connection.driver_connection.in_transaction
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
 

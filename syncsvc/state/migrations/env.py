@@ -10,7 +10,7 @@ from syncsvc.state import interventions, tables  # noqa: F401 - they declare the
 engine = context.config.attributes["engine"]
 with engine.connect() as connection:
     context.configure(
-        connection=connection.execution_options(writing=True),
+        connection=connection,
         target_metadata=SQLModel.metadata,
         transaction_per_migration=True,
         transactional_ddl=True,
