@@ -31,6 +31,8 @@ class Ground(Protocol):
     def contents(self) -> str: ...
     def change(self, statement: str) -> int: ...
     def restore(self, contents: str) -> None: ...
+    def kept(self) -> Any: ...
+    def put_back(self, kept: Any) -> None: ...
     def bytes(self, value: builtins.bytes) -> str: ...
     def holds(self, text: str) -> bool: ...
     def written(self) -> object: ...
@@ -85,6 +87,19 @@ class File:
             for line in contents.split(";\n"):
                 if line.startswith("INSERT INTO"):
                     connection.execute(line)
+
+    def kept(self) -> sqlite3.Connection:
+        """Return a copy of all there is, in memory."""
+        copy = sqlite3.connect(":memory:")
+        with closing(sqlite3.connect(self._path)) as connection:
+            connection.backup(copy)
+        return copy
+
+    def put_back(self, kept: sqlite3.Connection) -> None:
+        """Let a copy take the place of what there is; nobody may be in a transaction."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            _wait_for_no_disk(connection, None)
+            kept.backup(connection)
 
     def holds(self, text: str) -> bool:
         """Return whether a text is anywhere on the disk, free pages and log included."""
@@ -142,6 +157,12 @@ class Tables:
                 cursor.execute(f"DELETE FROM {name}".encode())
                 with cursor.copy(f"COPY {name} FROM STDIN".encode()) as copy:
                     copy.write(rows)
+
+    def kept(self) -> str:
+        return self.contents()
+
+    def put_back(self, kept: str) -> None:
+        self.restore(kept)
 
     def holds(self, text: str) -> bool:
         """Return whether a text is in any row; the server's files are not ours to look at."""

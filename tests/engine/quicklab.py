@@ -7,9 +7,12 @@ one, and a process that dies here loses what it would lose, as the machine under
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -125,6 +128,21 @@ class WiredTimeline(Timeline):
         return Wire(self)
 
 
+_SERVES = {"_lock", "_gate", "_routes", "app", "faults", "knobs", "clock"}
+"""What of a wallet serves it, and is the same at every moment."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """All there is at one moment, no fault being planned; many stories can go on from it."""
+
+    now: datetime
+    state: Any
+    wallet: Mapping[str, Any]
+    knobs: Mapping[str, Any]
+    crms: Mapping[str, Any]
+
+
 class QuickLab(Lab):
     """A `Lab` without sockets; a context manager. `begin_anew` gives a new organization in the same state."""
 
@@ -148,6 +166,24 @@ class QuickLab(Lab):
         assert isinstance(self.network, WiredTimeline)
         self.network.lab, self.network.loop = self, self._loop  # those made of it have them too
         return super()._open()
+
+    def keep(self) -> Moment:
+        """Return what the state, the wallet and the CRMs are now."""
+        wallet = {name: it for name, it in vars(self.wallet).items() if name not in _SERVES}
+        kept = wallet, asdict(self.wallet.knobs), self.crms
+        return Moment(self.clock.now(), self.ground.kept(), *copy.deepcopy(kept))
+
+    def go_back(self, to: Moment) -> None:
+        """Let everything be as it was, and open the organization again."""
+        self.organization.close()
+        self.ground.put_back(to.state)
+        wallet, knobs, self.crms = copy.deepcopy((to.wallet, to.knobs, to.crms))
+        vars(self.wallet).update(wallet)
+        for name, knob in knobs.items():
+            setattr(self.wallet.knobs, name, knob)
+        self.wallet.faults.clear()
+        self.clock._now = to.now
+        self.organization = self._open()
 
     def noise(self) -> tuple[int, int]:
         """Return how many requests the wallet got, and how many values the CRMs were written."""
