@@ -53,8 +53,8 @@ def lose_the_answer(lab: Lab, step: int) -> None:
     storage.writing = counted  # type: ignore[method-assign]
 
 
-def play(lab: Lab, dies: Callable[[], None]) -> bool:
-    """Play a short story, in which the process may die in the first cycles; returns whether it did."""
+def begin(lab: Lab) -> None:
+    """Bring everything to where the story begins."""
     lab.crm.page_size = 2
     for record, points in POINTS.items():
         lab.crm.put(record, points=points)
@@ -64,6 +64,10 @@ def play(lab: Lab, dies: Callable[[], None]) -> bool:
     lab.crm.put("c", email=None)
     lab.crm.put("e", points=7)
     lab.crm.delete("d")
+
+
+def play(lab: Lab, dies: Callable[[], None]) -> bool:
+    """Play a short story, in which the process may die in the first cycles; returns whether it did."""
     lab.fault(Kind.RESET_AFTER)
     dies()
     died = False
@@ -97,12 +101,14 @@ def whole(lab: Lab) -> None:
 def test_a_death_at_any_write_of_the_state_loses_and_doubles_nothing(
     open_quick: Callable[..., QuickLab], *, committed: bool
 ) -> None:
-    step = 0
-    died = True
+    lab = open_quick(policy={"on_email_change": "move"})
+    begin(lab)
+    begun = lab.keep()
+    step, died = 0, True
     while died:
         step += 1
-        lab = open_quick(policy={"on_email_change": "move"})
-        died = play(lab, lambda lab=lab, step=step: die_at(lab, step, committed=committed))  # type: ignore[misc]
+        lab.go_back(begun)
+        died = play(lab, lambda step=step: die_at(lab, step, committed=committed))  # type: ignore[misc]
         whole(lab)
     assert step > 10
 
@@ -210,6 +216,7 @@ def test_a_commit_whose_answer_is_lost_loses_and_doubles_nothing(
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_death_around_the_request_loses_and_doubles_nothing(lab: Lab, when: str) -> None:
     lab.restart(policy={"on_email_change": "move"})
+    begin(lab)
     assert play(lab, lambda: lab.crash_import(when))
     whole(lab)
 
