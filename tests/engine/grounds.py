@@ -54,6 +54,7 @@ class File:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "lab.db"
+        self._gate = folder / "lab.db.gate"
         if not self._path.exists():
             self._path.write_bytes(_new_state())
 
@@ -88,18 +89,20 @@ class File:
                 if line.startswith("INSERT INTO"):
                     connection.execute(line)
 
-    def kept(self) -> sqlite3.Connection:
-        """Return a copy of all there is, in memory."""
+    def kept(self) -> tuple[sqlite3.Connection, builtins.bytes]:
+        """Return a copy of all there is, in memory, and the mark beside it."""
         copy = sqlite3.connect(":memory:")
         with closing(sqlite3.connect(self._path)) as connection:
             connection.backup(copy)
-        return copy
+        return copy, self._gate.read_bytes()
 
-    def put_back(self, kept: sqlite3.Connection) -> None:
+    def put_back(self, kept: tuple[sqlite3.Connection, builtins.bytes]) -> None:
         """Let a copy take the place of what there is; nobody may be in a transaction."""
+        copy, mark = kept
         with closing(sqlite3.connect(self._path)) as connection:
             _wait_for_no_disk(connection, None)
-            kept.backup(connection)
+            copy.backup(connection)
+        self._gate.write_bytes(mark)  # else it would be taken for an older state, which is refused
 
     def holds(self, text: str) -> bool:
         """Return whether a text is anywhere on the disk, free pages and log included."""
