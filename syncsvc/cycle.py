@@ -138,8 +138,8 @@ class Cycle:
                 self._pull(connector)
         if self._store.restoration.put_back:
             with self._stage("restore"):
-                taken_on = take_on(self._store, paused=self._tally.paused, now=self._network.now())
-                tell_of_restored(*taken_on)
+                tell_of_restored(*take_on(self._store, self._tally.paused, now=self._network.now()))
+                self._confirm()  # so that whoever looks sees what the log shows now
             return
         with self._stage("brakes"):
             self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)

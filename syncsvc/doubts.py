@@ -20,7 +20,7 @@ class Case:
     is none, and `asked` the least that settles by itself. `witness` is what the log shows of the batch's
     witness, None where none rode. It is refuted at `settles_at` where its entry stays
     unmoved (None where it has moved), and `on_doubt` becomes of it at `gives_up_at`; both are None once it is
-    held.
+    held. A `restored` one may have been sent at any time after `sent_at`, or not at all.
     """
 
     suspect: Suspect
@@ -32,6 +32,7 @@ class Case:
     settles_at: datetime | None
     gives_up_at: datetime | None
     on_doubt: str
+    restored: bool = False
 
     @property
     def id(self) -> str:
@@ -80,6 +81,7 @@ def cases(store: Store, wallet: WalletConfig) -> list[Case]:
                     else None,
                     gives_up_at=None if held else batch.claimed_at + terms.give_up_after,
                     on_doubt=str(terms.on_doubt),
+                    restored=batch.restored,
                 )
             )
     return found

@@ -14,6 +14,7 @@ from syncsvc.configfile import Installation
 from syncsvc.errors import StateError
 from syncsvc.explanation import explain as explain_member
 from syncsvc.explanation import unknown
+from syncsvc.state.condition import refusal
 from syncsvc.state.witness import WitnessStanding
 from syncsvc.views import standing as views
 from syncsvc.views.lives import show_explanations
@@ -65,10 +66,14 @@ def _witnesses(installation: Installation) -> dict[str, list[WitnessStanding] | 
 @click.pass_obj
 def status(context: Context, *, as_json: bool) -> None:
     """Show where every connector stands, and what is in doubt, held or quarantined."""
-    with Stores(context) as stores:
+    installation = context.installation(read_secrets=False)
+    with Stores(installation) as stores:
         found = {name: views.Standing.of(store) for name, store in stores.items()}
     views.show_status(found, as_json=as_json, now=datetime.now(UTC))
-    sys.exit(ATTENTION if any(standing.needs_attention for standing in found.values()) else OK)
+    if refused := refusal(installation.service.state_url):
+        click.echo(f"state: {refused}", err=True)
+    waits = refused or any(standing.needs_attention for standing in found.values())
+    sys.exit(ATTENTION if waits else OK)
 
 
 @click.command()

@@ -9,7 +9,7 @@ from syncsvc.errors import OperatorError, TransientError
 from syncsvc.state.store import Store
 
 
-def take_on(store: Store, *, paused: Collection[str | None], now: datetime) -> tuple[int, int]:
+def take_on(store: Store, paused: Collection[str | None], *, now: datetime) -> tuple[int, int]:
     """Put what is owed in doubt once every connector was read in whole; returns rows and points.
 
     Raises TransientError where one has not been, OperatorError where that waits for a person.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from syncsvc.errors import StateError
 from syncsvc.model import Problem
 from syncsvc.state import locks, migrations
 from syncsvc.state.database import kind_of
+from syncsvc.state.mark import NOTHING, TAKE_ON, MarkedGate, mark_of
 from syncsvc.state.postgres import StateServer
 from syncsvc.state.sqlite import StateFile, path_of
 from syncsvc.state.surroundings import ROOM, obstacles, problem
@@ -43,19 +45,50 @@ def condition(url: str, *, seconds: float = _PATIENCE) -> Condition:
     if problems := obstacles(path, room=ROOM):
         return Condition(tuple(problems))
     if not path.exists():
-        return Condition(facts=(f"there is no state in {path} yet: the first cycle makes it",))
+        older = _older(path)
+        return older or Condition(facts=(f"there is no state in {path} yet: the first cycle makes it",))
     found = _content(path, time.monotonic() + seconds)
     holder = locks.holder(path)
     runs = () if holder is None else (f"{path} is in use by process {holder}, which runs cycles on it",)
     return Condition(found.problems, (*runs, *found.facts))
 
 
+def refusal(url: str) -> str | None:
+    """Return why no cycle runs on a state that can be read, which knows less than was sent; else None."""
+    if kind_of(url) is not StateFile:
+        return None
+    path = path_of(url)
+    with contextlib.closing(_to_read(path)) as opened:
+        older = _older(path, opened)
+    return f"{older.problems[0].message}: no cycle runs on it. {TAKE_ON}" if older else None
+
+
+def _to_read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _older(path: Path, opened: sqlite3.Connection | None = None) -> Condition | None:
+    """Return what is wrong with a state that knows less than was sent; without one there is none in place."""
+    gate = locks.look_at_gate(path)
+    if gate is None:
+        return None
+    try:
+        marked = MarkedGate(gate)  # before the state is looked at, which may go on meanwhile
+    finally:
+        os.close(gate)
+    found = marked.suspicion(path, NOTHING if opened is None else mark_of(opened))
+    return Condition((problem(found, TAKE_ON),)) if found else None
+
+
 def _content(path: Path, until: float) -> Condition:
     """Return what the file holds; it is opened to be read only."""
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as opened:
+        with contextlib.closing(_to_read(path)) as opened:
             form = _form(path, opened)
-            return form if form.problems else Condition((), (*form.facts, *_whole(path, opened, until)))
+            if form.problems:
+                return form
+            older = None if form.facts else _older(path, opened)
+            return older or Condition((), (*form.facts, *_whole(path, opened, until)))
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             return Condition((_damaged(path, str(error)),))
@@ -97,6 +130,5 @@ def _whole(path: Path, opened: sqlite3.Connection, until: float) -> list[str]:
 def _damaged(path: Path, said: str) -> Problem:
     return problem(
         f"{path} is no database, or a damaged one ({said})",
-        "stop the service and save what can be read, as docs/operations.md says; an older backup would award "
-        "again what was sent since",
+        "stop the service and save what can be read (syncsvc state salvage), as docs/operations.md says",
     )

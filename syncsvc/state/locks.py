@@ -52,6 +52,14 @@ def open_gate(path: Path) -> int:
     return os.open(path.with_name(path.name + ".gate"), os.O_RDWR | os.O_CREAT, 0o600)
 
 
+def look_at_gate(path: Path) -> int | None:
+    """Return a descriptor of the gate to read only, None where there is none; nothing is made."""
+    try:
+        return os.open(path.with_name(path.name + ".gate"), os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+
+
 @contextlib.contextmanager
 def passing(gate: int | None) -> Iterator[None]:
     """Let one process at a time write: commits and checkpoints of two never meet.

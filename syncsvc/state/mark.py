@@ -7,12 +7,13 @@ state may know more than the mark says, never less.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection
 
 from syncsvc.errors import StateError
 from syncsvc.state.tables import META
@@ -57,24 +58,26 @@ class MarkedGate:
                 self._write(Mark(mark.history, batch))
             return True
 
-    def refuse_older(self, path: Path, known: Mark) -> None:
-        """Raise StateError where a state knows less than the mark says."""
+    def suspicion(self, path: Path, known: Mark) -> str | None:
+        """Return why a state that knows this much may know less than was sent, None where it does not."""
         try:
             mark = self._mark()
-        except ValueError as error:
-            raise StateError(
-                f"{path}.gate is damaged, which says how far the state had come: an older one may be in its "
-                f"place. {_TAKE_ON}"
-            ) from error
+        except ValueError:
+            return f"{path}.gate is damaged, which says how far the state had come: it may be an older one"
         if not mark.batch or (known.history == mark.history and known.batch >= mark.batch):
-            return
+            return None
         if known.history == mark.history:
             found = f"is older than what was sent: it knows {known.batch:,} batches of {mark.batch:,}"
         elif known.history:
             found = f"is not the state that was here, which has sent {mark.batch:,} batches"
         else:
             found = f"knows nothing, in the place of a state that has sent {mark.batch:,} batches"
-        raise StateError(f"{path} {found}, and would award again what it does not know of. {_TAKE_ON}")
+        return f"{path} {found}, and would award again what it does not know of"
+
+    def refuse_older(self, path: Path, known: Mark) -> None:
+        """Raise StateError where a state may know less than was sent."""
+        if found := self.suspicion(path, known):
+            raise StateError(f"{found}. {TAKE_ON}")
 
     def _mark(self) -> Mark:
         if not self._found:
@@ -91,15 +94,14 @@ class MarkedGate:
             self._found = text
 
 
-def mark_of(connection: Connection) -> Mark:
-    """Return what a state itself knows, inside the caller's transaction."""
-    facts = dict(connection.execute(select(META.c.name, META.c.value).where(META.c.name.in_(_FACTS))).all())
-    key = facts.get(FINGERPRINT_KEY)
-    if key is None:
-        return Mark("", 0)
-    history = blake2b(key, digest_size=8, key=facts.get(_HISTORY, b"")).hexdigest()
-    newest = connection.scalar(text("SELECT seq FROM sqlite_sequence WHERE name = 'batch'"))
-    return Mark(history, newest or 0)
+def mark_of(opened: sqlite3.Connection) -> Mark:
+    """Return what a state file itself knows."""
+    facts = dict(opened.execute("SELECT name, value FROM meta WHERE name IN (?, ?)", _FACTS).fetchall())
+    if FINGERPRINT_KEY not in facts:
+        return NOTHING
+    history = blake2b(facts[FINGERPRINT_KEY], digest_size=8, key=facts.get(_HISTORY, b"")).hexdigest()
+    (newest,) = opened.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batch'").fetchone() or (0,)
+    return Mark(history, newest)
 
 
 _FACTS = (FINGERPRINT_KEY, _HISTORY)
@@ -111,7 +113,7 @@ def begin_history(connection: Connection) -> None:
     connection.execute(META.insert().values(name=_HISTORY, value=os.urandom(16)))
 
 
-_TAKE_ON = (
+TAKE_ON = (
     "Put the newest one back, with its -wal. Where this is the newest there is: `syncsvc state restore` "
     "takes it on, with what may have been awarded since in doubt"
 )

@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 from syncsvc.errors import StateError
 from syncsvc.state import locks, migrations
 from syncsvc.state.leases import LEASE, Lease, Leases, SoleLeases
-from syncsvc.state.mark import NOTHING, MarkedGate, mark_of
+from syncsvc.state.mark import NOTHING, Mark, MarkedGate, mark_of
 from syncsvc.state.surroundings import unusable
 
 _READERS_KEPT = 16
@@ -164,8 +164,7 @@ class StateFile:
                 with locks.passing(gate):
                     with _for_migrations(path) as changing:
                         migrations.upgrade(changing)
-                    with engine.connect() as connection:
-                        known = mark_of(connection)
+                    known = _known(engine)
                     if not older:
                         marked.refuse_older(path, known)
                         marked.move(known)
@@ -244,11 +243,9 @@ class StateFile:
 
     def mark(self) -> None:
         """Write down beside the file how far it has come, whatever was written there before."""
-        with self.reading() as connection:
-            known = mark_of(connection)
-        if self._marked is not None:
-            with _told(self.path, OSError):
-                self._marked.move(known)
+        with _told(self.path, OSError):
+            if self._marked is not None:
+                self._marked.move(_known(self.engine))
 
     def shed(self) -> None:
         """Empty the write-ahead log into the file: it still holds what has been erased there since.
@@ -298,6 +295,13 @@ class StateFile:
                 if descriptor is not None:
                     os.close(descriptor)
             self._cycles = self._gate = None
+
+
+def _known(engine: Engine) -> Mark:
+    with engine.connect() as connection:
+        opened = connection.connection.driver_connection
+        assert isinstance(opened, sqlite3.Connection)  # noqa: S101 - of a file it is
+        return mark_of(opened)
 
 
 def create_private(path: Path) -> None:

@@ -80,7 +80,7 @@ def show_doubts(
             before, seen = (value or "nothing" for value in (evidence.before, evidence.now))
             paper.line(
                 f"  [{color}]{state}[/] [bold]{case.id}[/]: {it.points:,} points for {escape(owner(it))}, "
-                f"sent {stamp(case.sent_at)} ({ago(case.sent_at, now)}); {escape(answer)}"
+                f"{_sent(case, now)}; {escape(answer)}"
             )
             graded = f", grade {case.grade}" if case.grade else ""
             paper.line(
@@ -114,9 +114,20 @@ def _show_twice(paper: Paper, name: str, rows: Sequence[PaidTwice]) -> None:
         )
 
 
+def _sent(case: Case, now: datetime) -> str:
+    if not case.restored:
+        return f"sent {stamp(case.sent_at)} ({ago(case.sent_at, now)})"
+    if not case.sent_at.timestamp():
+        return "perhaps sent, at a time that nobody knows"
+    return f"perhaps sent, after {stamp(case.sent_at)} ({ago(case.sent_at, now)})"
+
+
 def outlook(case: Case, now: datetime) -> str:
     """Say in one sentence what the evidence is, and what becomes of a case when."""
-    said = _FOUND[Finding[case.evidence.finding.upper()]]
+    found = Finding[case.evidence.finding.upper()]
+    said = _FOUND[found]
+    if case.restored and found in {Finding.IN_WINDOW, Finding.ELSEWHERE}:
+        said = "its log entry moved since: by an award that is not known any more, a till, or a dashboard"
     if case.grade is not None and case.grade != case.asked:
         said += f", which is proof of grade {case.grade}, where {case.asked} is asked for (wallet.evidence)"
     if case.suspect.held:

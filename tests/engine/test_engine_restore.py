@@ -6,15 +6,17 @@ import random
 from collections.abc import Callable, Iterable
 
 import pytest
-from enginelab import BRAND, MEMBER_MAP, SETTLED, Crash, Lab
+from enginelab import BRAND, MEMBER_MAP, NOON, SETTLED, Crash, Lab
 from quicklab import QuickLab
 from soak import SOAK
 
+from syncsvc.doubts import cases
 from syncsvc.errors import TransientError
 from syncsvc.sandbox.faults import Kind
 from syncsvc.state.database import Database
 from syncsvc.state.restoration import put_back
 from syncsvc.state.store import register
+from syncsvc.views.doubts import show_doubts
 
 OpenQuick = Callable[..., QuickLab]
 KNOWN = "ann", "bob"
@@ -38,7 +40,9 @@ def paid(lab: Lab, names: Iterable[str]) -> list[int]:
     return [lab.awarded(f"{it}@example.org") for it in names]
 
 
-def test_points_awarded_since_are_held_and_those_that_were_not_are_sent(quick: QuickLab) -> None:
+def test_points_awarded_since_are_held_and_those_that_were_not_are_sent(
+    quick: QuickLab, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in (*KNOWN, "eve"):
         quick.crm.put(name, points=100)
     quick.calm()
@@ -52,6 +56,15 @@ def test_points_awarded_since_are_held_and_those_that_were_not_are_sent(quick: Q
     assert paid(quick, ["ann", "new", "bob"]) == [150, 70, 100]
     (said,) = quick.said("restored_points_in_doubt")
     assert (said["rows"], said["points"]) == (3, 150)
+    show_doubts(
+        {"acme": cases(quick.store, quick.organization.config.wallet)}, {"acme": []}, now=NOON, as_json=False
+    )
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "30 points for crm bob, perhaps sent, after 2026-11-02" in shown
+    assert "the state was put back by ann, and may not know that it was sent" in shown
+    assert (
+        "its log entry moved since: by an award that is not known any more, a till, or a dashboard" in shown
+    )
     quick.calm()
     assert held(quick) == {"ann": 50, "new": 70}
     assert paid(quick, ["ann", "new", "bob", "eve"]) == [150, 70, 130, 100]

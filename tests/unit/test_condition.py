@@ -197,7 +197,7 @@ def test_a_state_that_is_damaged_inside_is_told(path: Path) -> None:
     path.write_bytes(raw)
     said = told(path)
     assert f"{path} is no database, or a damaged one" in said
-    assert "an older backup would award again what was sent since" in said
+    assert "save what can be read (syncsvc state salvage), as docs/operations.md says" in said
 
 
 def test_a_very_large_state_is_looked_through_in_part(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from sqlalchemy import func, insert, select
 from syncsvc.config import OrganizationConfig
 from syncsvc.errors import StateError
 from syncsvc.state.backups import backing_up, put_in_place
+from syncsvc.state.condition import condition, refusal
 from syncsvc.state.database import Database
+from syncsvc.state.mark import TAKE_ON
 from syncsvc.state.restoration import put_back
 from syncsvc.state.store import register
 from syncsvc.state.tables import BATCH, BRAND
@@ -115,8 +118,15 @@ def test_a_state_that_may_know_less_than_was_sent_runs_no_cycle(
         with pytest.raises(StateError, match=told) as refused:
             Database.open(f"sqlite:///{path}")
         assert "`syncsvc state restore` takes it on" in str(refused.value)
+        if path.exists():
+            assert re.search(told, refusal(f"sqlite:///{path}") or "")
+        (problem,) = condition(f"sqlite:///{path}").problems
+        assert re.search(told, problem.message)
+        assert problem.remedy == TAKE_ON
     take_on(path)
     work(path)
+    assert refusal(f"sqlite:///{path}") is None
+    assert condition(f"sqlite:///{path}").problems == ()
 
 
 def test_a_state_whose_write_ahead_log_was_lost_runs_no_cycle(path: Path) -> None:
