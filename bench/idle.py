@@ -1,6 +1,6 @@
 """What many organizations cost one service while nothing changes: processor time, memory, threads.
 
-    python bench/idle.py [--organizations 1000] [--minutes 3] [--every 60s]
+    python bench/idle.py [--organizations 1000] [--minutes 3] [--every 60s] [--postgresql]
 
 Starts the stand-in and `syncsvc run` as processes of their own, waits until every organization has had its
 first cycle, and then watches the service for as long as it is told. Judged is the service's processor time,
@@ -10,6 +10,7 @@ user and system, by the share of one core that it took; the goal is below 20 %.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,8 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+
+from server import Server, postgres
 
 HERE = Path(__file__).parent
 GOAL = 0.20
@@ -93,8 +96,9 @@ def started(log: Path) -> int:
         time.sleep(0.2)
 
 
-def measure(folder: Path, *, organizations: int, minutes: float, every: str) -> bool:
-    """Print what the service took; returns whether the goal is met."""
+def measure(folder: Path, server: Server | None, *, organizations: int, minutes: float, every: str) -> bool:
+    """Print what the service took; returns whether the goal is met. Its state is on the server, or a file."""
+    state = f"sqlite:///{folder}/state.db" if server is None else server.url
     standin = subprocess.Popen(
         [sys.executable, HERE / "standin.py", "5", "--members", "5"], stdout=subprocess.PIPE, text=True
     )
@@ -103,7 +107,7 @@ def measure(folder: Path, *, organizations: int, minutes: float, every: str) -> 
     config, log = folder / "organizations", folder / "service.log"
     config.mkdir()
     (config / "service.toml").write_text(
-        f'[service]\nstate = "sqlite:///{folder}/state.db"\nlisten = "127.0.0.1:0"\n', encoding="utf-8"
+        f'[service]\nstate = "{state}"\nlisten = "127.0.0.1:0"\n', encoding="utf-8"
     )
     for number in range(organizations):
         text = ORGANIZATION.format(number=number, url=url, every=every)
@@ -122,6 +126,7 @@ def measure(folder: Path, *, organizations: int, minutes: float, every: str) -> 
         print(f"every organization had a cycle after {time.monotonic() - begun:.0f} s")
         before, spent, at = cycles(port), processor_seconds(service.pid), time.monotonic()
         share, used = 0.0, 0.0
+        theirs, told = (0.0, {}) if server is None else (server.processor_seconds(), server.facts())
         for minute in range(max(1, round(minutes))):
             time.sleep(60)
             used, passed = processor_seconds(service.pid) - spent, time.monotonic() - at
@@ -134,6 +139,14 @@ def measure(folder: Path, *, organizations: int, minutes: float, every: str) -> 
         ended = {it: after[it] - before.get(it, 0) for it in after if after[it] != before.get(it, 0)}
         each = 1000 * used / max(1, sum(ended.values()))
         print(f"cycles meanwhile: {ended}; {each:.2f} ms of CPU each, all else included")
+        if server is not None:
+            of_a_cycle, now = 1 / max(1, sum(ended.values())), server.facts()
+            print(
+                f"of the server: {1000 * (server.processor_seconds() - theirs) * of_a_cycle:.2f} ms of CPU, "
+                f"{(now['transactions'] - told['transactions']) * of_a_cycle:.1f} transactions a cycle, "
+                f"{(now['wal'] - told['wal']) * of_a_cycle:.0f} bytes written ahead, "
+                f"{now['connections']} connections"
+            )
         print(f"{share:.1%} of one core, goal {GOAL:.0%}: {'PASS' if share < GOAL else 'OVER'}")
         return share < GOAL
     finally:
@@ -149,10 +162,16 @@ def main() -> None:
     parser.add_argument("--organizations", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--every", default="60s")
+    parser.add_argument("--postgresql", action="store_true", help="the state on a server of its own")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="syncsvc-idle-") as folder:
+    with tempfile.TemporaryDirectory(prefix="syncsvc-idle-") as folder, contextlib.ExitStack() as running:
+        server = running.enter_context(postgres()) if options.postgresql else None
         met = measure(
-            Path(folder), organizations=options.organizations, minutes=options.minutes, every=options.every
+            Path(folder),
+            server,
+            organizations=options.organizations,
+            minutes=options.minutes,
+            every=options.every,
         )
     sys.exit(0 if met else 1)
 

@@ -54,11 +54,13 @@ class Rows:
         return self._closed + sum(connection.total_changes for connection in self._open)
 
     def _connected(self, connection: Any, _record: Any) -> None:
-        self._open.append(connection)
+        if isinstance(connection, sqlite3.Connection):
+            self._open.append(connection)
 
     def _closing(self, connection: Any, _record: Any) -> None:
-        self._open.remove(connection)
-        self._closed += connection.total_changes
+        if connection in self._open:
+            self._open.remove(connection)
+            self._closed += connection.total_changes
 
 
 class Writes:
@@ -173,20 +175,22 @@ def main() -> None:
     types = InstalledTypes()
     installation = load(options.organization, InstalledSettings(types))
     configure(format="json", level="info")
-    state = Path(installation.service.state.removeprefix("sqlite:///"))
+    url = installation.service.state_url
+    state = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else None
     network = Network()
     with (
-        Database.open(installation.service.state) as database,
+        Database.open(url) as database,
         open_organization(
             installation.organizations[0], database, types=types, network=network
         ) as organization,
     ):
-        writes = Writes(state, rows)
+        writes = None if state is None else Writes(state, rows)  # a server tells of itself
         reads = LogReads()
         cycle = cycles.Cycle(organization, full=options.sweep, send=not options.pull)
         with _profiled(wanted=options.profile), metered(facts):
             report = cycle.run()
-        facts |= writes.facts() | {"log": reads.seconds, "log_reads": reads.times, "report": report.facts()}
+        facts |= {} if writes is None else writes.facts()
+        facts |= {"log": reads.seconds, "log_reads": reads.times, "report": report.facts()}
     tell(facts)
 
 

@@ -41,7 +41,7 @@ name = "bench"
 first_run = "import"
 
 [service]
-state = "sqlite:///{state}"
+state = "{state}"
 
 [schedule]
 log_every = "{log_every}"
@@ -174,33 +174,49 @@ class Round:
             raise SystemExit(f"{name}: expected {expected}, found {wrong}: {found}")
 
     def _organization(self, name: str, *, log_every: str) -> Path:
+        state = f"sqlite:///{self._folder / 'state.db'}"
         path = self._folder / f"{name}.toml"
-        state = self._folder / "state.db"
-        path.write_text(
-            _ORGANIZATION.format(state=state, log_every=log_every, port=self._standin.port), encoding="utf-8"
-        )
-        return path
+        return organization(path, state=state, log_every=log_every, port=self._standin.port)
 
     def _measure(self, name: str, command: Sequence[str]) -> None:
         before = self._standin.requests()
-        with (self._folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, str(HERE / command[0]), *command[1:]],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, "BENCH_TOKEN": "token"},
-            )
-            assert process.stdout is not None  # noqa: S101 - it is a pipe
-            told = process.stdout.read()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{name}: {(self._folder / 'log').read_text(encoding='utf-8')}")
+        facts = process_of(name, command, self._folder / "log")
         after = self._standin.requests()
         requests = {kind: times - before.get(kind, 0) for kind, times in after.items()}
-        cpu = usage.ru_utime + usage.ru_stime
         asked = {kind: times for kind, times in requests.items() if times}
-        self.facts[name] = orjson.loads(told) | {"cpu": cpu, "requests": asked}
+        self.facts[name] = facts | {"requests": asked}
+
+
+def organization(path: Path, *, state: str, log_every: str, port: int) -> Path:
+    """Write the file of an organization whose servers are the stand-in at this port."""
+    path.write_text(_ORGANIZATION.format(state=state, log_every=log_every, port=port), encoding="utf-8")
+    return path
+
+
+def cycle_of(path: Path, options: Sequence[str]) -> Facts:
+    """Return what one cycle of an organization came to and cost."""
+    facts = process_of("cycle", ["ours.py", str(path), *options], path.with_suffix(".log"))
+    if facts["report"]["outcome"] != "ok":
+        raise SystemExit(f"the cycle did not end well: {facts['report']}")
+    return facts
+
+
+def process_of(name: str, command: Sequence[str], log: Path) -> Facts:
+    """Return what a script of this folder told, and the processor time of its process."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / command[0]), *command[1:]],
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            env={**os.environ, "BENCH_TOKEN": "token"},
+        )
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        told = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{name}: {log.read_text(encoding='utf-8')}")
+    return {**orjson.loads(told), "cpu": usage.ru_utime + usage.ru_stime}
 
 
 def measure(contacts: int, repeats: int) -> dict[str, Facts]:

@@ -34,7 +34,8 @@ _SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "32MB",
     "autovacuum": "off",
-    "log_min_messages": "fatal",
+    "log_min_messages": "log",  # what it says of its own end, and of a process of its that fell
+    "log_checkpoints": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "jit": "off",
@@ -107,6 +108,7 @@ with open(users, "a") as using:
     who = {"user": int(uid), "group": int(gid), "extra_groups": []} if uid else {}
     stop = [pg_ctl, "stop", "-D", where + "/data", "-m", "immediate"]
     subprocess.run(stop, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **who)
+    shutil.copyfile(where + "/log", users.replace("users", "log"))
     shutil.rmtree(where, ignore_errors=True)
     pathlib.Path(address).unlink(missing_ok=True)
 """
