@@ -49,7 +49,7 @@ class Wire:
     ) -> Iterator[tuple[Answer, Content]]:
         call = Call(content or b"")
         if (method, path) == IMPORT:
-            self._network.sent = orjson.loads(content or b"")["users"]
+            self._network.lab.sent = orjson.loads(content or b"")["users"]
         query = "&".join(f"{name}={value}" for name, value in (params or {}).items())
         sent = {"content-type": "application/json", "accept": "application/json", **(headers or {})}
         scope = {
@@ -117,10 +117,9 @@ class Call:
 
 
 class WiredTimeline(Timeline):
-    """A network whose connections to the wallet are `Wire`s; `sent` are the rows of the last import."""
+    """A network whose connections to the wallet are `Wire`s; those made of it belong to the same lab."""
 
-    sent: Sequence[Mapping[str, Any]] = ()
-    lab: Lab
+    lab: QuickLab
     loop: asyncio.Runner
 
     def client(self, base_url: str, *, timeout: float) -> Any:
@@ -144,7 +143,12 @@ class Moment:
 
 
 class QuickLab(Lab):
-    """A `Lab` without sockets; a context manager. `begin_anew` gives a new organization in the same state."""
+    """A `Lab` without sockets; a context manager. `begin_anew` gives a new organization in the same state.
+
+    `sent` are the rows of the last import.
+    """
+
+    sent: Sequence[Mapping[str, Any]] = ()
 
     def __init__(self, folder: Path, *, network: type[WiredTimeline] | None = None, **tables: Any) -> None:
         self._hastened: Database | None = None

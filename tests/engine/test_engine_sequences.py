@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from enginelab import BRAND, SETTLED
-from quicklab import Moment, QuickLab, WiredTimeline
+from quicklab import Moment, QuickLab
 from soak import LONG, SOAK, Proven
 
 from syncsvc.sandbox.faults import Kind
@@ -123,8 +123,7 @@ class Story:
         self.lost = 0
 
     def _sent_points(self) -> int:
-        assert isinstance(self.lab.network, WiredTimeline)
-        return sum(row["points"] for row in self.lab.network.sent)
+        return sum(row["points"] for row in self.lab.sent)
 
     def cycle(self, after: float = 60, *, full: bool = False) -> None:
         self.lab.cycle(after, full=full)
