@@ -331,13 +331,16 @@ def test_a_user_who_may_make_no_tables_is_told(postgres: Postgres) -> None:
 
 
 def test_a_statement_that_takes_too_long_is_ended_and_told(url: str) -> None:
-    slow = f"{url}&options=-c%20statement_timeout%3D20"
-    with (
-        Database.open(slow) as database,
-        pytest.raises(StateError, match="statement timeout; the server took too long"),
-        database.reading() as connection,
-    ):
-        connection.execute(text("SELECT pg_sleep(5)"))
+    slow = f"{url}&options=-c%20statement_timeout%3D7min"
+    with Database.open(slow) as database:
+        with database.reading() as connection:
+            assert connection.scalar(text("SHOW statement_timeout")) == "7min"
+        sleeps = text("SET LOCAL statement_timeout = 20; SELECT pg_sleep(5)")
+        with (
+            pytest.raises(StateError, match="statement timeout; the server took too long"),
+            database.reading() as connection,
+        ):
+            connection.execute(sleeps)
 
 
 def test_a_later_version_is_refused(url: str, ask: Ask) -> None:
