@@ -31,6 +31,7 @@ _INSTANT = re.compile(
     r" ?(?P<zone>Z|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
 )
 _USUAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_USUAL_EMAIL = re.compile(r"[a-z0-9._+-]{1,64}@(?:[a-z0-9-]{1,60}\.){1,3}[a-z]{2,}")
 _TRUE = frozenset({"true", "1", "yes"})
 _FALSE = frozenset({"false", "0", "no", ""})
 
@@ -97,7 +98,9 @@ def check_text(text: str) -> str:
 
 def read_email(value: FieldValue) -> str:
     """Return the value as text that can be an email address; raises UnreadableError where it cannot."""
-    text = " ".join(value.split()) if type(value) is str else read_text(value)
+    if type(value) is str and len(value) <= MAX_EMAIL and _USUAL_EMAIL.fullmatch(value) is not None:
+        return value  # what nearly all of them are
+    text = read_text(value)
     if not text:
         raise UnreadableError("is empty")
     if len(text) > MAX_EMAIL:
