@@ -71,7 +71,8 @@ class _TimedStream:
     def _bear_silence(self, seconds: float) -> None:
         """Let the system give up what the other side has not taken within that time."""
         if self._socket is not None and _SILENCE is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, _SILENCE, max(1, int(seconds * 1000)))
+            with contextlib.suppress(OSError):  # a system that does not know it; or what is written tells
+                self._socket.setsockopt(socket.IPPROTO_TCP, _SILENCE, max(1, int(seconds * 1000)))
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:

@@ -32,7 +32,7 @@ _REMEDIES = {
     _MAY_NOT: "grant the user of state the right to make and use tables in its schema",
     "53100": "make room on the server's disk",
     "53200": "give the server more memory",
-    "53300": "raise max_connections, or the user's or the database's limit; a process takes up to 33",
+    "53300": "raise max_connections, or the user's or the database's limit; a process takes up to 31",
     "55P03": "another transaction holds what this one needs; see pg_stat_activity; it is tried again",
     "57014": "the server took too long; see what it is busy with; it is tried again",
     "57P01": "the server is being stopped; cycles go on once it is back",

@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from syncsvc.errors import ConfigurationError, LostAnswerError, NotSentError, StoppedError, TransientError
-from syncsvc.remote import transport
+from syncsvc.remote import deadline, transport
 from syncsvc.remote.answer import Answer
 from syncsvc.remote.clocks import Clocks
 from syncsvc.remote.sessions import session_errors
@@ -892,3 +892,12 @@ def test_a_body_that_is_taken_slowly_is_written_until_the_lease_is_over() -> Non
         with contextlib.closing(client), pytest.raises(LostAnswerError, match="WriteTimeout"):
             client.send("POST", "/p", content=b"x" * HELD_BACK)
         assert deaf.came() < HELD_BACK
+
+
+def test_a_system_that_cannot_give_up_silence_is_asked_for_nothing_else(
+    wires: Callable[[Play], Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadline, "_SILENCE", 9999)  # which no system knows
+    wire = wires(says(reply()))
+    with contextlib.closing(leased(lambda: PATIENCE).client(wire.url, timeout=PATIENCE)) as client:
+        assert client.send("POST", "/p", content=b"{}").status == 200
