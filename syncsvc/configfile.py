@@ -175,7 +175,8 @@ class _Document:
         except UnicodeDecodeError:
             self._problem(0, "is not text in UTF-8; save it as such")
         except tomllib.TOMLDecodeError as error:
-            line = int(found[1] or 0) if (found := _SYNTAX_LINE.search(str(error))) else 0
+            found = _SYNTAX_LINE.search(str(error))
+            line = int(found[1] or len(text.rstrip().splitlines())) if found else 0
             self._problem(line, f"{_SYNTAX_LINE.sub('', str(error))}; correct the TOML syntax")
         self.readable = not self._problems
 

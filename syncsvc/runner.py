@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from syncsvc.alerts import Alerts
@@ -276,7 +276,8 @@ class Runner:
             return None
         former, refused = self._organization, None
         try:
-            self._organization = self._open_as(wanted)
+            # What was told of it holds on: only its changes are news.
+            self._organization = replace(self._open_as(wanted), states=former.states)
         except ConfigurationError as error:
             refused = error.problems
         except SyncError as error:  # passing: it is tried again before the next cycle

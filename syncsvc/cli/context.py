@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -94,12 +94,24 @@ def _log(service: ServiceConfig, *, quietly: bool) -> None:
 
 
 class Stores:
-    """The state of every organization by name, opened beside a service that may be running."""
+    """The state of every organization by name, opened beside a service that may be running.
+
+    A broken file keeps no other organization from being looked at, and is said; `broken` are such files.
+    """
 
     def __init__(self, asked: Context | Installation) -> None:
-        installation = asked.installation(read_secrets=False) if isinstance(asked, Context) else asked
+        self.broken: Mapping[Path, Sequence[str]] = {}
+        installation = asked if isinstance(asked, Installation) else self._usable(asked)
+        self.url = installation.service.state_url
         self.organizations = installation.organizations
-        self.database = Database.open_beside(installation.service.state_url)
+        self.database = Database.open_beside(self.url)
+
+    def _usable(self, context: Context) -> Installation:
+        found = context.survey(read_secrets=False)
+        self.broken = found.broken
+        for problem in (it for problems in found.broken.values() for it in problems):
+            click.echo(f"left out, as its file is broken: {problem}", err=True)
+        return found.usable
 
     def __enter__(self) -> dict[str, Store]:
         return {it.name: open_store(self.database, it) for it in self.organizations}

@@ -66,13 +66,13 @@ def _witnesses(installation: Installation) -> dict[str, list[WitnessStanding] | 
 @click.pass_obj
 def status(context: Context, *, as_json: bool) -> None:
     """Show where every connector stands, and what is in doubt, held or quarantined."""
-    installation = context.installation(read_secrets=False)
-    with Stores(installation) as stores:
+    opened = Stores(context)
+    with opened as stores:
         found = {name: views.Standing.of(store) for name, store in stores.items()}
     views.show_status(found, as_json=as_json, now=datetime.now(UTC))
-    if refused := refusal(installation.service.state_url):
+    if refused := refusal(opened.url):
         click.echo(f"state: {refused}", err=True)
-    waits = refused or any(standing.needs_attention for standing in found.values())
+    waits = refused or opened.broken or any(standing.needs_attention for standing in found.values())
     sys.exit(ATTENTION if waits else OK)
 
 

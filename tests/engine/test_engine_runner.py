@@ -147,6 +147,15 @@ def test_a_configuration_that_cannot_be_opened_now_is_tried_again_before_every_c
     assert [it.config for it in bench.opened][1:] == [wanted]
 
 
+def test_what_lasts_beyond_a_changed_file_is_told_once(bench: Bench) -> None:
+    bench.lab.crm.put("b", email="nonsense")
+    with capture_logs() as lines:
+        for every in ("1h", "2h"):
+            bench.runner.renew(bench.config(schedule={"every": every}))
+            bench.runner.run()
+    assert [it["was"] for it in lines if it["event"] == "organization_degraded"] == ["ok"]
+
+
 def test_an_organization_that_is_taken_away_ends_its_cycle_first(bench: Bench) -> None:
     with bench.held_up():
         bench.runner.retire()

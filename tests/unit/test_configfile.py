@@ -193,8 +193,9 @@ def test_one_file_of_a_directory_is_loaded_alone(tmp_path: Path) -> None:
     organization = load_organization(write(tmp_path), TYPES)
     assert isinstance(organization, OrganizationConfig)
     assert organization.name == "acme"
-    with pytest.raises(ConfigurationError, match=r"bad\.toml:1: .*TOML syntax"):
-        load_organization(write(tmp_path, "x = ]", "bad.toml"), TYPES)
+    for broken, line in (("x = ]", 1), ("x = 1\n\ny = [\n\n", 3)):
+        with pytest.raises(ConfigurationError, match=rf"bad\.toml:{line}: .*TOML syntax"):
+            load_organization(write(tmp_path, broken, "bad.toml"), TYPES)
 
 
 def test_a_broken_file_leaves_the_others_to_be_looked_at_unless_it_is_the_service_s(tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_all_problems_of_all_files_are_told_at_once_in_order(tmp_path: Path) -> 
         "acme.toml:7: wallet.points: is not accepted",
         "acme.toml:16: connectors.crm.where",
         "acme.toml:17: connectors.crm.overlp: is not known",
-        "b.toml: Unclosed array",
+        "b.toml:2: Unclosed array",
         "c.toml: is not text in UTF-8",
         "service.toml:2: service.log_level: is not accepted",
         "service.toml:3: service.cafile: is not known",
