@@ -57,7 +57,7 @@ def tell_of_recovery(states: States, stage: str, where: str) -> None:
 
 def tell_of_state(states: States, error: StateError) -> None:
     """Tell, once, that the state cannot be used."""
-    if states.became("state", "failed"):
+    if states.became("state:", "failed"):  # as `tell_of_recovery` calls it
         log.error("state_failed", reason=str(error))
 
 

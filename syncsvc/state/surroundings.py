@@ -28,7 +28,10 @@ def obstacles(path: Path, *, room: int) -> list[Problem]:
 
     A disk with fewer than `room` bytes is one.
     """
-    return [*_of_folder(path.absolute().parent, room), *_of_files(path)]
+    folder = path.absolute().parent
+    found = _of_folder(folder, room)
+    read_only = os.path.isdir(folder) and os.statvfs(folder).f_flag & os.ST_RDONLY  # noqa: PTH112 - see there
+    return found if read_only else [*found, *_of_files(path)]
 
 
 def unusable(path: Path, error: Exception) -> StateError:
@@ -48,8 +51,8 @@ def _remedy(path: Path, error: Any) -> str:
     plain = None if code is None else code & _MASK
     if plain in _DAMAGE or type(error) is sqlite3.DatabaseError:
         return (
-            "it is no database, or a damaged one: save what can be read, as docs/operations.md says; an "
-            "older backup would award again what was sent since"
+            "it is no database, or a damaged one: save what can be read (syncsvc state salvage), as "
+            "docs/operations.md says"
         )
     if plain in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return (

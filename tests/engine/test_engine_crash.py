@@ -226,12 +226,14 @@ def full_disk(*_: Any) -> NoReturn:
 
 
 def test_a_state_that_cannot_be_written_ends_the_cycle_and_no_more(lab: Lab) -> None:
-    lab.crm.put("a", points=10)
     writing = lab.database._storage.writing
-    lab.database._storage.writing = full_disk  # type: ignore[method-assign]
-    report = lab.cycle()
-    assert len(lab.said("state_failed")) == 1
-    assert report.errors == ("the disk is full",)
-    lab.database._storage.writing = writing  # type: ignore[method-assign]
-    lab.cycle(after=SETTLED)
-    assert lab.awarded("a@example.org") == 10
+    for points in (10, 20):  # each time is told of
+        lab.crm.put("a", points=points)
+        lab.database._storage.writing = full_disk  # type: ignore[method-assign]
+        report = lab.cycle()
+        assert len(lab.said("state_failed")) == 1
+        assert report.errors == ("the disk is full",)
+        lab.database._storage.writing = writing  # type: ignore[method-assign]
+        lab.cycle(after=SETTLED)
+        assert [it["stage"] for it in lab.said("stage_recovered")] == ["state"]
+        assert lab.awarded("a@example.org") == points

@@ -147,8 +147,13 @@ def test_a_read_only_file_system_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
         monkeypatch.setattr(os, "access", lambda *_, **__: False)
         read_only = "/proc"
-    said = told(Path(read_only) / "state.db")
-    assert f"the folder {read_only} is on a file system that is read-only → mount a volume there" in said
+    for path in (
+        Path(read_only) / "state.db",
+        *sorted(it for it in Path(read_only).iterdir() if it.is_file())[:1],
+    ):
+        said = told(path)
+        assert f"the folder {read_only} is on a file system that is read-only → mount a volume there" in said
+        assert "chmod" not in said  # no mode of a file helps
 
 
 def test_a_disk_that_is_full_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
