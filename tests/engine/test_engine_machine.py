@@ -265,7 +265,7 @@ class Machine(RuleBasedStateMachine):
         goals = {id(record): record.person.high + 1 for record in alive}
         for record in alive:  # those who share a member say the same, whichever of them owns it
             self._put(record, goals[id(record)])
-        for after in (60, SETTLED, SETTLED, 3700):
+        for after in (60, SETTLED, SETTLED, 3700, 60, SETTLED):
             self._cycle(after, full=True)
             self.lab.release()
         self.every_point_is_earned_and_none_is_awarded_twice()
