@@ -241,8 +241,7 @@ class Database:
         """Whether this is the process that runs cycles, and not one beside it."""
         return self._storage.runs_cycles
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self) -> AbstractContextManager[Connection]:
         """Give a connection inside one write transaction, committed at the end of the block.
 
         Nobody else writes for its organization meanwhile. Raises StateError where the database refuses (a
@@ -250,14 +249,11 @@ class Database:
         knows whether it was committed: then too StateError is raised, and the caller goes on as after a
         death there. Raises LeaseLostError where it writes by a lease that another process has by now.
         """
-        with self._storage.writing(self._organization, self._lease) as connection:
-            yield connection
+        return self._storage.writing(self._organization, self._lease)
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> AbstractContextManager[Connection]:
         """Give a connection inside one read transaction: everything in it is of one moment."""
-        with self._storage.reading() as connection:
-            yield connection
+        return self._storage.reading()
 
     def reached(self, batch: int) -> None:
         """Let a state that does not know this batch, or any before it, be refused from now on.
