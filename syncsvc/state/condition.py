@@ -68,7 +68,7 @@ def _to_read(path: Path) -> sqlite3.Connection:
 
 
 def _older(path: Path, opened: sqlite3.Connection | None = None) -> Condition | None:
-    """Return what is wrong with a state that knows less than was sent; without one there is none in place."""
+    """Return what is wrong with a state that knows less than was sent; `opened` is None for an empty one."""
     gate = locks.look_at_gate(path)
     if gate is None:
         return None
@@ -87,7 +87,8 @@ def _content(path: Path, until: float) -> Condition:
             form = _form(path, opened)
             if form.problems:
                 return form
-            older = None if form.facts else _older(path, opened)
+            made = opened.execute("SELECT name FROM sqlite_schema WHERE name = 'meta'").fetchone()
+            older = _older(path, opened if made else None)
             return older or Condition((), (*form.facts, *_whole(path, opened, until)))
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:

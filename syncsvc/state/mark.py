@@ -66,13 +66,15 @@ class MarkedGate:
             return f"{path}.gate is damaged, which says how far the state had come: it may be an older one"
         if not mark.batch or (known.history == mark.history and known.batch >= mark.batch):
             return None
-        if known.history == mark.history:
-            found = f"is older than what was sent: it knows {known.batch:,} batches of {mark.batch:,}"
+        if not path.exists():
+            found = f"is gone, which has sent {mark.batch:,} batches: a new one"
+        elif known.history == mark.history:
+            found = f"is older than what was sent: it knows {known.batch:,} batches of {mark.batch:,}, and"
         elif known.history:
-            found = f"is not the state that was here, which has sent {mark.batch:,} batches"
+            found = f"is not the state that was here, which has sent {mark.batch:,} batches, and"
         else:
-            found = f"knows nothing, in the place of a state that has sent {mark.batch:,} batches"
-        return f"{path} {found}, and would award again what it does not know of"
+            found = f"knows nothing, in the place of a state that has sent {mark.batch:,} batches, and"
+        return f"{path} {found} would award again what it does not know of"
 
     def refuse_older(self, path: Path, known: Mark) -> None:
         """Raise StateError where a state may know less than was sent."""

@@ -88,6 +88,10 @@ def lost(path: Path) -> None:
     path.unlink()
 
 
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 def another(path: Path) -> None:
     other = path.with_name("other.db")
     work(other, 5)
@@ -102,7 +106,8 @@ def garbled(path: Path) -> None:
     ("harm", "told"),
     [
         (yesterday, "state.db is older than what was sent: it knows 2 batches of 3, and would award again"),
-        (lost, "state.db knows nothing, in the place of a state that has sent 3 batches, and would award"),
+        (lost, "state.db is gone, which has sent 3 batches: a new one would award again what it does not"),
+        (emptied, "state.db knows nothing, in the place of a state that has sent 3 batches, and would award"),
         (another, "state.db is not the state that was here, which has sent 3 batches, and would award"),
         (garbled, "state.db.gate is damaged, which says how far the state had come"),
     ],
@@ -115,14 +120,14 @@ def test_a_state_that_may_know_less_than_was_sent_runs_no_cycle(
     work(path)
     harm(path)
     for _ in range(2):
+        (problem,) = condition(f"sqlite:///{path}").problems
+        assert re.search(told, problem.message)
+        assert problem.remedy == TAKE_ON
         with pytest.raises(StateError, match=told) as refused:
             Database.open(f"sqlite:///{path}")
         assert "`syncsvc state restore` takes it on" in str(refused.value)
         if path.exists():
             assert re.search(told, refusal(f"sqlite:///{path}") or "")
-        (problem,) = condition(f"sqlite:///{path}").problems
-        assert re.search(told, problem.message)
-        assert problem.remedy == TAKE_ON
     take_on(path)
     work(path)
     assert refusal(f"sqlite:///{path}") is None
