@@ -24,7 +24,9 @@ from pydantic import Field
 
 from connectors import hubspot_schema
 from connectors.hubspot_api import (
+    MERGED,
     HubSpotApi,
+    absorbed,
     accepted,
     following,
     objects,
@@ -47,7 +49,6 @@ BATCH = 100  # object APIs guide 2026-03: at most 100 inputs
 LONG_NAMES = 2_400  # characters of property names; search guide 2026-03: a body ends at 3,000
 DATE_STEP = timedelta(seconds=1)  # a Date header has whole seconds, rounded down
 MODIFIED = "lastmodifieddate"  # contacts alone: search finds nothing by hs_lastmodifieddate, without a word
-MERGED = "hs_merged_object_ids"
 
 _EARLIEST = 1000  # milliseconds; a search from the epoch on ends in a 500 (recorded by estuary/connectors)
 _ABSENT = object()
@@ -327,17 +328,15 @@ class HubSpot:
 
     def _contact(self, record: Mapping[str, Any]) -> Contact:
         properties, record_id = record["properties"], record["id"]
-        absorbed = properties.get(MERGED)
         fields = {
             # An empty property is null in one answer and "" in another.
             name: value or None if type(value) is str else None if value is None else str(value)
             for name in self._fields
             if (value := properties.get(name, _ABSENT)) is not _ABSENT
         }
-        if not absorbed:
+        if not properties.get(MERGED):
             return Contact(record_id, fields)
-        merged = tuple(old for old in str(absorbed).split(";") if old and old != record_id)
-        return Contact(record_id, fields, merged_from=merged)
+        return Contact(record_id, fields, merged_from=absorbed(record))
 
 
 def _milliseconds(at: datetime) -> int:

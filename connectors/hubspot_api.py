@@ -23,6 +23,7 @@ from syncsvc.remote.retry import repeat
 from syncsvc.remote.transport import HttpClient, Network
 from syncsvc.settings import Reserve, Secret, reserved_calls
 
+MERGED = "hs_merged_object_ids"  # a property: the ids of what was merged into a contact, with ; between them
 SEARCH_SPACING = 0.25  # seconds; search guide 2026-03: 5 a second per account, which other apps use too
 WIDEST_SPACING = 4.0  # seconds between searches where other apps use nearly all of that
 BURST_SECONDS = 10.0  # usage guidelines 2026-09: the burst limit rolls over ten seconds
@@ -196,6 +197,12 @@ def records(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not whole:
         raise TransientError("HubSpot's answer holds no list of contacts")
     return found
+
+
+def absorbed(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the ids of the contacts that were merged into a record, as far as it was read with `MERGED`."""
+    listed = str(record["properties"].get(MERGED) or "")
+    return tuple(old for old in listed.split(";") if old and old != record["id"])
 
 
 def following(document: Mapping[str, Any]) -> str | None:

@@ -2,8 +2,8 @@
 
 The list of archived contacts is in the order of record ids and can be filtered by nothing, so whoever looks
 for the latest reads all of it, 100 contacts a call. It keeps them for 90 days (contacts guide, 2026-03).
-Contacts that were merged away or erased are not known to be in it: the winner tells of the one, a sweep of
-the other.
+Contacts that were merged away or erased are not known to be in it: the winner tells of the one, from the bin
+too, a sweep of the other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from connectors.hubspot_api import HubSpotApi, accepted, following, records
+from connectors.hubspot_api import MERGED, HubSpotApi, absorbed, accepted, following, records
 from syncsvc.errors import CursorError, TransientError
 from syncsvc.model import Contact
 
@@ -38,7 +38,7 @@ class RecycleBin:
 
         Raises CursorError where HubSpot does not take the position any more.
         """
-        params = {"archived": "true", "limit": str(PAGE), "properties": "hs_object_id"}
+        params = {"archived": "true", "limit": str(PAGE), "properties": MERGED}
         answer = self._api.ask("GET", self._api.contacts, params=params | ({"after": after} if after else {}))
         if answer.status == 400 and after:
             raise CursorError("HubSpot does not take the position in the list of archived contacts any more")
@@ -46,8 +46,14 @@ class RecycleBin:
         position = following(document) or ""
         if position and position == after:
             raise TransientError("HubSpot's list of archived contacts does not move on")
-        found = [record for record in records(document) if _archived_within(record, since, before)]
-        return [Contact(record["id"], {}, gone=True) for record in found], position
+        found: list[Contact] = []
+        for record in records(document):
+            if _archived_within(record, since, before):
+                into = record["id"]
+                # Its own list may never have been read: whoever was merged into it is gone with it.
+                found += [Contact(old, {}, gone=True, merged_into=into) for old in absorbed(record)]
+                found.append(Contact(into, {}, gone=True))
+        return found, position
 
     def look(self, since: datetime | None, *, before: datetime) -> tuple[list[Contact], bool]:
         """Return who was archived in that time, and whether the bin could be looked through to its end."""

@@ -125,6 +125,22 @@ def test_merged_contact_is_told_as_merged_before_a_bin_that_lists_it_tells_it_go
     assert found.live == {into}
 
 
+def test_who_was_merged_into_a_contact_that_is_archived_unread_is_told_with_it(crm: HubSpotMaker) -> None:
+    winner, loser, stays = crm.people(3)
+    cursor = swept(crm)
+    into = crm.merge(winner, loser)
+    crm.delete(into)
+    found = Read(crm, ())
+    for _ in range(3):
+        crm.wait(HOUR)
+        found += read(crm, cursor)
+        cursor = found.cursor
+    told = {it.record_id: it.merged_into for page in found.pages for it in page.contacts if it.gone}
+    assert told == {winner: into, loser: into, into: None}
+    assert gone(read(crm, None)) >= {winner, loser}
+    assert read(crm, None).live == {stays}
+
+
 def test_bin_that_shows_an_archived_contact_late_hides_none(crm: HubSpotMaker) -> None:
     crm.crm.knobs.archive_lag = (crm.lag - MINUTE).total_seconds()
     made = crm.people(12)

@@ -28,14 +28,18 @@ from hypothesis.stateful import (
 from quicklab import QuickLab
 from soak import LONG, SOAK, Proven
 
+from syncsvc.doubts import cases
 from syncsvc.errors import OperatorError, TransientError
 from syncsvc.model import WriteOutcome, Written
 from syncsvc.sandbox.faults import Kind
+from syncsvc.state.doubts import Choice
 
 PARTS = 4
 """Tests over which the runs are spread, each with a seed of its own; the soak draws new seeds."""
 EXAMPLES = 750 if SOAK else 6
 STEPS = 30 if SOAK else 20
+SLOWEST = 90
+"""Seconds after which an import is carried out at the latest."""
 PER_MEMBER, PER_CYCLE = 60, 150
 """The brakes: some awards of the machine trip them."""
 ON_IMPORT: list[dict[str, Any]] = [
@@ -207,7 +211,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         imports=st.lists(st.tuples(st.sampled_from(ON_IMPORT), st.integers(0, 2)), max_size=2),
         logs=st.lists(st.tuples(st.sampled_from(ON_LOG), st.integers(0, 2)), max_size=2),
-        late=st.sampled_from([0, 5, 90]),
+        late=st.sampled_from([0, 5, SLOWEST]),
     )
     def break_the_wallet(self, imports: list[Any], logs: list[Any], late: int) -> None:
         self.lab.wallet.knobs.apply_seconds = late
@@ -268,6 +272,7 @@ class Machine(RuleBasedStateMachine):
         for after in (60, SETTLED, SETTLED, 3700, 60, SETTLED):
             self._cycle(after, full=True)
             self.lab.release()
+            self._decide()
         self.every_point_is_earned_and_none_is_awarded_twice()
         paid = self.lab.truth()
         for record in alive:
@@ -299,6 +304,23 @@ class Machine(RuleBasedStateMachine):
         for crm in self.lab.crms.values():
             crm._failure = None
             crm.outcomes.clear()
+
+    def _decide(self) -> None:
+        """Settle what waits for a person, as one does who has looked into the wallet."""
+        for case in cases(self.lab.store, self.lab.organization.config.wallet):
+            row = case.suspect
+            if not row.held:
+                continue
+            email = self.lab.value(f"SELECT email_key FROM member WHERE id = {row.member}")
+            arrived = any(
+                (award.email, award.points, award.via) == (email, row.points, "import")
+                and -1 <= (award.at - case.sent_at).total_seconds() <= SLOWEST + 1
+                for award in self.lab.wallet.ledger
+            )
+            choice = Choice.LANDED if arrived else Choice.REFUTED
+            self.lab.store.doubts.decide(
+                row.batch, choice, {row.row: case.evidence}, by="ann", now=self.lab.clock.now()
+            )
 
     def _people(self) -> list[Person]:
         return list({id(record.person): record.person for record in self.records.values()}.values())
