@@ -134,6 +134,8 @@ class Desk:
     bin: dict[str, dict[str, str | None]] = field(default_factory=dict)
     settled: dict[str, datetime] = field(default_factory=dict)
     """From when on a contact's last change is surely visible: until then it is only edited."""
+    emails: set[str] = field(default_factory=set)
+    """All that its contacts ever had: a CRM that keeps them for other contacts takes none for a new one."""
     touched: set[str] = field(default_factory=set)
     changes: int = 0
     """How many contacts changed between two cycles, over all of them."""
@@ -212,8 +214,7 @@ class Day:
 
     def arrive(self, desk: Desk) -> None:
         """Add a contact; now and then one whose email another CRM has too."""
-        held = {str(it["email"]) for it in [*desk.live.values(), *desk.bin.values()]}
-        shared = sorted(self.emails - held)
+        shared = sorted(self.emails - desk.emails)
         if shared and not self.polled and self.random.random() < 0.15:
             email = self.random.choice(shared)
         else:
@@ -281,6 +282,7 @@ class Day:
         key = (desk.address, record_id)
         email = str(desk.live[record_id]["email"])
         self.emails.add(email)
+        desk.emails.add(email)
         self.families.join(key, email)
         self.high[key] = max(self.high[key], int(desk.live[record_id]["note"] or 0))
         desk.touched.add(record_id)
