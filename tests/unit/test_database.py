@@ -420,7 +420,7 @@ def test_a_file_of_something_else_is_left_as_it_is(path: Path) -> None:
     content = b"SQLite format 4\0" + b"x" * 5000
     for opening in (Database.open, Database.open_beside):
         path.write_bytes(content)
-        with pytest.raises(StateError, match=r"not a database; .*backup"):
+        with pytest.raises(StateError, match=r"not a database; .*syncsvc state salvage"):
             opening(f"sqlite:///{path}")
         assert path.read_bytes() == content
     path.unlink()
