@@ -41,6 +41,7 @@ def batch(**facts: Any) -> DoubtfulBatch:
         "witness": None,
         "witness_seen": SEEN[Finding.UNMOVED],
         "short": False,
+        "restored": False,
     }
     return DoubtfulBatch(**known | facts)
 
