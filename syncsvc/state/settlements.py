@@ -32,7 +32,7 @@ from syncsvc.state.bulk import Bulk, put_rows, update_rows
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, as_list, change_row, one_of, to_ms
 from syncsvc.state.doubtful import DoubtfulBatch, doubtful
-from syncsvc.state.late import latest, send_unproven_again
+from syncsvc.state.late import latest, send_unproven_again, unsure
 from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER, QUARANTINE
 
@@ -78,6 +78,7 @@ _OPEN_ROWS = (
         BATCH_ROW,
         MEMBER.c.credited,
         MEMBER.c.wanted,
+        MEMBER.c.delivered,
         MEMBER.c.late_until,
         MEMBER.c.owner_connector,
         MEMBER.c.owner_record,
@@ -117,6 +118,9 @@ def _settled(outcome: Outcome, *, own: bool, quiet: bool, late: bool, frees: boo
     if outcome is Outcome.LANDED:
         values["delivered"] = bindparam("b_fingerprint")
         names.append("b_fingerprint")
+    if outcome is Outcome.RELEASED:
+        values["delivered"] = bindparam("b_delivered")
+        names.append("b_delivered")
     if outcome is Outcome.REFUSED:
         values["refused"] = bindparam("b_fingerprint")
         names.append("b_fingerprint")
@@ -141,6 +145,13 @@ def _settled(outcome: Outcome, *, own: bool, quiet: bool, late: bool, frees: boo
     if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
         values["introduced"] = literal_column("1")
     return Bulk(_OF_MEMBER.values(values), [*names, "b_id"])
+
+
+def _still_delivered(row: Record) -> bytes | None:
+    """Return what counts as delivered where a row may have overwritten it, of which nobody heard."""
+    if row.delivered is None or row.delivered == row.fingerprint:
+        return row.delivered  # type: ignore[no-any-return]
+    return unsure(row.delivered)
 
 
 class Settlements:
@@ -283,6 +294,7 @@ class Settlements:
                     "b_points": row.points,
                     "b_credit": self._credit_of(row),
                     "b_fingerprint": row.fingerprint,
+                    "b_delivered": _still_delivered(row),
                     "b_quiet_until": quiet_until,
                     "b_late_until": late_until,
                 }

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from enginelab import IMPORT, LOG, SETTLED, Crash
+from enginelab import IMPORT, LOG, SETTLED, Crash, Lab
 from quicklab import QuickLab
 
 from syncsvc.sandbox.faults import Kind
@@ -423,3 +423,18 @@ def test_a_member_without_a_doubt_is_not_looked_at(quick: QuickLab) -> None:
     quick.wallet.touch("brand-1", A)
     quick.cycle(SETTLED)
     assert (quick.value("SELECT late_until FROM member"), quick.asks(IMPORT)) == (None, asked)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_profile_that_was_taken_back_after_it_was_lost_is_sent_again(lab: Lab, when: str) -> None:
+    lab.crm.put("a", points=10, name="Ada")
+    lab.cycle()
+    lab.crm.put("a", name="Eve")
+    lab.crash_import(when)
+    with suppress(Crash):
+        lab.cycle()
+    lab.reopen()
+    lab.crm.put("a", name="Ada")
+    lab.cycle()
+    assert lab.profile("a@example.org")["name"] == "Ada"
+    assert lab.cycle().rows_sent == 0
