@@ -230,6 +230,13 @@ MUTATIONS = (
         _HISTORY,
     ),
     Mutation(
+        "what was delivered before a lost profile is taken for what the wallet has",
+        "syncsvc/state/settlements.py",
+        "    return unsure(row.delivered)",
+        "    return row.delivered",
+        _LATE,
+    ),
+    Mutation(
         "who is told gone and only later merged has no history to bring",
         "syncsvc/state/membership.py",
         "        elif counts:  #",

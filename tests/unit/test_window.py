@@ -20,7 +20,7 @@ LAG = timedelta(minutes=10)
 PAGE = 2
 SECOND = timedelta(seconds=1)
 
-fixed = settings(max_examples=150, derandomize=True, database=None, deadline=None)
+fixed = settings(max_examples=300, derandomize=True, database=None, deadline=None)
 
 
 @dataclass(frozen=True)
