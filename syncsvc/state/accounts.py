@@ -12,8 +12,9 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal_co
 
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, from_ms
-from syncsvc.state.scope import UNSETTLED_BATCHES, Scope, on_account_of
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, LEDGER, MEMBER
+from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
+from syncsvc.state.stakes import OF_ITS_ROW, unsettled_of
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, LEDGER, MEMBER, STAKE
 from syncsvc.state.twice import PaidTwice, found_twice, paid_twice
 from syncsvc.state.witness import WitnessStanding, witness_standings
 
@@ -90,6 +91,7 @@ class Accounts:
             .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
             .where(UNSETTLED_BATCHES, BATCH.c.lane == Lane.POINTS)
         )
+        staked = unsettled.join(STAKE, OF_ITS_ROW).where(STAKE.c.heir_id.is_not(None))
         rests = (
             select(LEDGER.c.entry, LEDGER.c.grade, func.count(), func.sum(LEDGER.c.points))
             .where(LEDGER.c.organization_id == self._scope.organization_id)
@@ -98,7 +100,8 @@ class Accounts:
         )
         with self._scope.database.reading() as connection:
             count, earned, credited, positive, fallen, behind = connection.execute(members).one()
-            in_flight, in_doubt, held = tuple(connection.execute(unsettled, self._scope.bound()).one())
+            counted = [connection.execute(it, self._scope.bound()).one() for it in (unsettled, staked)]
+            in_flight, in_doubt, held = (sum(both) for both in zip(*counted, strict=True))
             found = [
                 Rest(Entry(entry).name.lower(), grade, rows, points)
                 for entry, grade, rows, points in connection.execute(rests)
@@ -159,15 +162,7 @@ class Accounts:
 
     def _members(self) -> Select[Any]:
         unsettled = [
-            select(_sum(BATCH_ROW.c.points))
-            .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
-            .where(
-                on_account_of(MEMBER.c.id),
-                BATCH_ROW.c.outcome == outcome,
-                BATCH.c.lane == Lane.POINTS,
-            )
-            .scalar_subquery()
-            .label(outcome.name.lower())
+            unsettled_of(MEMBER.c.id, BATCH_ROW.c.outcome == outcome).label(outcome.name.lower())
             for outcome in _UNSETTLED
         ]
         listed = select(

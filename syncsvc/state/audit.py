@@ -1,7 +1,7 @@
 """Recomputes the books from their rows: every sum, every proof, and the chain of the ledger.
 
     member.earned = what its owner's contact says        member.credited  = its ledger rows
-    member.unsettled = its unsettled rows                member.open_batch = the batch its open row is in
+    member.unsettled = its unsettled rows and stakes     member.open_batch = the batch its open row is in
     batch.points, row_count, outcome = its rows          landed and skipped rows = ledger rows, one to one
     each ledger row's digest follows from the one before  rows settled by a person = their decisions
     a balance that was set = its ledger rows until then
@@ -25,7 +25,8 @@ from syncsvc.rules.settling import Grade
 from syncsvc.state.books import FIRST, Credit, link
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record
-from syncsvc.state.scope import Scope, on_account_of
+from syncsvc.state.scope import Scope
+from syncsvc.state.stakes import unsettled_of
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, CONTACT, DECISION, LEDGER, MEMBER
 from syncsvc.state.twice import Found
 
@@ -98,16 +99,7 @@ class Audit:
             yield Difference(_member(row), what, _COMPARE)
 
     def _unsettled(self, connection: Connection) -> Iterator[Difference]:
-        mine = (
-            select(_sum(BATCH_ROW.c.points))
-            .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
-            .where(
-                on_account_of(MEMBER.c.id),
-                BATCH_ROW.c.outcome < Outcome.LANDED,
-                BATCH.c.lane == Lane.POINTS,
-            )
-        )
-        for row in self._unequal(connection, MEMBER.c.unsettled, mine.scalar_subquery()):
+        for row in self._unequal(connection, MEMBER.c.unsettled, unsettled_of(MEMBER.c.id)):
             what = f"{row.stored:,} points unsettled, but its unsettled batch rows add up to {row.found:,}"
             yield Difference(_member(row), what, _COMPARE)
 

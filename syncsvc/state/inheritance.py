@@ -2,6 +2,8 @@
 
 An heir inherits when it owns its member. Until then what it will bring is remembered in `inheritance`: its
 record may not be read yet, be in quarantine, or share its member with a contact that was there first.
+
+What is unsettled goes along too: with its rows where the member is left, else as a stake in them (`stakes`).
 """
 
 from __future__ import annotations
@@ -10,14 +12,15 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, bindparam, delete, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, select
 
 from syncsvc.state.books import Credit
 from syncsvc.state.bulk import put_rows
-from syncsvc.state.codes import Entry, Outcome
+from syncsvc.state.codes import Entry
 from syncsvc.state.database import as_list, one_of
 from syncsvc.state.member import Member
-from syncsvc.state.tables import BATCH, BATCH_ROW, INHERITANCE
+from syncsvc.state.stakes import Stakes
+from syncsvc.state.tables import INHERITANCE
 
 
 @dataclass(slots=True)
@@ -25,12 +28,13 @@ class Bequest:
     """What an heir brings along from `source`.
 
     `taken` says that it was taken out of the source, with its unsettled rows; else the source lives on with
-    it, and the heir counts the same points as credited too. `stored_for` is the record it is remembered for.
+    it, the heir counts the same points as credited too, and has a stake in what is unsettled. `stored_for`
+    is the record it is remembered for.
     """
 
     source: Member
     credited: int
-    unsettled: int = 0
+    unsettled: int
     taken: bool = False
     stored_for: str | None = None
 
@@ -52,30 +56,42 @@ class Inheritances:
         self._connection = connection
         self._connector_id = connector_id
         self._credits = credits_
+        self._stakes = Stakes(connection, connector_id)
         self._bequests: dict[str, list[Bequest]] = defaultdict(list)
-        self._rows: list[tuple[Member, Member]] = []
+        self._rows: dict[Member, Member] = {}
+        self._staked: list[tuple[str, Bequest, Member | None]] = []
         self._done: list[tuple[str, Member]] = []
 
-    def remembered(self, record_ids: Collection[str]) -> dict[str, list[tuple[int, int]]]:
-        """Return what is remembered for these records: (id of the source, points) by record."""
+    def remembered(self, record_ids: Collection[str]) -> dict[str, list[tuple[int, int, int]]]:
+        """Return what is remembered for these records: (id of the source, points, of stakes) by record."""
         these = {"b_connector": self._connector_id, "b_ids": as_list(record_ids)}
+        rows = self._connection.execute(_REMEMBERED, these).all()
+        staked = self._stakes.waiting([row.record_id for row in rows]) if rows else {}
         found = defaultdict(list)
-        for row in self._connection.execute(_REMEMBERED, these):
-            found[row.record_id].append((row.member_id, row.points))
+        for row in rows:
+            points = staked.get((row.record_id, row.member_id), 0)
+            found[row.record_id].append((row.member_id, row.points, points))
         return found
 
-    def remember(self, record_id: str, source: Member, points: int) -> None:
+    def remember(self, record_id: str, source: Member, points: int, staked: int) -> None:
         """Bring in what is remembered for a record."""
-        self._bequests[record_id].append(Bequest(source, points, stored_for=record_id))
+        self._bequests[record_id].append(Bequest(source, points, staked, stored_for=record_id))
 
     def take(self, source: Member, heir: str) -> None:
         """Set aside all that a member without contacts was credited, and what of it is unsettled."""
         self._bequests[heir].append(Bequest(source, source.credited, source.unsettled, taken=True))
         source.earned = source.credited = source.unsettled = 0
 
-    def copy(self, source: Member, heir: str, points: int) -> None:
-        """Let an heir count as credited what a member has that lives on, perhaps with other contacts."""
-        self._bequests[heir].append(Bequest(source, points))
+    def copy(self, source: Member, heir: str) -> None:
+        """Let an heir count what a member was paid that lives on with other contacts.
+
+        What of it is unsettled the heir counts as that, and as credited if its row lands.
+        """
+        self._bequests[heir].append(Bequest(source, source.credited, source.unsettled))
+
+    def grant(self, source: Member, heir: str, points: int) -> None:
+        """Let an heir count points as credited which a member that lives on has, or will be paid."""
+        self._bequests[heir].append(Bequest(source, points, 0))
 
     def drop(self, source: Member, record_id: str) -> None:
         """Forget what is remembered of a member for a record that owned it again since."""
@@ -111,6 +127,8 @@ class Inheritances:
                 self._give_back(it)
             else:
                 self._give(it, member)
+                if not it.taken:
+                    self._staked.append((record_id, it, member))
         return [member, *(it.source for it in bequests)] if bequests else []
 
     def keep(self) -> Iterable[Member]:
@@ -129,51 +147,52 @@ class Inheritances:
 
     def save(self) -> None:
         """Write what is remembered from now on, and to whom unsettled rows belong."""
-        for source, member in self._rows:
-            whose = or_(
-                BATCH_ROW.c.account_id == source.id,
-                and_(BATCH_ROW.c.account_id.is_(None), BATCH_ROW.c.member_id == source.id),
-            )
-            unsettled = select(BATCH.c.id).where(
-                BATCH.c.brand == source.brand, BATCH.c.outcome < Outcome.LANDED
-            )
-            self._connection.execute(
-                update(BATCH_ROW)
-                .where(BATCH_ROW.c.batch_id.in_(unsettled), BATCH_ROW.c.outcome < Outcome.LANDED, whose)
-                .values(account_id=member.id)
-            )
-        moved = [
-            (record_id, it)
+        moved = {
+            (record_id, it.source): it
             for record_id, bequests in self._bequests.items()
             for it in bequests
             if it.stored_for != record_id
-        ]
-        self._done += [(it.stored_for, it.source) for _, it in moved if it.stored_for is not None]
-        for record_id, source in self._done:
-            mine = and_(
-                INHERITANCE.c.connector_id == self._connector_id,
-                INHERITANCE.c.record_id == record_id,
-                INHERITANCE.c.member_id == source.id,
-            )
-            self._connection.execute(delete(INHERITANCE).where(mine))
-        rows = {
-            (record_id, it.source.id): it.credited + it.unsettled
-            for record_id, it in moved
-            if it.credited + it.unsettled
         }
-        if rows:
+        self._done += [(it.stored_for, it.source) for it in moved.values() if it.stored_for is not None]
+        staked = [*self._staked, *((record_id, it, None) for (record_id, _), it in moved.items())]
+        staked = [it for it in staked if it[1].unsettled]
+        new = [it for it in staked if it[1].stored_for is None]
+        # Read before anything moves: these are the rows of before this page.
+        rows = self._stakes.open_rows({_id(it.source) for _, it, _ in new}) if new else {}
+        if self._rows:
+            self._stakes.move({_id(source): _id(member) for source, member in self._rows.items()})
+        for record_id, it, member in staked:
+            if it.stored_for is not None:
+                heir = None if member is None else _id(member)
+                self._stakes.pass_on(it.stored_for, _id(it.source), record_id, heir)
+        for record_id, source in self._done:
+            self._forget(record_id, source)
+        for record_id, it, member in new:
+            heir = None if member is None else _id(member)
+            self._stakes.hold(rows[_id(it.source)], _id(it.source), record_id, heir)
+        kept = [(*it, bequest) for it, bequest in moved.items() if bequest.credited or bequest.unsettled]
+        if kept:
             self._connection.execute(
                 _PUT,
                 [
                     {
                         "connector_id": self._connector_id,
                         "record_id": record_id,
-                        "member_id": source_id,
-                        "points": points,
+                        "member_id": source.id,
+                        "points": it.credited,
                     }
-                    for (record_id, source_id), points in rows.items()
+                    for record_id, source, it in kept
                 ],
             )
+
+    def _forget(self, record_id: str, source: Member) -> None:
+        mine = and_(
+            INHERITANCE.c.connector_id == self._connector_id,
+            INHERITANCE.c.record_id == record_id,
+            INHERITANCE.c.member_id == source.id,
+        )
+        self._connection.execute(delete(INHERITANCE).where(mine))
+        self._stakes.drop(record_id, _id(source))
 
     @staticmethod
     def _give_back(it: Bequest) -> None:
@@ -188,5 +207,10 @@ class Inheritances:
             if it.taken:
                 self._credits.append((it.source, Credit(Entry.MOVED_OUT, -it.credited)))
             self._credits.append((member, Credit(Entry.MOVED_IN, it.credited)))
-        if it.unsettled:
-            self._rows.append((it.source, member))
+        if it.unsettled and it.taken:
+            self._rows[it.source] = member
+
+
+def _id(member: Member) -> int:
+    assert member.id is not None  # noqa: S101 - members are inserted before what they inherit is saved
+    return member.id

@@ -117,7 +117,7 @@ class Membership:
         for it in mapped:
             keys[self._brand(it.brand_id)].append(it.email_key)
         remembered = self._inheritances.remembered(record_ids)
-        ids = {*member_ids, *(source for found in remembered.values() for source, _ in found)}
+        ids = {*member_ids, *(source for found in remembered.values() for source, *_ in found)}
         asked: list[tuple[Select[Any], dict[str, Any]]] = [
             (_BY_EMAIL, {"b_brand": brand, "b_emails": as_list(emails)}) for brand, emails in keys.items()
         ]
@@ -129,8 +129,8 @@ class Membership:
                 self._by_key.setdefault((member.brand, member.email_key), member)
         self._by_id = {member.id: member for member in self._by_key.values() if member.id is not None}
         for record_id, found in remembered.items():
-            for source, points in found:
-                self._inheritances.remember(record_id, self._by_id[source], points)
+            for source, points, staked in found:
+                self._inheritances.remember(record_id, self._by_id[source], points, staked)
 
     def leave(self, record_id: str, member_id: int | None, *, heir: str | None = None) -> None:
         """Let a contact that is gone or excluded part from its member; `heir` is what it was merged into."""
@@ -186,18 +186,20 @@ class Membership:
     def _bequeath(self, it: _Parting, shared: Mapping[tuple[int, str], int | None]) -> None:
         """Set aside what a parting owner was paid; `shared` are the contacts that stay, with their points."""
         member, counts = it.member, self._scope.rules.points is not Points.SET
-        paid = member.credited + member.unsettled
         if counts and it.heir is not None and shared:
-            self._inheritances.copy(member, it.heir, paid)
-            member.earned = min(member.earned, paid)  # what it is owed goes along
+            self._inheritances.copy(member, it.heir)
+            member.earned = min(member.earned, member.credited)  # what it is owed goes along
         elif counts and it.heir is not None:
             self._inheritances.take(member, it.heir)
         elif it.moved is not None:
             if not shared:
                 member.earned = member.credited  # what is refuted later is earned at the new member
         elif counts:  # it may be told later that it was merged, when another owns the member
-            passes = any(points is not None for points in shared.values())
-            self._inheritances.copy(member, it.record_id, paid if passes else max(paid, member.earned))
+            if any(points is not None for points in shared.values()):
+                self._inheritances.copy(member, it.record_id)
+            else:  # what it is owed stays with the member
+                paid = member.credited + member.unsettled
+                self._inheritances.grant(member, it.record_id, max(paid, member.earned))
 
     def join(self, contact: Intake, *, adopting: FirstRun | None, restored: bool) -> None:
         """Link an active contact to its member, which it owns where nobody else does.

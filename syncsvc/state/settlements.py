@@ -34,6 +34,7 @@ from syncsvc.state.database import Record, as_list, change_row, one_of, to_ms
 from syncsvc.state.doubtful import DoubtfulBatch, doubtful
 from syncsvc.state.late import latest, send_unproven_again, unsure
 from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
+from syncsvc.state.stakes import settle as settle_stakes
 from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER, QUARANTINE
 
 
@@ -72,6 +73,7 @@ class Facts:
 
 
 _CREDITS = {Outcome.LANDED, Outcome.SKIPPED}
+_UNSETTLED = {Outcome.DOUBT, Outcome.HELD}
 _BATCH = select(BATCH).where(BATCH.c.id == bindparam("b_batch"))
 _OPEN_ROWS = (
     select(
@@ -207,6 +209,7 @@ class Settlements:
             groups[ruling.outcome, ruling.may_land_late, ruling.may_be_under_way].append(row)
         for rows in groups.values():
             self._settle_group(connection, batch, rows, rulings, now=now, quiet_for=quiet_for)
+        heirs = self._settle_stakes(connection, batch, open_rows, rulings, now=now)
         self._rule(connection, batch_id, {row.position: rulings[row.position] for row in open_rows})
         least = connection.scalar(_LEAST, this)
         values: dict[str, Any] = {"outcome": least}
@@ -227,7 +230,7 @@ class Settlements:
         change_row(connection, BATCH, batch_id, values)
         if batch.outcome == Outcome.DOUBT and least is not None and least > Outcome.DOUBT:
             send_unproven_again(connection, self._scope, batch_id)
-        members = [*{it for row in open_rows for it in (row.member_id, _account(row))}]
+        members = [*{it for row in open_rows for it in (row.member_id, _account(row))}, *heirs]
         self._scope.refresh(connection, members)
         self._scope.mark_for_write_back(connection, members)
 
@@ -250,6 +253,22 @@ class Settlements:
         """Remember that `moved` of a batch's entries have moved by now."""
         with self._scope.database.writing() as connection:
             change_row(connection, BATCH, batch_id, {"moved": moved, "moved_at": to_ms(now)})
+
+    def _settle_stakes(
+        self,
+        connection: Connection,
+        batch: Record,
+        rows: Sequence[Record],
+        rulings: Mapping[int, Ruling],
+        *,
+        now: datetime,
+    ) -> set[int]:
+        """Settle the stakes in rows that have an outcome now; returns the members that held them."""
+        outcomes = {row.position: rulings[row.position].outcome for row in rows if row.points}
+        credited = {at: it in _CREDITS for at, it in outcomes.items() if it not in _UNSETTLED}
+        if batch.lane != Lane.POINTS or not credited:
+            return set()
+        return settle_stakes(connection, self._scope, batch.id, credited, now=now)
 
     @staticmethod
     def _rule(connection: Connection, batch_id: int, rulings: Mapping[int, Ruling]) -> None:
@@ -283,7 +302,7 @@ class Settlements:
             self._forget_mails(connection, [row.member_id for row in kept])
         adds = self._scope.rules.points is Points.ADD
         quiet = adds and alike.may_be_under_way and quiet_for > timedelta()
-        frees = batch.lane == Lane.POINTS and outcome not in {Outcome.DOUBT, Outcome.HELD}
+        frees = batch.lane == Lane.POINTS and outcome not in _UNSETTLED
         quiet_until, late_until = to_ms(now + quiet_for), latest(batch.sent_at)
         members: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
         for row in rows:

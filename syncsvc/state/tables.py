@@ -6,7 +6,7 @@
                   │                batch ─── batch_row     one import request, frozen before it is sent
                   │                  │
                   │                ledger                  every point that was credited, and on what proof
-                  ├─ inheritance                           what a contact brings along once it owns its member
+                  ├─ inheritance, stake                    what a contact brings along once it owns its member
                   ├─ quarantine                            what was refused, and why
                   ├─ hold                                  what a brake keeps back, and who let it go
                   ├─ decision                              what a person decided on a row in doubt or held
@@ -124,9 +124,8 @@ class MemberRow(SQLModel, table=True):
     unsettled: int = count_column()
     open_batch: int | None = Field(default=None, foreign_key="batch.id")
     quiet_until: int | None = time_column()
-    late_until: int | None = (
-        time_column()
-    )  # until when an older row may still be applied, and overwrite what is delivered
+    # Until when an older row may still be applied, and overwrite what is delivered.
+    late_until: int | None = time_column()
     log_value: str | None = None
     log_at: int | None = time_column()
     due: int = small_column()
@@ -153,9 +152,8 @@ class ContactRow(SQLModel, table=True):
     written_at: int | None = time_column()
     written_status: str | None = None
     write_due: int = small_column()
-    first_read: int = (
-        small_column()
-    )  # it could not be mapped in its connector's first read: adopted when it can
+    # It could not be mapped in its connector's first read: adopted when it can.
+    first_read: int = small_column()
 
 
 class BatchRow(SQLModel, table=True):
@@ -207,9 +205,8 @@ class BatchMemberRow(SQLModel, table=True):
     log_before: str | None = None
     outcome: int = small_column()
     grade: str | None = None
-    account_id: int | None = Field(
-        default=None, foreign_key="member.id"
-    )  # whose points they are, if another's
+    # Whose points they are, if another's.
+    account_id: int | None = Field(default=None, foreign_key="member.id")
     late_at: int | None = time_column()  # the log's time of a move that says it may have landed after all
 
 
@@ -241,6 +238,19 @@ class InheritanceRow(SQLModel, table=True):
     record_id: str = Field(primary_key=True)
     member_id: int = Field(primary_key=True, foreign_key="member.id")
     points: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class StakeRow(SQLModel, table=True):
+    """A contact's stake in an unsettled row of a member it left: it counts the points too, if they land."""
+
+    __tablename__ = "stake"
+    id: int = Field(primary_key=True)
+    batch_id: int = Field(foreign_key="batch.id", index=True)
+    position: int = small_column()
+    member_id: int = Field(foreign_key="member.id")
+    connector_id: int = Field(foreign_key="connector.id", index=True)
+    record_id: str
+    heir_id: int | None = Field(default=None, foreign_key="member.id", index=True)  # once it owns one
 
 
 class QuarantineRow(SQLModel, table=True):
@@ -378,6 +388,7 @@ BATCH = table(BatchRow)
 BATCH_ROW = table(BatchMemberRow)
 LEDGER = table(LedgerRow)
 INHERITANCE = table(InheritanceRow)
+STAKE = table(StakeRow)
 QUARANTINE = table(QuarantineRow)
 WRITE_RETRY = table(WriteRetryRow)
 HOLD = table(HoldRow)

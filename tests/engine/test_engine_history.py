@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from enginelab import IMPORT, LOG, Crash, Lab
+from enginelab import IMPORT, LOG, MEMBER_MAP, Crash, Lab
 
 from syncsvc.sandbox.faults import Kind
 
@@ -60,6 +60,79 @@ def test_a_merge_whose_request_was_cut_by_a_crash_takes_its_points_along(lab: La
     lab.crm.put("a", points=150)
     lab.calm()
     assert (lab.awarded(A), lab.awarded(B)) == (100, 50)
+    conserved(lab)
+
+
+@pytest.mark.parametrize("lost", [Kind.RESET_AFTER, Kind.RESET_BEFORE])
+@pytest.mark.parametrize("how", ["merged", "moved", "moved twice", "gone first", "unread"])
+@pytest.mark.parametrize("others", [100, 0, None])
+def test_points_in_doubt_of_a_shared_member_go_along_with_its_owner(
+    open_lab: Open, lost: Kind, how: str, others: int | None
+) -> None:
+    told = MEMBER_MAP if others is not None else {"email": "{email}", "name": "{name}"}
+    connectors = {"crm": {}, "shop": {"member": told}}
+    lab = open_lab(connectors=connectors, policy=MOVE, brakes={"max_gone_share": "100%"})
+    lab.crm.put("a", email=SHARED, points=100)
+    lab.crms["shop"].put("z", email=SHARED, points=others or 0)
+    if how != "unread":
+        lab.crm.put("b", points=0)
+    lab.cycle()
+    lab.crm.put("a", points=150)
+    lab.fault(lost)
+    lab.fault(Kind.STATUS, LOG, skip=1, times=9, status=503)
+    lab.cycle()
+    assert lab.value("SELECT sum(unsettled) FROM member") == 50
+    heir = "a" if how.startswith("moved") else "b"
+    if how == "gone first":
+        lab.crm.delete("a")
+        lab.cycle()
+    if how.startswith("moved"):
+        lab.crm.put("a", email=A)
+    else:
+        lab.crm.merge("b", "a", told_by="loser" if how == "unread" else "winner")
+    if how == "moved twice":
+        lab.cycle()
+        lab.crm.put("a", email=C)
+    if how != "unread":
+        lab.crm.put(heir, points=150)
+    lab.cycle()
+    assert list(lab.store.audit.differences()) == []
+    lab.calm()
+    lab.cycle(full=True)
+    lab.calm()
+    keeps = lost is Kind.RESET_AFTER or (how == "gone first" and others is None)  # what it is owed, too
+    shared = 150 if keeps else 100
+    assert lab.awarded(SHARED) == shared
+    if how == "unread":
+        lab.crm.put("b", points=150)
+        lab.calm()
+    assert lab.wallet.total_awarded() == 150
+    lab.crm.put(heir, points=155)
+    lab.calm()
+    assert (lab.awarded(SHARED), lab.wallet.total_awarded()) == (shared, 155)
+    assert lab.value("SELECT sum(unsettled) FROM member") == 0
+    assert list(lab.store.audit.differences()) == []
+
+
+@pytest.mark.parametrize("lost", [Kind.RESET_AFTER, Kind.RESET_BEFORE])
+def test_contacts_that_swap_their_emails_while_points_are_in_doubt(open_lab: Open, lost: Kind) -> None:
+    lab = open_lab(policy=MOVE)
+    lab.crm.put("a", points=100)
+    lab.crm.put("b", points=50)
+    lab.fault(lost)
+    lab.fault(Kind.STATUS, LOG, skip=1, times=9, status=503)
+    lab.cycle()
+    lab.crm.put("a", email=B)
+    lab.crm.put("b", email=A)
+    lab.cycle()
+    assert list(lab.store.audit.differences()) == []
+    lab.calm()
+    assert lab.wallet.total_awarded() == 150
+    lab.crm.put("a", points=101)
+    lab.crm.put("b", points=52)
+    lab.calm()
+    first, second = (102, 51) if lost is Kind.RESET_AFTER else (52, 101)
+    assert (lab.awarded(A), lab.awarded(B)) == (first, second)
     conserved(lab)
 
 

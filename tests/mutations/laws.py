@@ -203,7 +203,7 @@ MUTATIONS = (
     Mutation(
         "points of a held row are let go, and once more when a person decides",
         "syncsvc/state/settlements.py",
-        "frees = batch.lane == Lane.POINTS and outcome not in {Outcome.DOUBT, Outcome.HELD}",
+        "frees = batch.lane == Lane.POINTS and outcome not in _UNSETTLED",
         "frees = batch.lane == Lane.POINTS and outcome is not Outcome.DOUBT",
         _DOUBT,
     ),
@@ -227,6 +227,13 @@ MUTATIONS = (
         "syncsvc/state/membership.py",
         "self._inheritances.take(member, it.heir)",
         "pass",
+        _HISTORY,
+    ),
+    Mutation(
+        "points in doubt that never arrived count at the heir of who shared them",
+        "syncsvc/state/stakes.py",
+        "        points = row.points if credited[row.position] else 0",
+        "        points = row.points",
         _HISTORY,
     ),
     Mutation(
