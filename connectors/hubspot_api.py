@@ -19,9 +19,11 @@ import orjson
 from syncsvc.errors import CredentialsError, OperatorError, SchemaError, TransientError
 from syncsvc.model import Allowance
 from syncsvc.remote.answer import Answer
+from syncsvc.remote.keyed import KeyedClient
+from syncsvc.remote.reserve import spare
 from syncsvc.remote.retry import repeat
 from syncsvc.remote.transport import HttpClient, Network
-from syncsvc.settings import Reserve, Secret, reserved_calls
+from syncsvc.settings import Reserve, Secret
 
 MERGED = "hs_merged_object_ids"  # a property: the ids of what was merged into a contact, with ; between them
 SEARCH_SPACING = 0.25  # seconds; search guide 2026-03: 5 a second per account, which other apps use too
@@ -32,6 +34,7 @@ LOCK_SECONDS = 2.0  # error handling guide 2026-03: a lock lasts two seconds
 MOVING_SECONDS = 60.0  # for a 477 that names no time of its own
 LONGEST_SECONDS = 86_400.0  # error handling guide 2026-03: a 477 asks for up to a day
 
+_CALLS, _UNTIL = "HubSpot calls that the account has today", "after the account's midnight"
 _DAILY = "x-hubspot-ratelimit-daily"
 _SCHEMA_CODES = frozenset({"PROPERTY_DOESNT_EXIST", "READ_ONLY_VALUE"})
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
@@ -56,11 +59,7 @@ class HubSpotApi:
         dated = version != "v3"
         self.contacts = f"/crm/objects/{version}/contacts" if dated else "/crm/v3/objects/contacts"
         self.properties = f"/crm/properties/{version}/contacts" if dated else "/crm/v3/properties/contacts"
-        self.ahead = timedelta()
-        """HubSpot's clock minus ours when it last answered: too little by up to a second, never too much."""
-        self._client = client
-        self._secret = token
-        self._token: str | None = None
+        self._client = KeyedClient(client, token, network, called="HubSpot token")
         self._network = network
         self._reserve = reserve
         self._next_search = 0.0
@@ -77,7 +76,7 @@ class HubSpotApi:
         searches = path.endswith("/search")
 
         def once() -> Reply:
-            self._spare()
+            spare(self._network, self._reserve, believed=DAILY_SECONDS, calls=_CALLS, until=_UNTIL)
             if searches:
                 self._pace()
             answer = self._send(method, path, params, json)
@@ -99,20 +98,17 @@ class HubSpotApi:
         """
         return accepted(self.ask(method, path, params=params, json=json), f"{method} {path}")
 
+    @property
+    def ahead(self) -> timedelta:
+        """HubSpot's clock minus ours when it last answered: too little by up to a second, never too much."""
+        return self._client.ahead
+
     def close(self) -> None:
         """Give back the connections."""
         self._client.close()
 
     def _send(self, method: str, path: str, params: Mapping[str, str] | None, json: Any) -> Answer:
-        for again in (False, True):
-            if again or self._token is None:
-                self._token = self._read_token()
-            headers = {"Authorization": f"Bearer {self._token}"}
-            answer = self._client.send(method, path, params=params, json=json, headers=headers)
-            if answer.status != 401:
-                break
-        if answer.date is not None:
-            self.ahead = answer.date - self._network.now()
+        answer = self._client.send(method, path, params=params, json=json)
         self._note(answer)
         return answer
 
@@ -121,28 +117,6 @@ class HubSpotApi:
         with suppress(ValueError, KeyError):
             allowed, left = (int(answer.headers[name]) for name in (_DAILY, f"{_DAILY}-remaining"))
             self._network.allowance = Allowance(allowed, left, self._network.now())
-
-    def _spare(self) -> None:
-        """Raise TransientError while no more calls are left than the reserve; now and then one call looks."""
-        told = self._network.allowance
-        if told is None:
-            return
-        kept = reserved_calls(self._reserve, told.allowed)
-        fresh = DAILY_SECONDS - (self._network.now() - told.told_at).total_seconds()
-        if told.left <= kept and fresh > 0:
-            raise TransientError(
-                f"{told.left} of the account's {told.allowed} HubSpot calls of today are left, and the last "
-                f"{kept} are kept for its other apps (reserve): work goes on after the account's midnight",
-                retry_after=fresh,
-            )
-
-    def _read_token(self) -> str:
-        if problem := self._secret.problem():
-            raise CredentialsError(f"the HubSpot token cannot be read: {problem}")
-        token = self._secret.read()
-        if not token.isascii() or not token.isprintable():
-            raise CredentialsError("the HubSpot token holds characters that no token has")
-        return token
 
     def _adapt(self, *, refused: bool) -> None:
         """Give way to the account's other apps, which share the limit of searches; come back by and by."""

@@ -26,10 +26,11 @@ from syncsvc.errors import (
 )
 from syncsvc.model import Allowance
 from syncsvc.remote.answer import Answer
+from syncsvc.remote.reserve import spare
 from syncsvc.remote.retry import repeat
 from syncsvc.remote.sessions import session_errors
 from syncsvc.remote.transport import Network
-from syncsvc.settings import Reserve, is_loopback, reserved_calls
+from syncsvc.settings import Reserve, is_loopback
 
 PAUSE_SECONDS = 900.0
 """How long no call is made once the day's are used up; then one looks again.
@@ -40,6 +41,8 @@ The limit is on the last 24 hours, so there is no moment of refill (Salesforce h
 _USAGE = re.compile(r"(?:^|[;,\s])api-usage=(\d+)/(\d+)")
 _NO_FIELD = re.compile(r"No such column '([\w.]+)'|[Uu]nderstand relationship '([\w.]+)'")
 _USED_UP = "the org's daily API limit is used up: work goes on as earlier calls leave the 24 hours"
+_CALLS = "Salesforce calls of 24 hours that the org has"
+_UNTIL = "as earlier calls leave the 24 hours"
 _NEVER_CURED = ("not valid for use with the REST API", "not attached to Agent")
 
 
@@ -137,17 +140,7 @@ class Session:
         """Raise TransientError while no more calls are left than the reserve; now and then one call looks."""
         if (fresh := self._fresh(self._used_up)) > 0:
             raise TransientError(f"Salesforce: {_USED_UP}", retry_after=fresh)
-        told = self._network.allowance
-        if told is None:
-            return
-        kept, fresh = reserved_calls(self._reserve, told.allowed), self._fresh(told.told_at)
-        if told.left <= kept and fresh > 0:
-            raise TransientError(
-                f"{told.left} of the org's {told.allowed} Salesforce calls of 24 hours are left, and the "
-                f"last {kept} are kept for its other apps (reserve): work goes on as earlier calls leave "
-                "the 24 hours",
-                retry_after=fresh,
-            )
+        spare(self._network, self._reserve, believed=PAUSE_SECONDS, calls=_CALLS, until=_UNTIL)
 
     def _fresh(self, told_at: datetime | None) -> float:
         """Return for how many seconds what was told then is still believed."""

@@ -17,6 +17,7 @@ from syncsvc.errors import CredentialsError, CursorError, OperatorError, SchemaE
 from syncsvc.model import Contact, FieldValue, Page, Problem, WriteBack, WriteOutcome, Written
 from syncsvc.remote.answer import Answer
 from syncsvc.remote.connector import Needs
+from syncsvc.remote.keyed import KeyedClient
 from syncsvc.remote.retry import repeat
 from syncsvc.remote.transport import Network
 from syncsvc.settings import Duration, Secret, Settings, Url
@@ -41,11 +42,10 @@ class Rolodex:
 
     def __init__(self, settings: RolodexSettings, needs: Needs, network: Network) -> None:
         """Make no request yet."""
-        self._settings = settings
         self._needs = needs
         self._network = network
-        self._client = network.client(settings.url, timeout=settings.timeout.total_seconds())
-        self._key: str | None = None
+        client = network.client(settings.url, timeout=settings.timeout.total_seconds())
+        self._client = KeyedClient(client, settings.key, network, called="Rolodex key")
 
     def check(self) -> list[Problem]:
         """Return every field that is mapped or written and does not exist, or is not of a fitting type."""
@@ -129,22 +129,10 @@ class Rolodex:
             params["fields"] = ",".join(self._needs.fields)
 
         def once() -> dict[str, Any]:
-            answer = self._send(method, path, params, json)
+            answer = self._client.send(method, path, params=params, json=json)
             return _document(answer, f"{method} {path}", self._needs.fields)
 
         return repeat(once, network=self._network)
-
-    def _send(self, method: str, path: str, params: Mapping[str, str], json: Any) -> Answer:
-        for again in (False, True):
-            if self._key is None or again:  # a key that was replaced is read again, once
-                if problem := self._settings.key.problem():
-                    raise CredentialsError(f"the Rolodex key cannot be read: {problem}")
-                self._key = self._settings.key.read()
-            headers = {"Authorization": f"Bearer {self._key}"}
-            answer = self._client.send(method, path, params=params, json=json, headers=headers)
-            if answer.status != 401:
-                break
-        return answer
 
 
 def _document(answer: Answer, what: str, names: Sequence[str]) -> dict[str, Any]:
