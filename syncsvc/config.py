@@ -287,7 +287,7 @@ class ConnectorConfig(Settings):
 
     type: Text = Field(
         examples=["salesforce"],
-        description="the kind of CRM: salesforce, hubspot, dynamics, csv, or that of an installed plug-in",
+        description="the kind of CRM: salesforce, hubspot, dynamics, pipedrive, csv, or a plug-in's",
     )
     where: StrictStr = Field(
         default="",

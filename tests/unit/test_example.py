@@ -9,6 +9,7 @@ import pytest
 from connectors.csv import Csv
 from connectors.dynamics import Dynamics
 from connectors.hubspot import HubSpot
+from connectors.pipedrive import Pipedrive
 from connectors.salesforce import Salesforce
 from syncsvc.config import OrganizationConfig
 from syncsvc.configfile import load
@@ -22,6 +23,7 @@ TYPES = {
     "hubspot": HubSpot.Settings,
     "csv": Csv.Settings,
     "dynamics": Dynamics.Settings,
+    "pipedrive": Pipedrive.Settings,
 }
 # A key that is shown behind a comment sign, with its value and perhaps a remark.
 SHOWN = re.compile(r"^# (\w+ = (?:\"[^\"]*\"|\{[^}]*\}|\w+))", re.MULTILINE)
@@ -81,18 +83,21 @@ def test_the_csv_export_of_the_example_loads_and_shows_every_key_and_default(tmp
     assert loaded == members.settings.model_dump(exclude={"files", "results"})
 
 
-def test_the_dynamics_section_of_the_example_loads_and_shows_every_key_and_default(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["dynamics", "pipedrive"])
+def test_the_section_of_a_crm_in_the_example_loads_and_shows_every_key_and_default(
+    name: str, tmp_path: Path
+) -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
-    section = re.split(r"^# --- ", text.split("#[connectors.dynamics]\n")[1], flags=re.MULTILINE)[0]
+    section = re.split(r"^# --- ", text.split(f"#[connectors.{name}]\n")[1], flags=re.MULTILINE)[0]
     used, everything = tmp_path / "used.toml", tmp_path / "everything.toml"
-    bare = "[connectors.dynamics]\n" + re.sub("^#", "", section, flags=re.MULTILINE)
+    bare = f"[connectors.{name}]\n" + re.sub("^#", "", section, flags=re.MULTILINE)
     used.write_text(f"{text}\n{bare}", encoding="utf-8")
     everything.write_text(
         f"{text}\n{re.sub('^#(?=[a-z_]+ = )', '', bare, flags=re.MULTILINE)}", encoding="utf-8"
     )
-    one, other = (organization(path).connectors["dynamics"].settings for path in (used, everything))
+    one, other = (organization(path).connectors[name].settings for path in (used, everything))
     assert one == other, "what is shown as a default is the default"
-    for key in Dynamics.Settings.model_fields:
+    for key in TYPES[name].model_fields:
         assert re.search(rf"^##?{key} = ", section, re.MULTILINE), key
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 from connectors.csv import Csv
 from connectors.dynamics import Dynamics
 from connectors.hubspot import HubSpot
+from connectors.pipedrive import Pipedrive
 from connectors.salesforce import Salesforce
 from syncsvc.cli import main
 from syncsvc.settings import Secret
@@ -24,6 +25,7 @@ TYPES = {
     "hubspot": HubSpot.Settings,
     "csv": Csv.Settings,
     "dynamics": Dynamics.Settings,
+    "pipedrive": Pipedrive.Settings,
 }
 
 
