@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, bindparam, delete, select
+from sqlalchemy import Connection, and_, bindparam, delete, select, tuple_
 
 from syncsvc.state.books import Credit
 from syncsvc.state.bulk import put_rows
@@ -23,7 +23,7 @@ from syncsvc.state.stakes import Stakes
 from syncsvc.state.tables import INHERITANCE
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Bequest:
     """What an heir brings along from `source`.
 
@@ -42,7 +42,7 @@ class Bequest:
 _REMEMBERED = select(INHERITANCE).where(
     INHERITANCE.c.connector_id == bindparam("b_connector"), one_of(INHERITANCE.c.record_id, "b_ids")
 )
-
+_WAITING = select(INHERITANCE.c.connector_id, INHERITANCE.c.record_id)
 _PUT = put_rows(INHERITANCE)
 
 
@@ -77,6 +77,15 @@ class Inheritances:
         """Bring in what is remembered for a record."""
         self._bequests[record_id].append(Bequest(source, points, staked, stored_for=record_id))
 
+    def bringing(self, heirs: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
+        """Return those of these contacts, of any connector, that have something to bring along yet."""
+        if not heirs:
+            return set()
+        key = tuple_(INHERITANCE.c.connector_id, INHERITANCE.c.record_id)
+        found = self._connection.execute(_WAITING.where(key.in_(heirs)))
+        here = {(self._connector_id, it) for it in self._bequests}
+        return {(row.connector_id, row.record_id) for row in found} | here.intersection(heirs)
+
     def take(self, source: Member, heir: str) -> None:
         """Set aside all that a member without contacts was credited, and what of it is unsettled."""
         self._bequests[heir].append(Bequest(source, source.credited, source.unsettled, taken=True))
@@ -94,10 +103,14 @@ class Inheritances:
         self._bequests[heir].append(Bequest(source, points, 0))
 
     def drop(self, source: Member, record_id: str) -> None:
-        """Forget what is remembered of a member for a record that owned it again since."""
+        """Forget what was remembered of a member for a record that owned it again since.
+
+        What this page brings it from there stays: it may be the heir of another contact that left.
+        """
         found = self._bequests.pop(record_id, [])
-        self._done += [(record_id, it.source) for it in found if it.source is source]
-        kept = [it for it in found if it.source is not source]
+        past = [it for it in found if it.source is source and it.stored_for is not None]
+        self._done += [(record_id, source)] if past else []
+        kept = [it for it in found if it not in past]
         if kept:
             self._bequests[record_id] = kept
 
@@ -139,7 +152,7 @@ class Inheritances:
                     continue
                 if it.source.owner_record is None:
                     self._give_back(it)
-                    it.source.earned = it.source.credited + it.source.unsettled
+                    it.source.earned = it.source.credited  # what never arrives is earned by the heir
                 else:  # another contact has taken the member over, with a history of its own
                     it.source.unsettled += it.unsettled
                     self._credits.append((it.source, Credit(Entry.MOVED_OUT, -it.credited)))

@@ -143,6 +143,10 @@ class IntakeStore:
         """
         by_id = {row.record_id: row for row in rows}
         merging = [row for row in by_id.values() if row.merged_from or row.merged_into]
+        for old in {it for row in merging for it in row.merged_from}:
+            told = by_id.get(old)
+            if told is not None and told.state is GONE and told.merged_into is None:
+                del by_id[old]  # that it is gone is less than what its survivor says
         merged = {old: row.record_id for row in merging for old in row.merged_from if old not in by_id}
         survivors = {row.merged_into for row in merging if row.merged_into}
         with self._scope.database.reading() as connection:

@@ -349,15 +349,18 @@ class Membership:
 
     def _pass_on(self) -> None:
         positions = {row_id: place for place, row_id in enumerate(self._scope.connectors.values())}
-        heirs = []
-        for member in self._orphans.values():
-            others = self._others(member)
-            chosen = heir(others, positions)
-            if chosen is not None:
-                member.owner_connector, member.owner_record = chosen
-                points = others[chosen]  # its profile is read with the next read; they are known
-                member.earned = member.earned if points is None else points
-                heirs.append(chosen)
+        others = {member: self._others(member) for member in self._orphans.values()}
+        chosen = {member: heir(found, positions) for member, found in others.items()}
+        self._heirs = [it for it in chosen.values() if it is not None]
+        bringing = self._inheritances.bringing(self._heirs)
+        for member, owner in chosen.items():
+            if owner is not None:
+                member.owner_connector, member.owner_record = owner
+                points = others[member][owner]
+                if owner in bringing:  # what it was paid elsewhere counts first, once it is read
+                    member.earned = min(member.earned, member.credited)
+                elif points is not None:
+                    member.earned = points  # its profile is read with the next read; they are known
             elif member.id in self._vacated:
                 moved = self._vacated[member.id]
                 self._expire(member, moved.brand_id, moved.profile)
@@ -365,7 +368,6 @@ class Membership:
                 content: dict[str, Any] = orjson.loads(member.payload)
                 brand_id = select(BRAND.c.brand_id).where(BRAND.c.id == member.brand)
                 self._expire(member, self._connection.execute(brand_id).scalar_one(), content["profile"])
-        self._heirs = heirs
 
     def unsettle_heirs(self) -> None:
         """Let the next read bring the profile of contacts that have inherited a member: it is not stored."""

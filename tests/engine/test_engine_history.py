@@ -192,6 +192,25 @@ def test_history_of_a_merged_contact_that_a_sweep_missed_first(lab: Lab) -> None
     conserved(lab)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_survivor_names_whom_the_same_page_tells_gone_without_a_word(lab: Lab, *, again: bool) -> None:
+    lab.crm.put("a", points=100)
+    lab.crm.put("b", points=50)
+    lab.cycle()
+    lab.crm.delete("b")
+    if again:
+        lab.cycle()
+        lab.crm.stamp("b")
+    lab.crm.merge("a", "b", told_by="winner")
+    lab.crm.put("a", points=150)
+    lab.cycle()
+    assert lab.wallet.total_awarded() == 150
+    lab.crm.put("a", points=160)
+    lab.cycle()
+    assert lab.awarded(A) == 110
+    conserved(lab)
+
+
 def test_a_chain_of_merges_brings_everything_to_its_end(lab: Lab) -> None:
     for record, points in (("a", 1), ("b", 20), ("c", 300)):
         lab.crm.put(record, points=points)
@@ -207,6 +226,22 @@ def test_a_chain_of_merges_brings_everything_to_its_end(lab: Lab) -> None:
     lab.crm.put("c", points=330)
     lab.cycle()
     assert (lab.awarded(C), lab.wallet.total_awarded()) == (309, 330)
+    conserved(lab)
+
+
+@pytest.mark.parametrize(("winner", "loser"), [("a", "b"), ("b", "a")])
+def test_a_survivor_that_leaves_the_member_it_shares_with_whom_it_absorbs(
+    open_lab: Open, winner: str, loser: str
+) -> None:
+    lab = open_lab(policy=MOVE)
+    lab.crm.put(loser, email=SHARED, points=100)
+    lab.cycle()
+    lab.crm.put(winner, email=SHARED, points=50)
+    lab.cycle()
+    lab.crm.merge(winner, loser)
+    lab.crm.put(winner, email=C, points=150)
+    lab.cycle()
+    assert (lab.awarded(SHARED), lab.awarded(C)) == (100, 50)
     conserved(lab)
 
 
@@ -328,6 +363,30 @@ def test_an_email_that_goes_there_and_back_awards_nothing_twice(open_lab: Open) 
         lab.cycle()
     assert (lab.awarded(A), lab.awarded(B)) == (110, 20)
     conserved(lab)
+
+
+@pytest.mark.parametrize("lost", [Kind.RESET_AFTER, Kind.RESET_BEFORE])
+@pytest.mark.parametrize("others", [10, None])
+def test_who_takes_an_email_over_is_not_awarded_what_was_in_doubt_there(
+    open_lab: Open, lost: Kind, others: int | None
+) -> None:
+    told = MEMBER_MAP if others is not None else {"email": "{email}", "name": "{name}"}
+    lab = open_lab(connectors={"crm": {}, "shop": {"member": told}}, policy=MOVE)
+    lab.crm.put("a", points=100)
+    lab.crms["shop"].put("z", email=B, points=others or 0)
+    lab.cycle(send=False)
+    lab.fault(lost)
+    lab.fault(Kind.STATUS, LOG, skip=1, times=9, status=503)
+    lab.cycle()
+    assert lab.value("SELECT unsettled FROM member WHERE owner_record = 'a'") == 100
+    lab.crm.put("a", email=B)
+    lab.crms["shop"].put("z", email=A)
+    lab.cycle()
+    lab.calm()
+    lab.cycle(full=True)
+    lab.calm()
+    assert lab.wallet.total_awarded() == 100 + (others or 0)
+    assert list(lab.store.audit.differences()) == []
 
 
 # Expiries.

@@ -230,6 +230,20 @@ MUTATIONS = (
         _HISTORY,
     ),
     Mutation(
+        "an heir's points count before what it was paid elsewhere",
+        "syncsvc/state/membership.py",
+        "                if owner in bringing:",
+        "                if False:",
+        _HISTORY,
+    ),
+    Mutation(
+        "a survivor forgets what it inherits from the member that it leaves",
+        "syncsvc/state/inheritance.py",
+        "if it.source is source and it.stored_for is not None]",
+        "if it.source is source]",
+        _HISTORY,
+    ),
+    Mutation(
         "points in doubt that never arrived count at the heir of who shared them",
         "syncsvc/state/stakes.py",
         "        points = row.points if credited[row.position] else 0",
@@ -253,7 +267,7 @@ MUTATIONS = (
     Mutation(
         "what its owner was owed stays with a member that passes to another",
         "syncsvc/state/membership.py",
-        "member.earned = member.earned if points is None else points",
+        "member.earned = points  # its profile is read with the next read; they are known",
         "pass",
         _IDENTITY,
     ),
