@@ -225,7 +225,7 @@ class HubSpot:
             contacts, ended = [*ended, *self._read(records(document), vouched)], []
             position = following(document)
             if position is None:
-                look = Look(settled, due=at.began + self._every)
+                look = Look(settled, due=at.began + self._every, every=self._every)
                 polls = PollCursor(settled, read=at.began, recheck=at.began + self._lag / 2, look=look)
                 yield Page(contacts, polls.encode())
                 return
@@ -263,7 +263,8 @@ class HubSpot:
                     since = closed.look.since if closed.look is not None else None
                     ended, complete = self._bin.look(since, before=window.until - self._lag)
                     due = window.until + (self._every if complete else max(self._every, FULL_EVERY))
-                    yield Page(ended, closed.looked(window.until - self._lag, due=due).encode())
+                    looked = closed.looked(window.until - self._lag, due=due, every=self._every)
+                    yield Page(ended, looked.encode())
                 return
             yield Page(contacts, cursor.within(window).encode(), expected)
 

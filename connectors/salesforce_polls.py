@@ -77,7 +77,7 @@ class Polls:
         """Return what was deleted since the last look, as far as polls have told all that they can of it."""
         since = cursor.look.since if cursor.look is not None else None
         gone, told = self._deletions.between(since, now - self._overlap, persons=persons)
-        looked = cursor.looked(told, due=now + self._every)
+        looked = cursor.looked(told, due=now + self._every, every=self._every)
         return Page(gone, self._records.cursor(looked, persons=persons))
 
     def _first(self, cursor: PollCursor, *, persons: bool) -> tuple[Window, Rows]:

@@ -157,7 +157,7 @@ class Sweep:
             since,
             read=at.start,
             recheck=at.start + self._overlap / 2,
-            look=Look(since, due=at.start + self._every),
+            look=Look(since, due=at.start + self._every, every=self._every),
         )
         return self._records.cursor(poll, persons=at.persons)
 

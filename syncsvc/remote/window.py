@@ -67,14 +67,22 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What ended before `since` has been looked for; the next look is due then, by the server's clock."""
+    """What ended before `since` has been looked for; the next look is due then, by the server's clock.
+
+    `every` is how often looks were wanted when this one was made, None where an older version made it.
+    """
 
     since: datetime
     due: datetime
+    every: timedelta | None = None
 
 
 def _look(data: dict[str, object]) -> Look:
-    return Look(since=_from_ms(data["since"]), due=_from_ms(data["due"]))
+    every = data.get("every")
+    if every is not None and not isinstance(every, int):
+        raise TypeError
+    wanted = None if every is None else timedelta(milliseconds=every)
+    return Look(since=_from_ms(data["since"]), due=_from_ms(data["due"]), every=wanted)
 
 
 def _window(data: dict[str, object]) -> Window:
@@ -134,7 +142,10 @@ class PollCursor:
                 "after": self.window.after,
             } | ({} if self.window.newest is None else {"newest": _to_ms(self.window.newest)})
         if self.look is not None:
-            data["look"] = {"since": _to_ms(self.look.since), "due": _to_ms(self.look.due)}
+            look, every = self.look, self.look.every
+            data["look"] = {"since": _to_ms(look.since), "due": _to_ms(look.due)} | (
+                {} if every is None else {"every": every // timedelta(milliseconds=1)}
+            )
         return orjson.dumps(data, option=orjson.OPT_SORT_KEYS).decode()
 
     def open(self, now: datetime, *, lag: timedelta) -> Window:
@@ -173,11 +184,17 @@ class PollCursor:
         return replace(before, since=settled, read=until, recheck=until + lag / 2)
 
     def looks(self, window: Window, *, every: timedelta) -> bool:
-        """Return whether a look is due after `window`, which was read; zero means that none ever is."""
+        """Return whether a look is due after `window`, which was read; zero means that none ever is.
+
+        Where looks are wanted more often than at the last one, the next does not wait for when it was due.
+        """
         if not every or not window.full:
             return False
-        return self.look is None or window.until >= self.look.due
+        if self.look is None or window.until >= self.look.due:
+            return True
+        sooner = self.look.every is not None and every < self.look.every
+        return sooner and window.until >= self.look.since + every
 
-    def looked(self, since: datetime, *, due: datetime) -> PollCursor:
-        """Return the cursor after a look that told what had ended by `since`."""
-        return replace(self, look=Look(since, due))
+    def looked(self, since: datetime, *, due: datetime, every: timedelta) -> PollCursor:
+        """Return the cursor after a look that told what had ended by `since`; one is wanted so often."""
+        return replace(self, look=Look(since, due, every))

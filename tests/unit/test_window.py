@@ -245,22 +245,42 @@ def test_look_comes_after_a_full_pass_when_it_is_due_and_not_before() -> None:
     assert never.looks(full, every=HOUR)
     assert not never.looks(replace(full, full=False), every=HOUR)
     assert not never.looks(full, every=timedelta())
-    looked = PollCursor.parse(never.looked(START - LAG, due=START + HOUR).encode())
+    looked = PollCursor.parse(never.looked(START - LAG, due=START + HOUR, every=HOUR).encode())
     assert looked.look is not None
     assert looked.look.since == START - LAG
     assert not looked.looks(replace(full, until=START + HOUR - SECOND), every=HOUR)
     assert looked.looks(replace(full, until=START + HOUR), every=HOUR)
 
 
+def test_look_that_is_wanted_more_often_does_not_wait_for_when_it_was_due() -> None:
+    looked = PollCursor.parse(PollCursor(START).looked(START - LAG, due=START + HOUR, every=HOUR).encode())
+    full = replace(looked.open(START, lag=LAG), until=START + LAG, full=True)
+    assert not looked.looks(full, every=HOUR)
+    assert not looked.looks(full, every=2 * HOUR)
+    assert looked.looks(full, every=LAG)
+    put_off = PollCursor(START).looked(START - LAG, due=START + HOUR, every=LAG)
+    assert not put_off.looks(full, every=LAG), "an account that is asked less often than wanted stays so"
+
+
 def test_what_changes_bring_leaves_the_last_look_as_it_is() -> None:
-    cursor = PollCursor(since=START).looked(START - LAG, due=START + HOUR)
+    cursor = PollCursor(since=START).looked(START - LAG, due=START + HOUR, every=HOUR)
     for newest in (None, START, START + HOUR):
         window = Window(START, START + HOUR, full=True, newest=newest)
         assert cursor.closed(window, seen_until=START + HOUR, lag=LAG).look == cursor.look
         assert PollCursor.parse(cursor.within(window).encode()).look == cursor.look
 
 
-@pytest.mark.parametrize("look", [1, [], {"since": 1}, {"since": "x", "due": 1}, {"since": 1, "due": 1e3}])
+@pytest.mark.parametrize(
+    "look",
+    [
+        1,
+        [],
+        {"since": 1},
+        {"since": "x", "due": 1},
+        {"since": 1, "due": 1e3},
+        {"since": 1, "due": 1, "every": "1"},
+    ],
+)
 def test_look_of_another_form_is_none_of_ours(look: object) -> None:
     with pytest.raises(CursorError):
         PollCursor.parse(orjson.dumps({"since": 1, "look": look}).decode())
