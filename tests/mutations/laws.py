@@ -244,6 +244,13 @@ MUTATIONS = (
         _HISTORY,
     ),
     Mutation(
+        "what a survivor says is lost beside a deletion that names nobody",
+        "syncsvc/state/intake.py",
+        "                del by_id[old]  # that it is gone is less than what its survivor says",
+        "                pass",
+        _HISTORY,
+    ),
+    Mutation(
         "points in doubt that never arrived count at the heir of who shared them",
         "syncsvc/state/stakes.py",
         "        points = row.points if credited[row.position] else 0",
