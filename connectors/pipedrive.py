@@ -44,19 +44,15 @@ DAILY_SECONDS = 900.0  # the daily budget ends at a midnight that no answer tell
 BLOCKED_SECONDS = 300.0  # of who goes on after many a 429 (Rate limiting, 2026); how long is not told
 IN_A_ROW = 5  # failures of one person each, after which they are taken for everybody's
 
-_SYNCED = "birthday job_title notes postal_address"  # with contact sync alone (Persons, 2026)
-_OWN = frozenset(
-    "id name first_name last_name email phone owner_id org_id add_time update_time visible_to label_ids "
-    f"picture_id {_SYNCED}".split()
-)
+_SYNCED = frozenset({"birthday", "job_title", "notes", "postal_address"})  # with contact sync (Persons, 2026)
+_OWN = {"id", "name", "first_name", "last_name", "email", "phone", "owner_id", "org_id", "add_time"}
+_OWN |= _SYNCED | {"update_time", "visible_to", "label_ids", "picture_id"}
 _TEXTS = frozenset({"varchar", "varchar_auto", "text"})
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 _COPY = "copy its API key from Company settings > Data fields > Person, and name it under `fields`"
-
 _CALLS = "Pipedrive calls (of 10 API tokens) that the company has today"
 
-Row = Mapping[str, Any]
-"""A person, or a field, as an answer has it."""
+Row = Mapping[str, Any]  # a person, or a field, as an answer has it
 
 
 class PipedriveSettings(Table):
@@ -137,15 +133,16 @@ class Pipedrive:
         """Return what is wrong with the fields that are read and written; one request."""
         known, told = self._definitions(), "Pipedrive's persons have no such field"
         found = [
-            Problem(f"field {name}", told, self._meant(name, known) + _COPY)
+            Problem(f"field {name}", told, _meant(name, known, _OWN) or _COPY)
             for name in sorted(self._needs.read)
             if self._paths[name][0] not in _OWN | known.keys()
         ]
+        texts = {key: row for key, row in known.items() if row.get("field_type") in _TEXTS}
         for fact, name in sorted(self._needs.write.items()):
             key, part = self._paths[name]
-            if part or known.get(key, {}).get("field_type") not in _TEXTS:
-                remedy = f"{self._meant(name, known)}create a person field of type Text, {_COPY}"
+            if part or key not in texts:
                 told = f"Pipedrive's persons have no custom field {name} of text"
+                remedy = _meant(name, texts) or f"create a person field of type Text, {_COPY}"
                 found.append(Problem(f"write_back.{fact}", told, remedy))
         return found
 
@@ -287,14 +284,6 @@ class Pipedrive:
         if lost := sorted(name for name in names if self._paths[name][0] not in known):
             raise _lost(lost)
 
-    def _meant(self, name: str, known: Mapping[str, Row]) -> str:
-        """Return a guess at the field that a name stands for, by what people call it or by its key."""
-        called = {str(row.get("field_name")).lower().replace(" ", "_"): code for code, row in known.items()}
-        for meant in get_close_matches(name.lower().replace(" ", "_"), called, n=1, cutoff=0.75):
-            return f"did you mean {known[called[meant]]['field_name']}, whose key is {called[meant]}? "
-        close = get_close_matches(self._paths[name][0], [*known, *_OWN], n=1, cutoff=0.75)
-        return f"did you mean {close[0]}? " if close else ""
-
     def _ask(self, method: str, path: str, **request: Any) -> _Reply:
         """Return a success, or a 4xx that concerns this one request; every call may be made twice.
 
@@ -323,8 +312,20 @@ class Pipedrive:
 
 
 def _lost(names: list[str]) -> SchemaError:
-    where = f"restore it, or take it out of the configuration ({_SYNCED} come with contact sync)"
-    return SchemaError(f"Pipedrive's persons have no field {', '.join(names)}: {where}", fields=names)
+    remedy = "turn on contact sync, or take" if set(names) <= _SYNCED else "restore it, or take"
+    told = f"Pipedrive's persons have no field {', '.join(names)}: {remedy} it out of the configuration"
+    return SchemaError(told, fields=names)
+
+
+def _meant(name: str, known: Mapping[str, Row], own: Collection[str] = ()) -> str:
+    """Return which field a name probably stands for, by what people call it, or nothing."""
+    called = {str(row.get("field_name")).lower().replace(" ", "_"): key for key, row in known.items()}
+    for close in get_close_matches(name.lower().replace(" ", "_"), [*called, *own], n=1, cutoff=0.75):
+        if close not in called:
+            return f"did you mean {close}?"
+        key = called[close]
+        return f'did you mean {known[key]["field_name"]}? write "{name}" = "{key}" under `fields`'
+    return ""
 
 
 def _replied(answer: Answer, what: str) -> _Reply:

@@ -358,6 +358,22 @@ MUTATIONS = (
         ("tests/connectors/test_dynamics.py::test_write_to_a_deleted_contact_does_not_create_it_anew",),
     ),
     Mutation(
+        "polls: after a sweep nothing is read again that was listed late",
+        "connectors/pipedrive.py",
+        "PollCursor(began - self._lag,",
+        "PollCursor(began,",
+        (
+            "tests/connectors/test_pipedrive.py::test_change_that_is_listed_after_a_sweep_with_a_time_before_it_is_found",
+        ),
+    ),
+    Mutation(
+        "a field that was deleted is an empty one",
+        "connectors/pipedrive.py",
+        "            if empty:\n",
+        "            if False:\n",
+        ("tests/connectors/test_pipedrive.py::test_field_that_was_deleted_is_an_error_and_never_empty",),
+    ),
+    Mutation(
         "a write without a look at its fence",
         "syncsvc/state/postgres.py",
         "if lease is not None and _last(connection) != lease.fence:",
