@@ -5,12 +5,20 @@ A tripped brake is a suspicion, not an error: a broken job in the CRM looks like
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
 SMALLEST_KNOWN = 100
 """Shares are judged from this many known members on: of three members, one is already 33 %."""
+
+
+def enough(part: int, share: float) -> int | None:
+    """Return of how many members `part` is surely within `share`; None where all have to be known."""
+    most = part / share if share > 0 else math.inf
+    return max(SMALLEST_KNOWN, math.ceil(most) + 1) if most < sys.maxsize // 2 else None
 
 
 class Brake(StrEnum):

@@ -9,6 +9,7 @@ from syncsvc.config import BrakesConfig
 from syncsvc.rules.brakes import (
     Allowed,
     Brake,
+    Totals,
     Tripped,
     allowed_by,
     judge_delivery,
@@ -103,14 +104,14 @@ class Brakes:
         """Let releases of sweeps end, unless too many members that they let go are still to be sent."""
         limits = self._limits
         if self._let_go and not judge_leaving(
-            outbox.totals(limits.max_points_per_member), max_gone_share=limits.max_gone_share
+            self._totals(outbox, limits.max_points_per_member), max_gone_share=limits.max_gone_share
         ):
             self._holds.lapse(sorted(self._let_go), now=self._now())
             self._let_go = {}
 
     def _trips(self, outbox: Outbox, most: int | None) -> tuple[list[Tripped], list[Tripped]]:
         """Return the brakes tripped by single members, and by the whole, awards above `most` left out."""
-        totals, limits = outbox.totals(most), self._limits
+        totals, limits = self._totals(outbox, most), self._limits
         single = judge_members(totals, max_points_per_member=limits.max_points_per_member)
         whole = judge_delivery(
             totals, max_share=limits.max_share, max_points_per_cycle=limits.max_points_per_cycle
@@ -118,6 +119,9 @@ class Brakes:
         looked_at = sum(self._let_go.values())
         leaving = judge_leaving(totals, max_gone_share=limits.max_gone_share, looked_at=looked_at)
         return single, [*leaving, *whole]
+
+    def _totals(self, outbox: Outbox, most: int | None) -> Totals:
+        return outbox.totals(most, shares=(self._limits.max_share, self._limits.max_gone_share))
 
     def _hold(self, tripped: Sequence[Tripped], scope: str = "") -> set[Brake]:
         """Hold what is not released, and tell it when it is news; returns the brakes that hold."""

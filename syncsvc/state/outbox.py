@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from syncsvc.config import Points, WalletConfig
-from syncsvc.rules.brakes import Allowed, Totals
+from syncsvc.rules.brakes import Allowed, Totals, enough
 from syncsvc.rules.mapping import MAILS
 from syncsvc.state import due
 from syncsvc.state.bulk import Bulk, insert_rows
@@ -92,16 +92,13 @@ _BRAND = select(BRAND.c.id).where(THIS_BRAND)
 _BATCH_LIMIT = select(BRAND.c.batch_limit).where(THIS_BRAND)
 _LIMITED = update(BRAND).where(THIS_BRAND).values(batch_limit=bindparam("b_limit"))
 _KNOWN = (
-    select(
-        func.count(),
-        func.count().filter(
-            not_(and_(MEMBER.c.expired == 1, MEMBER.c.owner_record.is_(None), MEMBER.c.due == 0))
-        ),
-    )
-    .select_from(BRAND)
-    .join(MEMBER, MEMBER.c.brand == BRAND.c.id)
+    select(MEMBER.c.id)
+    .join(BRAND, BRAND.c.id == MEMBER.c.brand)
     .where(OURS, MEMBER.c.delivered.is_not(None))
+    .limit(bindparam("b_enough"))
 )
+_PRESENT = _KNOWN.where(not_(and_(MEMBER.c.expired == 1, MEMBER.c.owner_record.is_(None), MEMBER.c.due == 0)))
+_COUNTED = [select(func.count()).select_from(it.subquery()) for it in (_KNOWN, _PRESENT)]
 _CLAIM = BATCH.insert().returning(BATCH.c.id)
 _CLAIM_ROWS = insert_rows(
     BATCH_ROW, ("batch_id", "position", "member_id", "fingerprint", "points", "log_before")
@@ -140,10 +137,11 @@ class Outbox:
         with self._scope.database.writing() as connection:
             connection.execute(_LIMITED, self._scope.bound(b_brand_id=brand_id, b_limit=limit))
 
-    def totals(self, most: int | None) -> Totals:
+    def totals(self, most: int | None, *, shares: tuple[float, float] | None = None) -> Totals:
         """Return what delivering now would send in all, for the brakes and the plan.
 
-        Points above `most` for one member are counted as held, not as sent.
+        Points above `most` for one member are counted as held, not as sent. With `shares`, of which the
+        known and the leaving members are to be judged, members are counted only as far as that takes.
         """
         statement = due.totals(self._scope.rules.points)
         bound = self._scope.bound(b_most=at_most(most))
@@ -151,8 +149,15 @@ class Outbox:
             changed, new, points, largest, over, leaving, again = connection.execute(statement, bound).one()
             if not changed and not new and not over:
                 return Totals(0, 0, 0, 0, 0)
-            known, present = connection.execute(_KNOWN, bound).one()
+            known, present = (
+                self._counted(connection, statement, part, None if shares is None else shares[place])
+                for place, (statement, part) in enumerate(zip(_COUNTED, (changed, leaving), strict=True))
+            )
             return Totals(known, changed, new, int(points), int(largest), over, leaving, present, again)
+
+    def _counted(self, connection: Connection, statement: Select[Any], part: int, share: float | None) -> int:
+        most = None if share is None else 0 if not part else enough(part, share)
+        return connection.scalar(statement, self._scope.bound(b_enough=at_most(most))) or 0
 
     def digest(self, allowed: Allowed) -> str:
         """Return a digest of every row and every point that delivering now would send: 16 hex digits."""

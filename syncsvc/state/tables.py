@@ -124,8 +124,7 @@ class MemberRow(SQLModel, table=True):
     unsettled: int = count_column()
     open_batch: int | None = Field(default=None, foreign_key="batch.id")
     quiet_until: int | None = time_column()
-    # Until when an older row may still be applied, and overwrite what is delivered.
-    late_until: int | None = time_column()
+    late_until: int | None = time_column()  # until when an older row may overwrite what is delivered
     log_value: str | None = None
     log_at: int | None = time_column()
     due: int = small_column()
@@ -152,8 +151,7 @@ class ContactRow(SQLModel, table=True):
     written_at: int | None = time_column()
     written_status: str | None = None
     write_due: int = small_column()
-    # It could not be mapped in its connector's first read: adopted when it can.
-    first_read: int = small_column()
+    first_read: int = small_column()  # its connector's first read could not map it: adopted once it can
 
 
 class BatchRow(SQLModel, table=True):
@@ -161,6 +159,8 @@ class BatchRow(SQLModel, table=True):
 
     __tablename__ = "batch"
     __table_args__ = (
+        Index("ix_batch_brand", "brand", "id"),
+        Index("ix_batch_cycle", "cycle"),
         where_index("outcome < 3", "ix_batch_open", "brand"),
         {"sqlite_autoincrement": True},
     )
@@ -205,8 +205,7 @@ class BatchMemberRow(SQLModel, table=True):
     log_before: str | None = None
     outcome: int = small_column()
     grade: str | None = None
-    # Whose points they are, if another's.
-    account_id: int | None = Field(default=None, foreign_key="member.id")
+    account_id: int | None = Field(default=None, foreign_key="member.id")  # whose points, if another's
     late_at: int | None = time_column()  # the log's time of a move that says it may have landed after all
 
 

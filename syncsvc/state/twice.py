@@ -46,16 +46,17 @@ class PaidTwice:
         return f"{self.batch}:{self.row}"
 
 
-_LATE = and_(
-    BATCH_ROW.c.late_at.is_not(None),
-    BATCH_ROW.c.outcome == Outcome.REFUTED,
-    BATCH_ROW.c.points > 0,
-    BATCH.c.lane == Lane.POINTS,
-    BATCH.c.brand.in_(OWN_BRANDS),
+# By itself and first: joined, SQLite would rather look at every row of every batch than at these few.
+_NOTICED = (
+    select(BATCH_ROW)
+    .where(BATCH_ROW.c.late_at.is_not(None), BATCH_ROW.c.outcome == Outcome.REFUTED, BATCH_ROW.c.points > 0)
+    .cte("noticed")
+    .prefix_with("MATERIALIZED")
 )
+_LATE = and_(BATCH.c.lane == Lane.POINTS, BATCH.c.brand.in_(OWN_BRANDS))
 _SEEN = and_(
-    DECISION.c.batch_id == BATCH_ROW.c.batch_id,
-    DECISION.c.position == BATCH_ROW.c.position,
+    DECISION.c.batch_id == _NOTICED.c.batch_id,
+    DECISION.c.position == _NOTICED.c.position,
     DECISION.c.choice.in_(list(Found)),
 )
 _OPEN = and_(_LATE, ~select(DECISION.c.id).where(_SEEN).exists())
@@ -63,20 +64,20 @@ _OPEN = and_(_LATE, ~select(DECISION.c.id).where(_SEEN).exists())
 
 def _listed() -> Select[Any]:
     return (
-        select(BATCH_ROW, MEMBER.c.owner_record, MEMBER.c.log_value, CONNECTOR.c.name)
-        .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
-        .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+        select(_NOTICED, MEMBER.c.owner_record, MEMBER.c.log_value, CONNECTOR.c.name)
+        .join(BATCH, BATCH.c.id == _NOTICED.c.batch_id)
+        .join(MEMBER, MEMBER.c.id == _NOTICED.c.member_id)
         .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
         .where(_OPEN)
-        .order_by(BATCH_ROW.c.batch_id, BATCH_ROW.c.position)
+        .order_by(_NOTICED.c.batch_id, _NOTICED.c.position)
     )
 
 
 _LISTED = _listed()
 _TOTALS = (
-    select(func.count(), func.coalesce(func.sum(BATCH_ROW.c.points), 0))
-    .select_from(BATCH_ROW)
-    .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+    select(func.count(), func.coalesce(func.sum(_NOTICED.c.points), 0))
+    .select_from(_NOTICED)
+    .join(BATCH, BATCH.c.id == _NOTICED.c.batch_id)
 )
 _OPEN_TOTALS = _TOTALS.where(_OPEN)
 _FOUND_TWICE = select(func.coalesce(func.sum(DECISION.c.points), 0)).where(DECISION.c.choice == Found.TWICE)
@@ -131,7 +132,7 @@ class Twice:
 
         Returns the positions that were open. The books stay as they are: what landed late was never credited.
         """
-        chosen = [BATCH_ROW.c.batch_id == batch_id, among(BATCH_ROW.c.position, rows)]
+        chosen = [_NOTICED.c.batch_id == batch_id, among(_NOTICED.c.position, rows)]
         with self._scope.database.writing() as connection:
             listed = connection.execute(_LISTED.where(*chosen), self._scope.bound()).all()
             if listed:

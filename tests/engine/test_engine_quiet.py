@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from typing import Any
 
+import pytest
 from enginelab import IMPORT, LOG, Lab
+from grounds import GROUNDS
+from quicklab import QuickLab
+from sqlalchemy import Engine, event
 
 from syncsvc.testing.memory import MemoryCrm
 from syncsvc.watch.report import Outcome
@@ -134,3 +142,39 @@ def test_two_connectors_are_each_asked_once(open_lab: Callable[..., Lab]) -> Non
     asked = lab.crm.asked, shop.asked
     lab.cycle()
     assert (lab.crm.asked, shop.asked) == (asked[0] + 1, asked[1] + 1)
+
+
+FEW = {"brand", "connector", "organization", "hold", "json_each", "decision", "noticed"}
+"""What may be looked at as a whole, as it does not grow with contacts or with time."""
+
+
+@pytest.mark.parametrize("log_every", ["10m", "1ms"])
+@pytest.mark.parametrize("change", [False, True])
+def test_no_cycle_looks_at_whatever_there_is_of_members_contacts_or_history(
+    open_quick: Callable[..., QuickLab], monkeypatch: pytest.MonkeyPatch, log_every: str, *, change: bool
+) -> None:
+    monkeypatch.setattr(GROUNDS, "server", None)  # the planner of a file tells what it would look at
+    lab = open_quick(schedule={"log_every": log_every})
+    for number in range(5):
+        lab.crm.put(f"r{number}", points=number)
+    lab.calm()
+    if change:
+        lab.crm.put("r1", points=50)
+    asked: dict[str, Any] = {}
+
+    def note(_c: object, _u: object, statement: str, parameters: Any, _x: object, many: bool) -> None:  # noqa: FBT001 - as it is called
+        asked.setdefault(statement, parameters[0] if many or isinstance(parameters, list) else parameters)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    lab.cycle()
+    event.remove(Engine, "before_cursor_execute", note)
+    scanned = {}
+    with closing(sqlite3.connect(lab.folder / "lab.db")) as connection:
+        for statement, parameters in asked.items():
+            if not statement.startswith(("SELECT", "WITH", "UPDATE", "INSERT", "DELETE")):
+                continue
+            for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters):
+                scan = re.match(r"SCAN (\w+)", row[-1])
+                if scan and scan[1] not in FEW and "LIMIT" not in statement:
+                    scanned[row[-1]] = statement
+    assert scanned == {}

@@ -15,6 +15,7 @@ from syncsvc.rules.brakes import (
     Totals,
     Tripped,
     allowed_by,
+    enough,
     judge_delivery,
     judge_leaving,
     judge_members,
@@ -153,3 +154,30 @@ def test_a_larger_delivery_never_passes_where_a_smaller_one_trips(
 ) -> None:
     if tripped(totals(known=known, changed=changed), max_share=share):
         assert tripped(totals(known=known, changed=changed + more), max_share=share)
+
+
+@given(
+    known=st.integers(0, 20_000),
+    changed=st.integers(1, 10_000),
+    share=st.one_of(st.sampled_from([0.05, 0.3, 1.0]), st.floats(0.0, 1.0)),
+)
+def test_members_that_are_counted_as_far_as_it_takes_are_judged_as_all_of_them(
+    known: int, changed: int, share: float
+) -> None:
+    most = enough(changed, share)
+    counted = known if most is None else min(known, most)
+    for some, whole in (
+        (totals(known=counted, changed=changed), totals(known=known, changed=changed)),
+        (
+            totals(changed=changed, leaving=changed, present=counted),
+            totals(changed=changed, leaving=changed, present=known),
+        ),
+    ):
+        said = [
+            [
+                *judge_delivery(it, max_share=share, max_points_per_cycle=None),
+                *judge_leaving(it, max_gone_share=share),
+            ]
+            for it in (some, whole)
+        ]
+        assert said[0] == said[1]

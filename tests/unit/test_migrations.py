@@ -24,7 +24,7 @@ OURS = {
     for row in (*vars(tables).values(), *vars(interventions).values())
     if isinstance(row, type) and issubclass(row, SQLModel) and row is not SQLModel
 }
-HEAD = "0013"
+HEAD = "0014"
 OLD = [
     "INSERT INTO organization (id, name, organization_id, points) VALUES (1, 'acme', '01JC', 'add')",
     "INSERT INTO connector (id, organization_id, name, cursor) VALUES (1, 1, 'crm', 'c')",
