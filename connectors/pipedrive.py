@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from itertools import chain
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
 
-from pydantic import Field, StrictStr, ValidationError
+from pydantic import Field, ValidationError
 
 from syncsvc.errors import CredentialsError, CursorError, OperatorError, SchemaError, TransientError
 from syncsvc.model import Allowance, Contact, FieldValue, Page, Problem, WriteBack, WriteOutcome, Written
@@ -32,7 +32,7 @@ from syncsvc.remote.reserve import spare
 from syncsvc.remote.retry import repeat
 from syncsvc.remote.transport import Network
 from syncsvc.remote.window import PollCursor
-from syncsvc.settings import Duration, Reserve, Secret, Url
+from syncsvc.settings import Duration, Reserve, Secret, Text, Url
 from syncsvc.settings import Settings as Table
 
 PERSONS, FIELDS = "/api/v2/persons", "/api/v2/personFields"
@@ -66,7 +66,7 @@ class PipedriveSettings(Table):
         default="https://api.pipedrive.com",
         description="Pipedrive's API; the company's own address is nearer: https://acme.pipedrive.com",
     )
-    fields: dict[str, Annotated[StrictStr, Field(pattern=r"^\w+(\.\w+)?$")]] = Field(
+    fields: dict[Text, Text] = Field(
         default={},
         examples=[{"loyalty_points": "dcf558aac1ae4e8c4f849ba5e668430d8df9be12"}],
         description="names of your own for custom fields: the API key of each, or KEY.PART",

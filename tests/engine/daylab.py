@@ -34,6 +34,7 @@ LATENCY = timedelta(seconds=0.06)
 LATE = timedelta(minutes=4)
 """How late a change may become visible: within the overlap that every connector reads again."""
 WALLET = "127.0.0.1:1"
+TELLING = {Feature.TOMBSTONES, Feature.LOOKS}  # else sweeps alone find who was deleted
 STALLS = {"day", "total", "burst-long", "moving-long", "429-told"}
 """Limits after which a connector rightly waits for longer than the day has left."""
 STRIKES: Sequence[Mapping[str, Any]] = (
@@ -311,7 +312,7 @@ class Day:
             self.arrive(desk)
         elif kind == "rename" and quiet:
             self.rename(desk, quiet[0])
-        elif kind == "delete" and len(quiet) > 4:
+        elif kind == "delete" and len(quiet) > 4 and (has & TELLING or not self.polled):
             self.delete(desk, quiet[0])
         elif kind == "purge" and len(quiet) > 4 and Feature.LOOKS in has:
             self.purge(desk, quiet[0])
