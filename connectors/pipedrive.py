@@ -58,10 +58,7 @@ Row = Mapping[str, Any]  # a person, or a field, as an answer has it
 class PipedriveSettings(Table):
     """The keys of a Pipedrive company."""
 
-    token: Secret = Field(
-        examples=[{"env": "PIPEDRIVE_TOKEN"}],
-        description="the API token of a user who sees every person, and edits them to write back",
-    )
+    token: Secret = Field(examples=[{"env": "PIPEDRIVE_TOKEN"}], description="a user's API token")
     base_url: Url = Field(
         default="https://api.pipedrive.com",
         description="Pipedrive's API; the company's own address is nearer: https://acme.pipedrive.com",
@@ -285,10 +282,9 @@ class Pipedrive:
             raise _lost(lost)
 
     def _ask(self, method: str, path: str, **request: Any) -> _Reply:
-        """Return a success, or a 4xx that concerns this one request; every call may be made twice.
+        """Return a success, or a 4xx that concerns this one request; all of them may be made twice.
 
-        Raises CredentialsError where the token is refused, also after it was read again, and TransientError
-        for whatever passes: limits, a reserve that is reached, 5xx, half an answer.
+        Raises CredentialsError for a token that is refused, and TransientError for whatever passes.
         """
 
         def once() -> _Reply:
@@ -360,9 +356,14 @@ def _entries(reply: _Reply, path: str, after: str, *, key: str = "id") -> tuple[
     if not reply.good:
         remedy = "look after the account's payment" if reply.status == 402 else "check base_url"
         raise OperatorError(f"Pipedrive refuses GET {path} with {reply.reason}: {remedy}")
-    rows, more = reply.document.get("data", 0), reply.document.get("additional_data") or {}
-    rows, following = [] if rows is None else rows, str(more.get("next_cursor") or "")
-    if not isinstance(rows, list) or not all(isinstance(it, dict) and it.get(key) for it in rows):
+    rows = reply.document.get("data", 0)
+    rows = [] if rows is None else rows
+    try:
+        right = all(it[key] and isinstance(it.get("custom_fields") or {}, dict) for it in rows)
+        following = str((reply.document.get("additional_data") or {}).get("next_cursor") or "")
+    except (AttributeError, KeyError, TypeError):
+        right, following = False, ""
+    if not right or not isinstance(rows, list):
         raise TransientError(f"Pipedrive's answer to GET {path} holds no list")
     if following and following == after:
         raise TransientError(f"Pipedrive's list at {path} does not move on")
@@ -389,10 +390,10 @@ def _time(at: datetime) -> str:
 def _stamp(row: Row, otherwise: datetime) -> datetime:
     try:
         return datetime.fromisoformat(row["update_time"]).astimezone(UTC)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return otherwise
 
 
 def _number(answer: Answer, header: str) -> int | None:
     told = answer.headers.get(header, "")
-    return int(told) if told.isdecimal() else None
+    return int(told) if told.isdecimal() and len(told) < 10 else None

@@ -233,7 +233,20 @@ def test_list_that_does_not_move_on_ends_the_read(crm: PipedriveMaker) -> None:
         read(crm, None)
 
 
-@pytest.mark.parametrize("body", [{"success": True}, {"success": True, "data": [{}]}, {"success": False}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"success": True},
+        {"success": False, "data": []},
+        {"success": True, "data": [{}]},
+        {"success": True, "data": {"id": 1}},
+        {"success": True, "data": {}},
+        {"success": True, "data": "none"},
+        {"success": True, "data": [{"id": 1, "custom_fields": ["x"]}]},
+        {"success": True, "data": [], "additional_data": ["x"]},
+    ],
+    ids=str,
+)
 def test_answer_without_a_list_is_not_an_empty_one(crm: PipedriveMaker, body: dict[str, Any]) -> None:
     crm.people(1)
     crm.strike(Kind.STATUS, "persons$", status=200, body=body, times=None)
@@ -301,6 +314,15 @@ def test_value_too_long_for_a_line_is_refused_for_that_person(crm: PipedriveMake
 
 
 # Limits.
+
+
+def test_headers_that_tell_nonsense_tell_nothing(crm: PipedriveMaker) -> None:
+    (made,) = crm.people(1)
+    body = {"success": True, "data": [crm.crm.person(made) | {"update_time": "yesterday"}]}
+    names = ("x-ratelimit-remaining", "x-daily-ratelimit-token-limit", "x-daily-ratelimit-token-remaining")
+    for told in ("9" * 5000, "-1", "none"):
+        crm.strike(Kind.STATUS, "persons$", status=200, body=body, headers=dict.fromkeys(names, told))
+        assert read(crm, None).live == {made}
 
 
 def test_burst_window_that_is_used_up_is_waited_for_and_never_refused(crm: PipedriveMaker) -> None:
