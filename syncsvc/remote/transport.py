@@ -221,7 +221,9 @@ class HttpClient:
             why = _why(error, site)
             raise NotSentError(f"{describe}: not sent ({type(error).__name__}){why}") from cause
         except _LOST as error:
-            raise LostAnswerError(f"{describe}: no answer ({type(error).__name__})") from error
+            raise LostAnswerError(
+                f"{describe}: no answer from {site.host} ({type(error).__name__})"
+            ) from error
         try:
             told: dict[str, str] = {}
             for raw, value in response.headers:

@@ -347,7 +347,7 @@ def test_time_that_an_answer_took_is_no_skew() -> None:
 def test_a_call_whose_answer_is_lost_is_not_repeated(way: Way, wires: Callable[[Play], Wire]) -> None:
     wire = wires(reset)
     for method in ("GET", "POST"):
-        with pytest.raises(LostAnswerError):
+        with pytest.raises(LostAnswerError, match=r"no answer from 127\.0\.0\.1 \("):
             way.ask(wire.url, method)
     assert len(wire.requests) == 2
 
