@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from syncsvc.model import STATUS_LENGTH, Problem
 from syncsvc.remote.connector import Needs
+from syncsvc.remote.spelling import did_you_mean
 
 Attributes = Collection[Mapping[str, Any]]
 """Columns as the environment's metadata describes them."""
@@ -62,7 +62,7 @@ def _of_read(name: str, known: Definitions) -> Iterator[Problem]:
     where = f"column {name}"
     if name not in known:
         remedy = "use the logical name shown in the column's advanced options; a lookup's is _NAME_value"
-        yield Problem(where, "Dynamics' contacts have no such column", _did_you_mean(name, known) + remedy)
+        yield Problem(where, "Dynamics' contacts have no such column", did_you_mean(name, known) + remedy)
         return
     if known[name].get("IsValidForRead") is False:
         yield Problem(where, "the column cannot be read", "map another one")
@@ -85,15 +85,10 @@ def _of_fact(fact: str, name: str, known: Definitions, unfit: Collection[str]) -
         yield Problem(
             where,
             f"Dynamics' contacts have no column {name}",
-            f"{_did_you_mean(name, fitting)}create it in Power Apps: {made}, under a publisher's prefix",
+            f"{did_you_mean(name, fitting)}create it in Power Apps: {made}, under a publisher's prefix",
         )
         return
     if known[name].get("IsValidForUpdate") is False or known[name].get("SourceType"):
         yield Problem(where, f"the column {name} cannot be written", "name one that can be edited")
     elif known[name].get("AttributeType") not in kinds or name in unfit:
         yield Problem(where, f"the column {name} is of another type or size", f"name or create one: {made}")
-
-
-def _did_you_mean(name: str, known: Collection[str]) -> str:
-    close = get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"did you mean {close[0]}? " if close else ""

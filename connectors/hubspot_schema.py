@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from syncsvc.model import Problem
 from syncsvc.remote.connector import Missing, Needs
+from syncsvc.remote.spelling import did_you_mean
 
 Definitions = Mapping[str, Mapping[str, Any]]
 """The account's properties by name, as HubSpot describes them, without archived ones."""
@@ -23,7 +23,7 @@ def problems(needs: Needs, known: Definitions) -> list[Problem]:
         Problem(
             f"property {name}",
             "HubSpot has no such contact property, or it is archived",
-            _did_you_mean(name, known) + "use the internal name shown in the property's settings",
+            did_you_mean(name, known) + "use the internal name shown in the property's settings",
         )
         for name in sorted(needs.read - known.keys())
     ]
@@ -66,18 +66,13 @@ def _words(made: Mapping[str, str]) -> str:
     return ", ".join(f"{key} {value}" for key, value in made.items() if key != "name")
 
 
-def _did_you_mean(name: str, known: Collection[str]) -> str:
-    close = get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"did you mean {close[0]}? " if close else ""
-
-
 def _of_fact(fact: str, name: str, known: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     where, types = f"write_back.{fact}", _TYPES.get(fact, ("string",))
     if name not in known:
         yield Problem(
             where,
             f"HubSpot has no contact property {name}, or it is archived",
-            f"{_did_you_mean(name, known)}create it with `syncsvc setup`, or by hand: name {name}, "
+            f"{did_you_mean(name, known)}create it with `syncsvc setup`, or by hand: name {name}, "
             f"{_words(made_for(fact, name))}; or restore it where HubSpot says that the name is taken",
         )
         return

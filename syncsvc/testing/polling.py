@@ -133,6 +133,22 @@ class PollingTests:
         assert [found.value(one, "note") for one in made] == ["late"] * 3 + ["prompt"] * 3
 
     @needing(Feature.LATE)
+    def test_change_that_becomes_visible_after_a_sweep_with_a_stamp_before_it_is_found(
+        self, crm: Maker
+    ) -> None:
+        (made,) = crm.people(1)
+        with crm.delayed(crm.lag * 0.9):
+            crm.edit([made], {"note": "late"})
+        crm.wait(crm.lag * 0.1)
+        found = Read(crm, ())
+        cursor: str | None = None
+        for _ in range(14):
+            found += read(crm, cursor)
+            cursor = found.cursor
+            crm.wait(MINUTE)
+        assert found.value(made, "note") == "late"
+
+    @needing(Feature.LATE)
     def test_change_that_becomes_visible_in_the_middle_of_a_read_is_found(self, crm: Maker) -> None:
         made = crm.people(2 * crm.page + 1)
         cursor = calm(crm, swept(crm))

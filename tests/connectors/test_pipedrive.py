@@ -202,16 +202,6 @@ def test_write_to_a_deleted_person_is_gone_however_it_is_told(
 # Cursors.
 
 
-def test_change_that_is_listed_after_a_sweep_with_a_time_before_it_is_found(crm: PipedriveMaker) -> None:
-    (made,) = crm.people(1)
-    with crm.delayed(5 * MINUTE):
-        crm.edit([made], {"note": "late"})
-    crm.wait(MINUTE)
-    cursor = swept(crm)
-    crm.wait(5 * MINUTE)
-    assert read(crm, cursor).value(made, "note") == "late"
-
-
 def test_cursor_that_is_refused_inside_a_window_begins_the_window_again(crm: PipedriveMaker) -> None:
     made = crm.people(crm.page + 1)
     cursor = calm(crm, swept(crm))
