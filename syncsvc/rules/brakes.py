@@ -16,7 +16,9 @@ SMALLEST_KNOWN = 100
 
 
 def enough(part: int, share: float) -> int | None:
-    """Return of how many members `part` is surely within `share`; None where all have to be known."""
+    """Return how many members are enough to judge `part` of them by `share`; None where all have to be."""
+    if not part:
+        return 0
     most = part / share if share > 0 else math.inf
     return max(SMALLEST_KNOWN, math.ceil(most) + 1) if most < sys.maxsize // 2 else None
 

@@ -121,7 +121,7 @@ class Brakes:
         return single, [*leaving, *whole]
 
     def _totals(self, outbox: Outbox, most: int | None) -> Totals:
-        return outbox.totals(most, shares=(self._limits.max_share, self._limits.max_gone_share))
+        return outbox.totals(most, limits=self._limits)
 
     def _hold(self, tripped: Sequence[Tripped], scope: str = "") -> set[Brake]:
         """Hold what is not released, and tell it when it is news; returns the brakes that hold."""

@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal_co
 
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, from_ms
+from syncsvc.state.histories import STAKE
 from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
 from syncsvc.state.stakes import OF_ITS_ROW, unsettled_of
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, LEDGER, MEMBER, STAKE
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, LEDGER, MEMBER
 from syncsvc.state.twice import PaidTwice, found_twice, paid_twice
 from syncsvc.state.witness import WitnessStanding, witness_standings
 
@@ -91,7 +92,12 @@ class Accounts:
             .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
             .where(UNSETTLED_BATCHES, BATCH.c.lane == Lane.POINTS)
         )
-        staked = unsettled.join(STAKE, OF_ITS_ROW).where(STAKE.c.heir_id.is_not(None))
+        staked = (
+            select(*[_sum(STAKE.c.points, BATCH_ROW.c.outcome == it) for it in _UNSETTLED])
+            .join(BATCH_ROW, OF_ITS_ROW)
+            .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+            .where(UNSETTLED_BATCHES, STAKE.c.heir_id.is_not(None))
+        )
         rests = (
             select(LEDGER.c.entry, LEDGER.c.grade, func.count(), func.sum(LEDGER.c.points))
             .where(LEDGER.c.organization_id == self._scope.organization_id)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Table, func, select, text
 from sqlmodel import SQLModel
 
 from syncsvc.errors import StateError
-from syncsvc.state import interventions, tables  # noqa: F401 - they declare the tables on the metadata
+from syncsvc.state import histories, interventions, tables  # noqa: F401 - they declare the tables on the metadata
 from syncsvc.state.bulk import insert_rows
 
 if TYPE_CHECKING:

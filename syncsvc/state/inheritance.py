@@ -3,47 +3,91 @@
 An heir inherits when it owns its member. Until then what it will bring is remembered in `inheritance`: its
 record may not be read yet, be in quarantine, or share its member with a contact that was there first.
 
-What is unsettled goes along too: with its rows where the member is left, else as a stake in them (`stakes`).
+Where nobody stays at a member, it is emptied: its points and its unsettled rows go along, and it begins anew
+for whoever comes. Where others stay, it keeps both, and the heir counts them too: what was paid, once
+(`counted`), and what is unsettled, by a stake (`stakes`).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    delete,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from syncsvc.state.books import Credit
 from syncsvc.state.bulk import put_rows
 from syncsvc.state.codes import Entry
+from syncsvc.state.counted import Counted
 from syncsvc.state.database import as_list, one_of
+from syncsvc.state.histories import INHERITANCE
 from syncsvc.state.member import Member
-from syncsvc.state.stakes import Stakes
-from syncsvc.state.tables import INHERITANCE
+from syncsvc.state.stakes import OpenRow, Stakes, stake_of
 
 
 @dataclass(slots=True, eq=False)
 class Bequest:
-    """What an heir brings along from `source`.
+    """What an heir brings along from `source`: points that it was credited, and rows without an outcome.
 
-    `taken` says that it was taken out of the source, with its unsettled rows; else the source lives on with
-    it, the heir counts the same points as credited too, and has a stake in what is unsettled. `stored_for`
-    is the record it is remembered for.
+    `taken` says that the source was emptied for it; `counts` are what was paid elsewhere of those points, by
+    member, and `owed` what the source was yet to be paid. `stored_for` is the record it is remembered for.
     """
 
     source: Member
     credited: int
-    unsettled: int
+    rows: list[OpenRow]
+    counts: Mapping[int, int] = field(default_factory=dict)
+    owed: int = 0
     taken: bool = False
     stored_for: str | None = None
+
+    @property
+    def unsettled(self) -> int:
+        """The points of its rows."""
+        return sum(row.points for row in self.rows)
+
+
+class Remembered(NamedTuple):
+    """What a contact is to bring along from the member `source`: see `Bequest`."""
+
+    source: int
+    points: int
+    owed: int
+    rows: list[OpenRow]
 
 
 _REMEMBERED = select(INHERITANCE).where(
     INHERITANCE.c.connector_id == bindparam("b_connector"), one_of(INHERITANCE.c.record_id, "b_ids")
 )
-_WAITING = select(INHERITANCE.c.connector_id, INHERITANCE.c.record_id)
+_BRINGS = select(INHERITANCE.c.connector_id, INHERITANCE.c.record_id, INHERITANCE.c.member_id).where(
+    or_(INHERITANCE.c.points > 0, stake_of(INHERITANCE).exists())
+)
 _PUT = put_rows(INHERITANCE)
+_IS_OWED = and_(INHERITANCE.c.member_id == bindparam("b_source"), INHERITANCE.c.owed > 0)
+_OWED = select(INHERITANCE.c.connector_id, INHERITANCE.c.record_id).where(_IS_OWED)
+_LESS: ColumnElement[int] = bindparam("b_unpaid")
+_UNPAID = (
+    update(INHERITANCE)
+    .where(_IS_OWED)
+    .values(
+        points=INHERITANCE.c.points - case((INHERITANCE.c.owed < _LESS, INHERITANCE.c.owed), else_=_LESS),
+        owed=0,
+    )
+)
 
 
 class Inheritances:
@@ -57,50 +101,85 @@ class Inheritances:
         self._connector_id = connector_id
         self._credits = credits_
         self._stakes = Stakes(connection, connector_id)
+        self._counted = Counted(connection)
         self._bequests: dict[str, list[Bequest]] = defaultdict(list)
-        self._rows: dict[Member, Member] = {}
-        self._staked: list[tuple[str, Bequest, Member | None]] = []
+        self._rows: dict[Member, dict[tuple[int, int], int]] = {}
+        self._empty: set[Member] = set()
+        self._emptied: dict[Member, Member] = {}
+        self._staked: list[tuple[str, Bequest, Member]] = []
         self._done: list[tuple[str, Member]] = []
+        self._unpaid: list[tuple[int, int, list[OpenRow]]] = []
 
-    def remembered(self, record_ids: Collection[str]) -> dict[str, list[tuple[int, int, int]]]:
-        """Return what is remembered for these records: (id of the source, points, of stakes) by record."""
+    def remembered(self, record_ids: Collection[str]) -> Mapping[str, list[Remembered]]:
+        """Return what is remembered for these records."""
         these = {"b_connector": self._connector_id, "b_ids": as_list(record_ids)}
         rows = self._connection.execute(_REMEMBERED, these).all()
         staked = self._stakes.waiting([row.record_id for row in rows]) if rows else {}
         found = defaultdict(list)
         for row in rows:
-            points = staked.get((row.record_id, row.member_id), 0)
-            found[row.record_id].append((row.member_id, row.points, points))
+            shares = staked.get((row.record_id, row.member_id), [])
+            found[row.record_id].append(Remembered(row.member_id, row.points, row.owed, shares))
         return found
 
-    def remember(self, record_id: str, source: Member, points: int, staked: int) -> None:
-        """Bring in what is remembered for a record."""
-        self._bequests[record_id].append(Bequest(source, points, staked, stored_for=record_id))
+    def remember(self, record_id: str, source: Member, what: Remembered) -> None:
+        """Bring in what is remembered for a record of a member."""
+        bequest = Bequest(source, what.points, what.rows, owed=what.owed, stored_for=record_id)
+        self._bequests[record_id].append(bequest)
 
-    def bringing(self, heirs: Collection[tuple[int, str]]) -> set[tuple[int, str]]:
-        """Return those of these contacts, of any connector, that have something to bring along yet."""
+    def bringing(self, heirs: Mapping[tuple[int, str], Member]) -> set[tuple[int, str]]:
+        """Return those of these contacts, of any connector, that have something to bring to these members."""
         if not heirs:
             return set()
         key = tuple_(INHERITANCE.c.connector_id, INHERITANCE.c.record_id)
-        found = self._connection.execute(_WAITING.where(key.in_(heirs)))
-        here = {(self._connector_id, it) for it in self._bequests}
-        return {(row.connector_id, row.record_id) for row in found} | here.intersection(heirs)
+        rows = self._connection.execute(_BRINGS.where(key.in_(list(heirs)))).all()
+        found = [((row.connector_id, row.record_id), row.member_id) for row in rows]
+        stored = {it for it, source in found if source != heirs[it].id}
+        return stored | {(self._connector_id, it) for it in self._bequests}.intersection(heirs)
 
     def take(self, source: Member, heir: str) -> None:
-        """Set aside all that a member without contacts was credited, and what of it is unsettled."""
-        self._bequests[heir].append(Bequest(source, source.credited, source.unsettled, taken=True))
+        """Empty a member without contacts for an heir: all that it was credited, and what is unsettled."""
+        self.stop_paying(source)
+        counts = self._counted.empty(source)
+        rows = self._stakes.open_rows(_id(source)) if source.unsettled else []
+        self._bequests[heir].append(Bequest(source, source.credited, rows, counts, taken=True))
         source.earned = source.credited = source.unsettled = 0
+        self._empty.add(source)
 
     def copy(self, source: Member, heir: str) -> None:
-        """Let an heir count what a member was paid that lives on with other contacts.
+        """Let an heir count what a member was paid, and what is unsettled; others stay with it."""
+        rows = self._stakes.open_rows(_id(source)) if source.unsettled else []
+        counts = self._counted.of(source)
+        self._bequests[heir].append(Bequest(source, source.credited, rows, counts))
 
-        What of it is unsettled the heir counts as that, and as credited if its row lands.
+    def grant(self, source: Member, heir: str) -> None:
+        """Let an heir count what a member was paid that lives on alone, and what it is yet to be paid.
+
+        Of what is unsettled beyond that, and not to be sent again where it did not arrive, it has a stake.
         """
-        self._bequests[heir].append(Bequest(source, source.credited, source.unsettled))
+        points = max(source.credited, source.earned)
+        beyond = source.credited + source.unsettled - points
+        rows = []
+        for row in self._stakes.open_rows(_id(source)) if beyond > 0 else ():
+            rows.append(row._replace(points=min(row.points, beyond)))
+            beyond -= rows[-1].points
+        kept = [row for row in rows if row.points]
+        owed = points - source.credited
+        self._bequests[heir].append(Bequest(source, points, kept, self._counted.of(source), owed))
 
-    def grant(self, source: Member, heir: str, points: int) -> None:
-        """Let an heir count points as credited which a member that lives on has, or will be paid."""
-        self._bequests[heir].append(Bequest(source, points, 0))
+    def stop_paying(self, member: Member) -> None:
+        """Let nobody count what a member is owed and will not be paid, as another contact has it now.
+
+        Who did so has a stake in what is unsettled instead.
+        """
+        unpaid = member.earned - member.credited
+        if unpaid <= 0 or member.id is None:
+            return
+        rows = self._stakes.open_rows(member.id) if member.unsettled else []
+        self._unpaid.append((member.id, unpaid, rows))
+        for it in chain.from_iterable(self._bequests.values()):
+            if it.source is member and it.owed:
+                it.credited -= min(it.owed, unpaid)
+                it.owed, it.rows = 0, rows
 
     def drop(self, source: Member, record_id: str) -> None:
         """Forget what was remembered of a member for a record that owned it again since.
@@ -124,6 +203,15 @@ class Inheritances:
         """Return the records that have something to bring along."""
         return list(self._bequests)
 
+    def come_back(self, record_id: str, member: Member) -> None:
+        """Let a member count what it was paid for a record that is about to own it again.
+
+        Others may have taken that along since.
+        """
+        for it in self._bequests.get(record_id, ()):
+            if it.source is member and it.stored_for is not None:
+                self._credit(member, _missing(it))
+
     def deposit(self, record_id: str, member: Member, is_left: Callable[[Member], bool]) -> list[Member]:
         """Let a record that owns `member` bring along what waits for it; returns the members that changed.
 
@@ -133,15 +221,13 @@ class Inheritances:
         for it in bequests:
             if it.stored_for is not None:
                 self._done.append((it.stored_for, it.source))
-                if it.source is not member and is_left(it.source):
-                    it.credited, it.unsettled, it.taken = it.source.credited, it.source.unsettled, True
-                    it.source.earned = it.source.credited = it.source.unsettled = 0
             if it.source is member:
                 self._give_back(it)
-            else:
-                self._give(it, member)
-                if not it.taken:
-                    self._staked.append((record_id, it, member))
+                continue
+            if it.stored_for is not None and is_left(it.source):
+                self._credit(member, self._counted.add(member, {_id(it.source): _missing(it)}, lasting=False))
+                self._take_all(it)
+            self._give(record_id, it, member)
         return [member, *(it.source for it in bequests)] if bequests else []
 
     def keep(self) -> Iterable[Member]:
@@ -160,31 +246,44 @@ class Inheritances:
 
     def save(self) -> None:
         """Write what is remembered from now on, and to whom unsettled rows belong."""
-        moved = {
-            (record_id, it.source): it
+        moved = [
+            (record_id, it)
             for record_id, bequests in self._bequests.items()
             for it in bequests
             if it.stored_for != record_id
-        }
-        self._done += [(it.stored_for, it.source) for it in moved.values() if it.stored_for is not None]
-        staked = [*self._staked, *((record_id, it, None) for (record_id, _), it in moved.items())]
-        staked = [it for it in staked if it[1].unsettled]
-        new = [it for it in staked if it[1].stored_for is None]
-        # Read before anything moves: these are the rows of before this page.
-        rows = self._stakes.open_rows({_id(it.source) for _, it, _ in new}) if new else {}
-        if self._rows:
-            self._stakes.move({_id(source): _id(member) for source, member in self._rows.items()})
-        for record_id, it, member in staked:
-            if it.stored_for is not None:
-                heir = None if member is None else _id(member)
-                self._stakes.pass_on(it.stored_for, _id(it.source), record_id, heir)
+        ]
+        for source_id, unpaid, rows in self._unpaid:
+            self._stop_paying(source_id, unpaid, rows)
+        if self._emptied:
+            self._stakes.move({_id(source): _id(member) for source, member in self._emptied.items()})
+        self._done += [(it.stored_for, it.source) for _, it in moved if it.stored_for is not None]
         for record_id, source in self._done:
             self._forget(record_id, source)
-        for record_id, it, member in new:
-            heir = None if member is None else _id(member)
-            self._stakes.hold(rows[_id(it.source)], _id(it.source), record_id, heir)
-        kept = [(*it, bequest) for it, bequest in moved.items() if bequest.credited or bequest.unsettled]
-        if kept:
+        for record_id, it, member in self._staked:
+            self._stakes.give(it.rows, _id(it.source), record_id, _id(member))
+        for record_id, it in moved:
+            self._stakes.give(it.rows, _id(it.source), record_id, None)
+        if self._rows:
+            self._stakes.count_once(_id(member) for member in self._rows)
+        self._counted.save()
+        self._put({(record_id, it.source) for record_id, it in moved})
+
+    def _stop_paying(self, source: int, unpaid: int, rows: Sequence[OpenRow]) -> None:
+        this = {"b_source": source}
+        waiting = self._connection.execute(_OWED, this).all() if rows else []
+        for it in waiting:
+            self._stakes.give(rows, source, it.record_id, None, connector=it.connector_id)
+        self._connection.execute(_UNPAID, {**this, "b_unpaid": unpaid})
+
+    def _put(self, changed: Collection[tuple[str, Member]]) -> None:
+        """Remember what records bring from members: the most, where it comes twice."""
+        most: dict[tuple[str, Member], Bequest] = {}
+        for record_id, bequests in self._bequests.items():
+            for it in bequests:
+                key = record_id, it.source
+                if key in changed and (it.credited or it.rows):
+                    most[key] = max(most.get(key, it), it, key=lambda one: one.credited)
+        if most:
             self._connection.execute(
                 _PUT,
                 [
@@ -193,8 +292,9 @@ class Inheritances:
                         "record_id": record_id,
                         "member_id": source.id,
                         "points": it.credited,
+                        "owed": it.owed,
                     }
-                    for record_id, source, it in kept
+                    for (record_id, source), it in most.items()
                 ],
             )
 
@@ -207,21 +307,59 @@ class Inheritances:
         self._connection.execute(delete(INHERITANCE).where(mine))
         self._stakes.drop(record_id, _id(source))
 
-    @staticmethod
-    def _give_back(it: Bequest) -> None:
+    def _take_all(self, it: Bequest) -> None:
+        """Empty a member that was left since its history was remembered."""
+        source, it.taken = it.source, True
+        self.stop_paying(source)
+        it.rows = self._stakes.open_rows(_id(source)) if source.unsettled else []
+        it.counts, it.credited = self._counted.empty(source), source.credited
+        source.earned = source.credited = source.unsettled = 0
+        self._empty.add(source)
+
+    def _give_back(self, it: Bequest) -> None:
         if it.taken:
             it.source.credited += it.credited
             it.source.unsettled += it.unsettled
+            self._counted.refill(it.source, it.counts)
+            self._empty.discard(it.source)
 
-    def _give(self, it: Bequest, member: Member) -> None:
-        member.credited += it.credited
-        member.unsettled += it.unsettled
-        if it.credited:
-            if it.taken:
-                self._credits.append((it.source, Credit(Entry.MOVED_OUT, -it.credited)))
-            self._credits.append((member, Credit(Entry.MOVED_IN, it.credited)))
-        if it.unsettled and it.taken:
-            self._rows[it.source] = member
+    def _give(self, record_id: str, it: Bequest, member: Member) -> None:
+        source = _id(it.source)
+        parts = {source: it.credited - sum(it.counts.values()), **it.counts}
+        lasting = it.stored_for is None or self._counted.own(it.source) >= it.credited
+        if it.taken and it.credited:
+            self._credits.append((it.source, Credit(Entry.MOVED_OUT, -it.credited)))
+        self._credit(member, self._counted.add(member, parts, lasting=it.taken or lasting))
+        if it.taken:
+            self._counted.forget(member, source)
+            self._emptied[it.source] = member
+        elif it.rows:
+            self._staked.append((record_id, it, member))
+        if it.rows:
+            self._count_rows(it.rows, member)
+
+    def _count_rows(self, rows: Iterable[OpenRow], member: Member) -> None:
+        """Let a member count rows as unsettled, each once."""
+        if member not in self._rows:
+            known = member.id is not None and member not in self._empty
+            found = self._stakes.open_rows(_id(member)) if known else []
+            self._rows[member] = {(row.batch_id, row.position): row.points for row in found}
+        mine = self._rows[member]
+        for row in rows:
+            key = row.batch_id, row.position
+            before, mine[key] = mine.get(key, 0), max(mine.get(key, 0), row.points)
+            member.unsettled += mine[key] - before
+
+    def _credit(self, member: Member, points: int) -> None:
+        if points:
+            member.credited += points
+            self._credits.append((member, Credit(Entry.MOVED_IN, points)))
+
+
+def _missing(it: Bequest) -> int:
+    """Return the points that a member had as its history was remembered, and that it has no more."""
+    has = max(it.source.credited + it.source.unsettled, it.source.earned)
+    return max(0, it.credited - has)
 
 
 def _id(member: Member) -> int:

@@ -30,10 +30,11 @@ from syncsvc.state.contacts import (
     first_read_of,
 )
 from syncsvc.state.database import among, as_list, change_row, one_of, to_ms
+from syncsvc.state.histories import INHERITANCE
 from syncsvc.state.membership import Membership
 from syncsvc.state.newcomers import admit
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import CONNECTOR, CONTACT, INHERITANCE
+from syncsvc.state.tables import CONNECTOR, CONTACT
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class Membership:
         for it in mapped:
             keys[self._brand(it.brand_id)].append(it.email_key)
         remembered = self._inheritances.remembered(record_ids)
-        ids = {*member_ids, *(source for found in remembered.values() for source, *_ in found)}
+        ids = {*member_ids, *(it.source for found in remembered.values() for it in found)}
         asked: list[tuple[Select[Any], dict[str, Any]]] = [
             (_BY_EMAIL, {"b_brand": brand, "b_emails": as_list(emails)}) for brand, emails in keys.items()
         ]
@@ -129,8 +129,8 @@ class Membership:
                 self._by_key.setdefault((member.brand, member.email_key), member)
         self._by_id = {member.id: member for member in self._by_key.values() if member.id is not None}
         for record_id, found in remembered.items():
-            for source, points, staked in found:
-                self._inheritances.remember(record_id, self._by_id[source], points, staked)
+            for what in found:
+                self._inheritances.remember(record_id, self._by_id[what.source], what)
 
     def leave(self, record_id: str, member_id: int | None, *, heir: str | None = None) -> None:
         """Let a contact that is gone or excluded part from its member; `heir` is what it was merged into."""
@@ -167,7 +167,7 @@ class Membership:
         others = {id(it.member): self._others(it.member) for it in self._parting}
         for it in self._parting:
             member, shared = it.member, others[id(it.member)]
-            if not self._owns(member, it.record_id) and (member.owner_record is not None or shared):
+            if not self._owns(member, it.record_id):
                 continue  # it was linked: the member's points came from another contact
             assert member.id is not None  # noqa: S101 - it was loaded by its id
             member.owner_connector = member.owner_record = None
@@ -198,8 +198,7 @@ class Membership:
             if any(points is not None for points in shared.values()):
                 self._inheritances.copy(member, it.record_id)
             else:  # what it is owed stays with the member
-                paid = member.credited + member.unsettled
-                self._inheritances.grant(member, it.record_id, max(paid, member.earned))
+                self._inheritances.grant(member, it.record_id)
 
     def join(self, contact: Intake, *, adopting: FirstRun | None, restored: bool) -> None:
         """Link an active contact to its member, which it owns where nobody else does.
@@ -212,6 +211,9 @@ class Membership:
         key = (self._brand(mapped.brand_id), mapped.email_key)
         member = self._by_key.get(key) or self._create(key, mapped)
         if member.owner_record is None:
+            self._inheritances.come_back(record_id, member)
+            if mapped.points is not None:
+                self._inheritances.stop_paying(member)
             self._own(member, record_id, fingerprint, mapped)
             self._inherit(record_id, member)
             if adopting is not None and adopting is not _IMPORT:
@@ -352,15 +354,18 @@ class Membership:
         others = {member: self._others(member) for member in self._orphans.values()}
         chosen = {member: heir(found, positions) for member, found in others.items()}
         self._heirs = [it for it in chosen.values() if it is not None]
-        bringing = self._inheritances.bringing(self._heirs)
+        bringing = self._inheritances.bringing(
+            {it: member for member, it in chosen.items() if it is not None}
+        )
         for member, owner in chosen.items():
             if owner is not None:
                 member.owner_connector, member.owner_record = owner
                 points = others[member][owner]
+                if points is None:
+                    continue
+                member.earned = points  # its profile is read with the next read; they are known
                 if owner in bringing:  # what it was paid elsewhere counts first, once it is read
-                    member.earned = min(member.earned, member.credited)
-                elif points is not None:
-                    member.earned = points  # its profile is read with the next read; they are known
+                    member.earned = min(points, member.credited)
             elif member.id in self._vacated:
                 moved = self._vacated[member.id]
                 self._expire(member, moved.brand_id, moved.profile)

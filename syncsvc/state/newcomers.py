@@ -16,9 +16,10 @@ from syncsvc.rules.intake import Intake
 from syncsvc.rules.mapping import Mapped
 from syncsvc.state.bulk import insert_rows
 from syncsvc.state.database import as_list, one_of
+from syncsvc.state.histories import INHERITANCE
 from syncsvc.state.numbers import new_ids
 from syncsvc.state.scope import Scope
-from syncsvc.state.tables import CONTACT, INHERITANCE, MEMBER
+from syncsvc.state.tables import CONTACT, MEMBER
 
 _MEMBERS = insert_rows(
     MEMBER,

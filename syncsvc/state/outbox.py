@@ -24,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 
-from syncsvc.config import Points, WalletConfig
+from syncsvc.config import BrakesConfig, Points, WalletConfig
 from syncsvc.rules.brakes import Allowed, Totals, enough
 from syncsvc.rules.mapping import MAILS
 from syncsvc.state import due
@@ -98,7 +98,7 @@ _KNOWN = (
     .limit(bindparam("b_enough"))
 )
 _PRESENT = _KNOWN.where(not_(and_(MEMBER.c.expired == 1, MEMBER.c.owner_record.is_(None), MEMBER.c.due == 0)))
-_COUNTED = [select(func.count()).select_from(it.subquery()) for it in (_KNOWN, _PRESENT)]
+_KNOWN_COUNT, _PRESENT_COUNT = (select(func.count()).select_from(it.subquery()) for it in (_KNOWN, _PRESENT))
 _CLAIM = BATCH.insert().returning(BATCH.c.id)
 _CLAIM_ROWS = insert_rows(
     BATCH_ROW, ("batch_id", "position", "member_id", "fingerprint", "points", "log_before")
@@ -137,11 +137,11 @@ class Outbox:
         with self._scope.database.writing() as connection:
             connection.execute(_LIMITED, self._scope.bound(b_brand_id=brand_id, b_limit=limit))
 
-    def totals(self, most: int | None, *, shares: tuple[float, float] | None = None) -> Totals:
+    def totals(self, most: int | None, *, limits: BrakesConfig | None = None) -> Totals:
         """Return what delivering now would send in all, for the brakes and the plan.
 
-        Points above `most` for one member are counted as held, not as sent. With `shares`, of which the
-        known and the leaving members are to be judged, members are counted only as far as that takes.
+        Points above `most` for one member are counted as held, not as sent. With `limits`, members are
+        counted only as far as it takes to judge their shares.
         """
         statement = due.totals(self._scope.rules.points)
         bound = self._scope.bound(b_most=at_most(most))
@@ -149,14 +149,13 @@ class Outbox:
             changed, new, points, largest, over, leaving, again = connection.execute(statement, bound).one()
             if not changed and not new and not over:
                 return Totals(0, 0, 0, 0, 0)
-            known, present = (
-                self._counted(connection, statement, part, None if shares is None else shares[place])
-                for place, (statement, part) in enumerate(zip(_COUNTED, (changed, leaving), strict=True))
-            )
+            shares = (None, None) if limits is None else (limits.max_share, limits.max_gone_share)
+            known = self._counted(connection, _KNOWN_COUNT, changed, shares[0])
+            present = self._counted(connection, _PRESENT_COUNT, leaving, shares[1])
             return Totals(known, changed, new, int(points), int(largest), over, leaving, present, again)
 
     def _counted(self, connection: Connection, statement: Select[Any], part: int, share: float | None) -> int:
-        most = None if share is None else 0 if not part else enough(part, share)
+        most = None if share is None else enough(part, share)
         return connection.scalar(statement, self._scope.bound(b_enough=at_most(most))) or 0
 
     def digest(self, allowed: Allowed) -> str:

@@ -26,6 +26,7 @@ from syncsvc.state.database import Database, Record, as_list, one_of, to_ms
 from syncsvc.state.mark import begin_history
 from syncsvc.state.scope import OWN_BRANDS, Scope
 from syncsvc.state.settlements import Facts, Ruling, Settlements
+from syncsvc.state.stakes import lay, lift
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, CONTACT, MEMBER, META, ORGANIZATION
 
 _ROWS = 2000
@@ -188,26 +189,31 @@ class Restoration:
         for brand in connection.scalars(mine.order_by(BRAND.c.id)).all():
             members = connection.execute(_OWING, {"b_brand": brand}).all()
             if members:
-                before = self._end_older_doubts(connection, members, now)
+                before, stakes = self._end_older_doubts(connection, members, now)
                 members = connection.execute(_OWING, {"b_brand": brand}).all()
-                return self._claim(connection, brand, members, before, now)
+                return self._claim(connection, brand, members, before, stakes, now)
         return ()
 
     def _end_older_doubts(
         self, connection: Connection, members: Sequence[Record], now: datetime
-    ) -> dict[int, str | None]:
+    ) -> tuple[dict[int, str | None], dict[int, list[Record]]]:
         """Let what is in doubt of these members be owed again, so that all of it is in doubt once.
 
-        Returns their entries as they were before that was sent: they are evidence for all of it.
+        Returns their entries as they were before that was sent, which are evidence for all of it, and the
+        stakes of others in it.
         """
         asked = [it.id for it in members if it.unsettled]
         rows = connection.execute(_UNSETTLED, {"b_members": as_list(asked)}).all() if asked else []
         rulings: dict[int, dict[int, Ruling]] = {}
         for row in rows:
             rulings.setdefault(row.batch_id, {})[row.position] = Ruling(Outcome.REFUTED, Grade.POLICY)
+        stakes: dict[int, list[Record]] = {}
+        whose = {(row.batch_id, row.position): row.member_id for row in rows}
         for batch, them in rulings.items():
+            lifted = lift(connection, batch, them)
+            stakes |= {whose[batch, position]: found for position, found in lifted.items()}
             self._settlements.settle_in(connection, batch, them, now=now)
-        return {row.member_id: row.log_before for row in rows}
+        return {row.member_id: row.log_before for row in rows}, stakes
 
     def _claim(
         self,
@@ -215,6 +221,7 @@ class Restoration:
         brand: int,
         members: Sequence[Record],
         before: dict[int, str | None],
+        stakes: dict[int, list[Record]],
         now: datetime,
     ) -> Collection[int]:
         assert self._found is not None  # noqa: S101 - who calls this has looked
@@ -235,6 +242,7 @@ class Restoration:
         }
         batch_id = connection.execute(_BATCH, batch).scalar_one()
         _BATCH_ROWS.run(connection, [(batch_id, *row) for row in rows])
+        lay(connection, batch_id, {place: stakes.get(it.id, []) for place, it in enumerate(members)})
         _CLAIMED.run(connection, [(it.unsettled + it.owed, batch_id, it.id) for it in members])
         told = f"the state was put back by {self._found.by}, and may not know that it was sent"
         rulings = {place: Ruling(Outcome.DOUBT, Grade.POLICY) for place in range(len(rows))}

@@ -4,8 +4,8 @@ An owner that leaves a member which others share takes along what the member was
 it. Points that may have been paid, as nobody knows yet, are counted by both until it is known: they are
 credited to both where the row landed, and to neither where it did not.
 
-A stake waits for a contact (`record_id`) until that owns a member, its heir; so long `inheritance` has a row
-for the contact too.
+A stake waits for a contact (`record_id`) until that owns a member, its heir; until then `inheritance` has
+a row for the contact too.
 """
 
 from __future__ import annotations
@@ -15,30 +15,44 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as put  # its ON CONFLICT is SQLite's too
 
 from syncsvc.state.books import Credit, append
 from syncsvc.state.bulk import insert_rows, update_rows
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, as_list, one_of
+from syncsvc.state.histories import COUNTED, INHERITANCE, STAKE
 from syncsvc.state.scope import Scope, on_account_of
-from syncsvc.state.tables import BATCH, BATCH_ROW, INHERITANCE, MEMBER, STAKE
+from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER
 
 
 class OpenRow(NamedTuple):
-    """A batch row without an outcome."""
+    """A batch row without an outcome, and the points of it that a member counts."""
 
     batch_id: int
     position: int
+    points: int
 
 
 OF_ITS_ROW = and_(STAKE.c.batch_id == BATCH_ROW.c.batch_id, STAKE.c.position == BATCH_ROW.c.position)
 """Joins a stake to its row."""
 
-_STAKES = select(STAKE, BATCH_ROW.c.points).join(BATCH_ROW, OF_ITS_ROW)
 _OPEN = and_(BATCH_ROW.c.outcome < Outcome.LANDED, BATCH.c.lane == Lane.POINTS)
 _OF_BATCH = BATCH.c.id == BATCH_ROW.c.batch_id
-_ROWS = select(BATCH_ROW.c.batch_id, BATCH_ROW.c.position)
+_ROWS = select(BATCH_ROW.c.batch_id, BATCH_ROW.c.position, BATCH_ROW.c.points)
 _ON_ACCOUNT = union_all(
     _ROWS.add_columns(BATCH_ROW.c.member_id.label("account"))
     .join(BATCH, _OF_BATCH)
@@ -48,27 +62,58 @@ _ON_ACCOUNT = union_all(
     .where(one_of(BATCH_ROW.c.account_id, "b_members"), _OPEN),
 )
 _OF_HEIRS = select(STAKE).where(one_of(STAKE.c.heir_id, "b_members"))
-_WAITING = _STAKES.where(
+_WAITING = select(STAKE).where(
     STAKE.c.connector_id == bindparam("b_connector"),
     one_of(STAKE.c.record_id, "b_records"),
     STAKE.c.heir_id.is_(None),
 )
-_SETTLED = _STAKES.where(STAKE.c.batch_id == bindparam("b_batch"), one_of(STAKE.c.position, "b_positions"))
+_OF_ROWS = select(STAKE).where(
+    STAKE.c.batch_id == bindparam("b_batch"), one_of(STAKE.c.position, "b_positions")
+)
 _WAITS_FOR = and_(
     STAKE.c.connector_id == bindparam("b_connector"),
     STAKE.c.record_id == bindparam("b_record"),
     STAKE.c.member_id == bindparam("b_source"),
     STAKE.c.heir_id.is_(None),
 )
-_PASSED_ON = update(STAKE).where(_WAITS_FOR).values(record_id=bindparam("b_to"), heir_id=bindparam("b_heir"))
 _DROPPED = STAKE.delete().where(_WAITS_FOR)
 _FORGOTTEN = STAKE.delete().where(one_of(STAKE.c.id, "b_ids"))
-_HELD = insert_rows(STAKE, ("batch_id", "position", "member_id", "connector_id", "record_id", "heir_id"))
+_GIVEN = insert_rows(
+    STAKE, ("batch_id", "position", "points", "member_id", "connector_id", "record_id", "heir_id")
+)
 _ACCOUNT = update_rows(BATCH_ROW, ("batch_id", "position"), ("account_id",))
 _HEIR = update_rows(STAKE, ("id",), ("heir_id",))
-_PAID = update(MEMBER).where(MEMBER.c.id == bindparam("b_id"))
-_KNOWN = _PAID.values(
-    unsettled=MEMBER.c.unsettled - bindparam("b_points"), credited=MEMBER.c.credited + bindparam("b_credit")
+_COUNTED = (
+    update(MEMBER)
+    .where(MEMBER.c.id == bindparam("b_id"))
+    .values(
+        unsettled=MEMBER.c.unsettled - bindparam("b_points"),
+        credited=MEMBER.c.credited + bindparam("b_credit"),
+    )
+)
+_PAID = put(COUNTED)
+_PAID_TOO = _PAID.on_conflict_do_update(
+    index_elements=["heir_id", "source_id"], set_={"points": COUNTED.c.points + _PAID.excluded.points}
+)
+_OTHER = STAKE.alias("other")
+_TWICE = STAKE.delete().where(
+    one_of(STAKE.c.heir_id, "b_heirs"),
+    or_(
+        select(BATCH_ROW.c.points)
+        .where(OF_ITS_ROW, func.coalesce(BATCH_ROW.c.account_id, BATCH_ROW.c.member_id) == STAKE.c.heir_id)
+        .exists(),
+        select(_OTHER.c.id)
+        .where(
+            _OTHER.c.heir_id == STAKE.c.heir_id,
+            _OTHER.c.batch_id == STAKE.c.batch_id,
+            _OTHER.c.position == STAKE.c.position,
+            or_(
+                _OTHER.c.points > STAKE.c.points,
+                and_(_OTHER.c.points == STAKE.c.points, _OTHER.c.id < STAKE.c.id),
+            ),
+        )
+        .exists(),
+    ),
 )
 _BROUGHT = (
     update(INHERITANCE)
@@ -81,6 +126,16 @@ _BROUGHT = (
 )
 
 
+def stake_of(inheritance: FromClause) -> Select[tuple[int]]:
+    """Return the stakes that wait for the contact of an inheritance, from its source, as a query about it."""
+    return select(STAKE.c.id).where(
+        STAKE.c.connector_id == inheritance.c.connector_id,
+        STAKE.c.record_id == inheritance.c.record_id,
+        STAKE.c.member_id == inheritance.c.member_id,
+        STAKE.c.heir_id.is_(None),
+    )
+
+
 class Stakes:
     """The stakes that contacts of one connector leave with, and come to own members with."""
 
@@ -89,30 +144,36 @@ class Stakes:
         self._connection = connection
         self._connector = {"b_connector": connector_id}
 
-    def waiting(self, record_ids: Collection[str]) -> Mapping[tuple[str, int], int]:
-        """Return the points in which contacts have a stake that own no member: by record, and by source."""
+    def waiting(self, record_ids: Collection[str]) -> Mapping[tuple[str, int], list[OpenRow]]:
+        """Return the rows in which contacts have a stake that own no member: by record, and by source."""
         asked = self._connector | {"b_records": as_list(record_ids)}
-        points: dict[tuple[str, int], int] = defaultdict(int)
+        found: dict[tuple[str, int], list[OpenRow]] = defaultdict(list)
         for row in self._connection.execute(_WAITING, asked):
-            points[row.record_id, row.member_id] += row.points
-        return points
-
-    def open_rows(self, members: Collection[int]) -> Mapping[int, list[OpenRow]]:
-        """Return the unsettled rows that members count, of their accounts or by stakes, by member."""
-        found = defaultdict(list, self._on_account(members))
-        for row in self._of_heirs(members):
-            found[row.heir_id].append(OpenRow(row.batch_id, row.position))
+            found[row.record_id, row.member_id].append(OpenRow(row.batch_id, row.position, row.points))
         return found
 
-    def hold(self, rows: Iterable[OpenRow], source: int, record_id: str, heir: int | None) -> None:
-        """Give a contact of this connector, or its member, a stake in rows of `source`."""
-        kept = [(*row, source, self._connector["b_connector"], record_id, heir) for row in rows]
-        _HELD.run(self._connection, kept)
+    def open_rows(self, member: int) -> list[OpenRow]:
+        """Return the unsettled rows that a member counts, of its account or by stakes."""
+        mine = self._of_heirs([member])
+        staked = [OpenRow(row.batch_id, row.position, row.points) for row in mine]
+        return [*self._on_account([member])[member], *staked]
 
-    def pass_on(self, record_id: str, source: int, to: str, heir: int | None) -> None:
-        """Let the stakes that wait for a contact be another's, or that of the member which it owns."""
-        passed = {"b_record": record_id, "b_source": source, "b_to": to, "b_heir": heir}
-        self._connection.execute(_PASSED_ON, self._connector | passed)
+    def give(
+        self,
+        rows: Iterable[OpenRow],
+        source: int,
+        record_id: str,
+        heir: int | None,
+        *,
+        connector: int | None = None,
+    ) -> None:
+        """Give a contact (of this connector, unless told), or its member, a stake in rows of `source`."""
+        whose = self._connector["b_connector"] if connector is None else connector
+        _GIVEN.run(self._connection, [(*row, source, whose, record_id, heir) for row in rows])
+
+    def count_once(self, heirs: Iterable[int]) -> None:
+        """Drop stakes of members in rows that are on their own account, or in which they have another."""
+        self._connection.execute(_TWICE, {"b_heirs": as_list(heirs)})
 
     def drop(self, record_id: str, source: int) -> None:
         """Forget the stakes that wait for a contact."""
@@ -121,14 +182,16 @@ class Stakes:
     def move(self, members: Mapping[int, int]) -> None:
         """Let whole members' rows and stakes be those of other members, all at once: they may swap."""
         rows, stakes = self._on_account(members), self._of_heirs(members)
-        moved = [(members[source], *row) for source, found in rows.items() for row in found]
+        moved = [
+            (members[source], row.batch_id, row.position) for source, found in rows.items() for row in found
+        ]
         _ACCOUNT.run(self._connection, moved)
         _HEIR.run(self._connection, [(members[row.heir_id], row.id) for row in stakes])
 
     def _on_account(self, members: Collection[int]) -> Mapping[int, list[OpenRow]]:
         found: dict[int, list[OpenRow]] = defaultdict(list)
         for row in self._connection.execute(_ON_ACCOUNT, {"b_members": as_list(members)}):
-            found[row.account].append(OpenRow(row.batch_id, row.position))
+            found[row.account].append(OpenRow(row.batch_id, row.position, row.points))
         return found
 
     def _of_heirs(self, members: Collection[int]) -> Sequence[Record]:
@@ -142,7 +205,7 @@ def settle(
 
     `credited` says by position whether the row's points are.
     """
-    rows = connection.execute(_SETTLED, {"b_batch": batch_id, "b_positions": as_list(credited)}).all()
+    rows = connection.execute(_OF_ROWS, {"b_batch": batch_id, "b_positions": as_list(credited)}).all()
     if not rows:
         return set()
     ledger = []
@@ -152,8 +215,10 @@ def settle(
             waits = {"b_connector": row.connector_id, "b_record": row.record_id, "b_source": row.member_id}
             connection.execute(_BROUGHT, {**waits, "b_credit": points})
             continue
-        connection.execute(_KNOWN, {"b_id": row.heir_id, "b_points": row.points, "b_credit": points})
+        connection.execute(_COUNTED, {"b_id": row.heir_id, "b_points": row.points, "b_credit": points})
         if points:
+            paid = {"heir_id": row.heir_id, "source_id": row.member_id, "points": points}
+            connection.execute(_PAID_TOO, paid)
             ledger.append(Credit(Entry.MOVED_IN, points, member_id=row.heir_id))
     connection.execute(_FORGOTTEN, {"b_ids": as_list(row.id for row in rows)})
     if ledger:
@@ -166,7 +231,31 @@ def unsettled_of(member: ColumnElement[int], *which: ColumnElement[bool]) -> Col
 
     `which` are more conditions for them, on the columns of `BATCH_ROW`.
     """
-    points = select(func.coalesce(func.sum(BATCH_ROW.c.points), 0)).join(BATCH, _OF_BATCH)
-    own = points.where(on_account_of(member), _OPEN, *which)
-    staked = points.join(STAKE, OF_ITS_ROW).where(STAKE.c.heir_id == member, _OPEN, *which)
-    return own.scalar_subquery() + staked.scalar_subquery()
+    own = select(func.coalesce(func.sum(BATCH_ROW.c.points), 0)).join(BATCH, _OF_BATCH)
+    staked = (
+        select(func.coalesce(func.sum(STAKE.c.points), 0))
+        .join(BATCH_ROW, OF_ITS_ROW)
+        .join(BATCH, _OF_BATCH)
+        .where(STAKE.c.heir_id == member, _OPEN, *which)
+    )
+    return own.where(on_account_of(member), _OPEN, *which).scalar_subquery() + staked.scalar_subquery()
+
+
+def lift(connection: Connection, batch_id: int, positions: Collection[int]) -> dict[int, list[Record]]:
+    """Take away the stakes in rows of a batch, by position, to `lay` them into other rows."""
+    rows = connection.execute(_OF_ROWS, {"b_batch": batch_id, "b_positions": as_list(positions)}).all()
+    connection.execute(_FORGOTTEN, {"b_ids": as_list(row.id for row in rows)})
+    found: dict[int, list[Record]] = defaultdict(list)
+    for row in rows:
+        found[row.position].append(row)
+    return found
+
+
+def lay(connection: Connection, batch_id: int, stakes: Mapping[int, Iterable[Record]]) -> None:
+    """Let stakes be in rows of this batch, by position."""
+    laid = [
+        (batch_id, place, it.points, it.member_id, it.connector_id, it.record_id, it.heir_id)
+        for place, them in stakes.items()
+        for it in them
+    ]
+    _GIVEN.run(connection, laid)

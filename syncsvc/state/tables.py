@@ -6,7 +6,7 @@
                   │                batch ─── batch_row     one import request, frozen before it is sent
                   │                  │
                   │                ledger                  every point that was credited, and on what proof
-                  ├─ inheritance, stake                    what a contact brings along once it owns its member
+                  ├─ inheritance, stake, counted           what contacts bring along: see `histories`
                   ├─ quarantine                            what was refused, and why
                   ├─ hold                                  what a brake keeps back, and who let it go
                   ├─ decision                              what a person decided on a row in doubt or held
@@ -229,29 +229,6 @@ class LedgerRow(SQLModel, table=True):
     digest: bytes = Field(sa_column=Column(LargeBinary(16), nullable=False))
 
 
-class InheritanceRow(SQLModel, table=True):
-    """Points history that a contact brings along once it owns its member: of a merge, or of another email."""
-
-    __tablename__ = "inheritance"
-    connector_id: int = Field(primary_key=True, foreign_key="connector.id")
-    record_id: str = Field(primary_key=True)
-    member_id: int = Field(primary_key=True, foreign_key="member.id")
-    points: int = Field(sa_column=Column(BigInteger, nullable=False))
-
-
-class StakeRow(SQLModel, table=True):
-    """A contact's stake in an unsettled row of a member it left: it counts the points too, if they land."""
-
-    __tablename__ = "stake"
-    id: int = Field(primary_key=True)
-    batch_id: int = Field(foreign_key="batch.id", index=True)
-    position: int = small_column()
-    member_id: int = Field(foreign_key="member.id")
-    connector_id: int = Field(foreign_key="connector.id", index=True)
-    record_id: str
-    heir_id: int | None = Field(default=None, foreign_key="member.id", index=True)  # once it owns one
-
-
 class QuarantineRow(SQLModel, table=True):
     """A contact, a member row or a write-back that was refused, waiting for a change or a person.
 
@@ -386,8 +363,6 @@ CONTACT = table(ContactRow)
 BATCH = table(BatchRow)
 BATCH_ROW = table(BatchMemberRow)
 LEDGER = table(LedgerRow)
-INHERITANCE = table(InheritanceRow)
-STAKE = table(StakeRow)
 QUARANTINE = table(QuarantineRow)
 WRITE_RETRY = table(WriteRetryRow)
 HOLD = table(HoldRow)

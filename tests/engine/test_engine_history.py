@@ -229,6 +229,33 @@ def test_a_chain_of_merges_brings_everything_to_its_end(lab: Lab) -> None:
     conserved(lab)
 
 
+def test_what_a_member_is_owed_stays_where_its_next_owner_has_no_points_and_brings_a_history(
+    open_lab: Open,
+) -> None:
+    shop = {"member": {"email": "{email}", "name": "{name}"}}
+    brakes = {"max_gone_share": "100%"}
+    lab = open_lab(connectors={"crm": {}, "shop": shop}, policy=MOVE, brakes=brakes)
+    lab.crm.put("a", email=SHARED, points=100)
+    lab.crm.put("b", points=0)
+    lab.crm.put("c", points=70)
+    lab.crms["shop"].put("z", email=C)
+    lab.cycle()
+    lab.crm.delete("c")
+    lab.cycle()
+    lab.crms["shop"].put("z", email=SHARED)
+    lab.cycle()
+    lab.crm.put("a", points=150)
+    lab.cycle(send=False)
+    lab.crm.delete("a")
+    lab.cycle()
+    lab.crm.merge("b", "a", told_by="winner")
+    lab.crm.put("b", points=150)
+    lab.cycle()
+    lab.cycle(full=True)
+    lab.calm()
+    assert lab.wallet.total_awarded() == 70 + 150
+
+
 @pytest.mark.parametrize(("winner", "loser"), [("a", "b"), ("b", "a")])
 def test_a_survivor_that_leaves_the_member_it_shares_with_whom_it_absorbs(
     open_lab: Open, winner: str, loser: str

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterable
 
 import pytest
-from enginelab import BRAND, MEMBER_MAP, NOON, SETTLED, Crash, Lab
+from enginelab import BRAND, LOG, MEMBER_MAP, NOON, SETTLED, Crash, Lab
 from quicklab import QuickLab
 from soak import SOAK
 
@@ -150,6 +150,27 @@ def test_what_was_in_doubt_already_is_in_doubt_once_with_what_came_since(quick: 
     assert held(quick) == {"ann": 50}
     assert paid(quick, KNOWN) == [150, 120]
     assert quick.value("SELECT credited FROM member WHERE email_key = 'bob@example.org'") == 120
+
+
+def test_who_left_with_a_stake_in_what_is_doubted_anew_keeps_it(open_quick: OpenQuick) -> None:
+    lab = open_quick(policy={"on_email_change": "move"}, brakes={"max_gone_share": "100%"})
+    lab.crm.put("ann", email="both@example.org", points=100)
+    lab.cycle()
+    lab.crm.put("kim", email="both@example.org", points=0)
+    lab.calm()
+    lab.crm.put("ann", points=150)
+    lab.fault(Kind.RESET_AFTER)
+    lab.fault(Kind.STATUS, LOG, skip=1, times=9, status=503)
+    lab.cycle()
+    lab.crm.put("ann", email="ann@example.org")
+    lab.cycle(send=False)
+    assert lab.rows("SELECT points FROM stake") == [(50,)]
+    lab.crm.put("kim", points=160)
+    put(lab, lab.ground.contents())
+    go_on(lab)
+    go_on(lab)
+    assert paid(lab, ["both", "ann"]) == [150, 0]
+    assert held(lab) == {"kim": 60}
 
 
 def test_nothing_is_sent_before_every_connector_was_read(open_quick: OpenQuick) -> None:

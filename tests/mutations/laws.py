@@ -39,6 +39,7 @@ _FRESH = ("tests/engine/test_engine_fresh.py",)
 _BRAKES = ("tests/engine/test_engine_brakes.py",)
 _WINDOW = ("tests/engine/test_engine_window.py",)
 _HISTORY = ("tests/engine/test_engine_history.py",)
+_SHARING = ("tests/engine/test_engine_sharing.py",)
 _LEASES = ("tests/unit/test_leases.py",)
 
 MUTATIONS = (
@@ -249,6 +250,27 @@ MUTATIONS = (
         "                del by_id[old]  # that it is gone is less than what its survivor says",
         "                pass",
         _HISTORY,
+    ),
+    Mutation(
+        "a contact takes along what was paid to a member that it never owned",
+        "syncsvc/state/membership.py",
+        "            if not self._owns(member, it.record_id):\n",
+        "            if not self._owns(member, it.record_id) and member.owner_record is not None:\n",
+        _SHARING,
+    ),
+    Mutation(
+        "one history that comes twice counts twice",
+        "syncsvc/state/counted.py",
+        "known = own if source == member.id else counts.get(source, 0)",
+        "known = own if source == member.id else 0",
+        _SHARING,
+    ),
+    Mutation(
+        "who comes back to a member that others emptied is awarded everything anew",
+        "syncsvc/state/membership.py",
+        "            self._inheritances.come_back(record_id, member)\n",
+        "",
+        _SHARING,
     ),
     Mutation(
         "points in doubt that never arrived count at the heir of who shared them",

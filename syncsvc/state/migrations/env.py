@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlmodel import SQLModel
 
-from syncsvc.state import interventions, tables  # noqa: F401 - they declare the tables on the metadata
+from syncsvc.state import histories, interventions, tables  # noqa: F401 - they declare the tables on the metadata
 
 engine = context.config.attributes["engine"]
 with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""Stakes in unsettled rows: who left a shared member counts its points in doubt once it is known."""
+"""Who left a shared member: its stakes in what is unsettled there, and what it counts of what was paid."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ def upgrade() -> None:
     text, number = sa.String(), sa.Integer().with_variant(sa.BigInteger(), "postgresql")
     if op.get_bind().dialect.name == "postgresql":
         text = sa.String(collation="C")
+    op.add_column(
+        "inheritance", sa.Column("owed", sa.BigInteger(), server_default=sa.text("0"), nullable=False)
+    )
     op.create_table(
         "stake",
         sa.Column("id", number, nullable=False),
         sa.Column("batch_id", number, nullable=False),
         sa.Column("position", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("points", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("member_id", number, nullable=False),
         sa.Column("connector_id", number, nullable=False),
         sa.Column("record_id", text, nullable=False),
@@ -32,5 +36,16 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["heir_id"], ["member.id"], name=op.f("fk_stake_heir_id_member")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_stake")),
     )
-    for column in ("batch_id", "connector_id", "heir_id"):
+    op.create_index("ix_stake_record", "stake", ["connector_id", "record_id"])
+    for column in ("batch_id", "heir_id"):
         op.create_index(op.f(f"ix_stake_{column}"), "stake", [column])
+    op.create_table(
+        "counted",
+        sa.Column("heir_id", number, nullable=False),
+        sa.Column("source_id", number, nullable=False),
+        sa.Column("points", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.ForeignKeyConstraint(["heir_id"], ["member.id"], name=op.f("fk_counted_heir_id_member")),
+        sa.ForeignKeyConstraint(["source_id"], ["member.id"], name=op.f("fk_counted_source_id_member")),
+        sa.PrimaryKeyConstraint("heir_id", "source_id", name=op.f("pk_counted")),
+    )
+    op.create_index(op.f("ix_counted_source_id"), "counted", ["source_id"])
