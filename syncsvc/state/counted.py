@@ -2,11 +2,15 @@
 
 `credited` of a member is what was paid to itself and the most that it counts of each other member. So a
 history that comes twice, with the owner of a shared member and with who stays behind, counts once.
+
+A member that was left and emptied begins a new life: what is paid to it then counts beside what was before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, select
 
@@ -15,10 +19,25 @@ from syncsvc.state.database import as_list, one_of
 from syncsvc.state.histories import COUNTED
 from syncsvc.state.member import Member
 
-_OF = select(COUNTED.c.source_id, COUNTED.c.points).where(COUNTED.c.heir_id == bindparam("b_heir"))
-_INSERT = insert_rows(COUNTED, ("heir_id", "source_id", "points"))
+
+class Origin(NamedTuple):
+    """Where points were paid: a member, in one of its lives."""
+
+    member: int
+    life: int
+
+
+_OF = select(COUNTED).where(COUNTED.c.heir_id == bindparam("b_heir"))
+_INSERT = insert_rows(COUNTED, ("heir_id", "source_id", "life", "points"))
 _OLD = delete(COUNTED).where(one_of(COUNTED.c.heir_id, "b_heirs"))
-_CLOSED = delete(COUNTED).where(one_of(COUNTED.c.source_id, "b_sources"))
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What a member counts of others; a row of its own tells its life, where that is not the first."""
+
+    life: int = 0
+    parts: dict[Origin, int] = field(default_factory=dict)
 
 
 class Counted:
@@ -27,71 +46,68 @@ class Counted:
     def __init__(self, connection: Connection) -> None:
         """Work inside the transaction of `connection`."""
         self._connection = connection
-        self._of: dict[Member, dict[int, int]] = {}
+        self._of: dict[Member, _Counts] = {}
         self._changed: dict[Member, None] = {}
-        self._closed: set[int] = set()
 
-    def of(self, member: Member) -> dict[int, int]:
-        """Return what a member counts of others: points by the member that they were paid to."""
-        return dict(self._counts(member))
+    def parts(self, member: Member, points: int) -> dict[Origin, int]:
+        """Return where `points` that a member is credited with were paid."""
+        counts = self._counts(member)
+        return {self._now(member): points - sum(counts.parts.values()), **counts.parts}
 
     def own(self, member: Member) -> int:
-        """Return the points that were paid to a member itself."""
-        return member.credited - sum(self._counts(member).values())
+        """Return the points that were paid to a member itself in its present life."""
+        return member.credited - sum(self._counts(member).parts.values())
 
-    def empty(self, member: Member) -> dict[int, int]:
-        """Return what a member counts of others, and let it count nothing of them.
-
-        It begins anew: what others count of it is theirs for good, and no more compared with what it is paid.
-        """
-        counts = self._counts(member)
-        self._of[member] = {}
+    def empty(self, member: Member) -> None:
+        """Let a member begin a new life, in which it counts nothing."""
+        self._of[member] = _Counts(self._counts(member).life + 1)
         self._changed[member] = None
-        assert member.id is not None  # noqa: S101 - only known members are left
-        self._closed.add(member.id)
-        return counts
 
-    def refill(self, member: Member, counts: Mapping[int, int]) -> None:
-        """Take back that a member was emptied."""
-        self._of[member] = dict(counts)
-        self._closed.discard(member.id or 0)
+    def refill(self, member: Member, parts: Mapping[Origin, int]) -> None:
+        """Let a member have its former life back, with what it counted then."""
+        life = self._counts(member).life - 1
+        kept = {origin: points for origin, points in parts.items() if origin != (member.id, life)}
+        self._of[member] = _Counts(life, kept)
 
-    def add(self, member: Member, parts: Mapping[int, int], *, lasting: bool = True) -> int:
-        """Let a member count points by where they were paid; returns by how many it counts more.
-
-        Those that are not `lasting` were paid before their member began anew.
-        """
-        counts, own, more = self._counts(member), self.own(member), 0
-        for source, points in parts.items():
-            known = own if source == member.id else counts.get(source, 0)
+    def add(self, member: Member, parts: Mapping[Origin, int]) -> int:
+        """Let a member count points by where they were paid; returns by how many it counts more."""
+        counts, own, now, more = self._counts(member), self.own(member), self._now(member), 0
+        for origin, points in parts.items():
+            known = own if origin == now else counts.parts.get(origin, 0)
             if points > known:
                 more += points - known
-                if lasting and source != member.id:
-                    counts[source] = points
+                if origin != now:
+                    counts.parts[origin] = points
         self._changed[member] = None
         return more
 
-    def forget(self, member: Member, source: int) -> None:
-        """Let what a member counts of another be its own, since it has taken all of it."""
-        self._counts(member).pop(source, None)
+    def past(self, member: Member) -> Origin:
+        """Return where points were paid to a member that it has no more: its former life, as far as known."""
+        now = self._now(member)
+        return now._replace(life=now.life - 1)
 
     def save(self) -> None:
         """Write what has changed; the members have been inserted by now."""
         if not self._changed:
             return
         self._connection.execute(_OLD, {"b_heirs": as_list(it.id or 0 for it in self._changed)})
-        if self._closed:
-            self._connection.execute(_CLOSED, {"b_sources": as_list(self._closed)})
-        rows = [
-            (heir.id, source, points)
-            for heir in self._changed
-            for source, points in self._of[heir].items()
-            if source not in self._closed
-        ]
+        rows = []
+        for heir in self._changed:
+            counts, number = self._of[heir], heir.id or 0
+            rows += [(number, *origin, points) for origin, points in counts.parts.items()]
+            rows += [(number, number, counts.life, 0)] if counts.life else []
         _INSERT.run(self._connection, rows)
 
-    def _counts(self, member: Member) -> dict[int, int]:
+    def _now(self, member: Member) -> Origin:
+        return Origin(member.id or 0, self._counts(member).life)
+
+    def _counts(self, member: Member) -> _Counts:
         if member not in self._of:
+            counts = self._of[member] = _Counts()
             rows = self._connection.execute(_OF, {"b_heir": member.id}) if member.id is not None else ()
-            self._of[member] = {row.source_id: row.points for row in rows}
+            for row in rows:
+                if row.source_id == member.id and not row.points:
+                    counts.life = row.life
+                else:
+                    counts.parts[Origin(row.source_id, row.life)] = row.points
         return self._of[member]

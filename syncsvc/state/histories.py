@@ -7,7 +7,7 @@ counted         what a member counts of others by now, in its own `credited`
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index
+from sqlalchemy import BigInteger, Column, Index, Integer
 from sqlmodel import Field, SQLModel
 
 from syncsvc.state.columns import count_column, small_column, table
@@ -44,7 +44,8 @@ class CountedRow(SQLModel, table=True):
 
     __tablename__ = "counted"
     heir_id: int = Field(primary_key=True, foreign_key="member.id")
-    source_id: int = Field(primary_key=True, foreign_key="member.id", index=True)
+    source_id: int = Field(primary_key=True, foreign_key="member.id")
+    life: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))  # of the source
     points: int = count_column()
 
 

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from syncsvc.state.books import Credit
 from syncsvc.state.bulk import put_rows
 from syncsvc.state.codes import Entry
-from syncsvc.state.counted import Counted
+from syncsvc.state.counted import Counted, Origin
 from syncsvc.state.database import as_list, one_of
 from syncsvc.state.histories import INHERITANCE
 from syncsvc.state.member import Member
@@ -43,14 +43,14 @@ from syncsvc.state.stakes import OpenRow, Stakes, stake_of
 class Bequest:
     """What an heir brings along from `source`: points that it was credited, and rows without an outcome.
 
-    `taken` says that the source was emptied for it; `counts` are what was paid elsewhere of those points, by
-    member, and `owed` what the source was yet to be paid. `stored_for` is the record it is remembered for.
+    `taken` says that the source was emptied for it; `parts` are those points by where they were paid, and
+    `owed` what the source was yet to be paid of them. `stored_for` is the record it is remembered for.
     """
 
     source: Member
     credited: int
     rows: list[OpenRow]
-    counts: Mapping[int, int] = field(default_factory=dict)
+    parts: Mapping[Origin, int] = field(default_factory=dict)
     owed: int = 0
     taken: bool = False
     stored_for: str | None = None
@@ -138,18 +138,15 @@ class Inheritances:
 
     def take(self, source: Member, heir: str) -> None:
         """Empty a member without contacts for an heir: all that it was credited, and what is unsettled."""
-        self.stop_paying(source)
-        counts = self._counted.empty(source)
-        rows = self._stakes.open_rows(_id(source)) if source.unsettled else []
-        self._bequests[heir].append(Bequest(source, source.credited, rows, counts, taken=True))
-        source.earned = source.credited = source.unsettled = 0
-        self._empty.add(source)
+        bequest = Bequest(source, 0, [])
+        self._empty_for(bequest)
+        self._bequests[heir].append(bequest)
 
     def copy(self, source: Member, heir: str) -> None:
         """Let an heir count what a member was paid, and what is unsettled; others stay with it."""
         rows = self._stakes.open_rows(_id(source)) if source.unsettled else []
-        counts = self._counted.of(source)
-        self._bequests[heir].append(Bequest(source, source.credited, rows, counts))
+        parts = self._counted.parts(source, source.credited)
+        self._bequests[heir].append(Bequest(source, source.credited, rows, parts))
 
     def grant(self, source: Member, heir: str) -> None:
         """Let an heir count what a member was paid that lives on alone, and what it is yet to be paid.
@@ -164,7 +161,7 @@ class Inheritances:
             beyond -= rows[-1].points
         kept = [row for row in rows if row.points]
         owed = points - source.credited
-        self._bequests[heir].append(Bequest(source, points, kept, self._counted.of(source), owed))
+        self._bequests[heir].append(Bequest(source, points, kept, self._counted.parts(source, points), owed))
 
     def stop_paying(self, member: Member) -> None:
         """Let nobody count what a member is owed and will not be paid, as another contact has it now.
@@ -210,7 +207,7 @@ class Inheritances:
         """
         for it in self._bequests.get(record_id, ()):
             if it.source is member and it.stored_for is not None:
-                self._credit(member, _missing(it))
+                self._make_up(it, member)
 
     def deposit(self, record_id: str, member: Member, is_left: Callable[[Member], bool]) -> list[Member]:
         """Let a record that owns `member` bring along what waits for it; returns the members that changed.
@@ -225,8 +222,8 @@ class Inheritances:
                 self._give_back(it)
                 continue
             if it.stored_for is not None and is_left(it.source):
-                self._credit(member, self._counted.add(member, {_id(it.source): _missing(it)}, lasting=False))
-                self._take_all(it)
+                self._make_up(it, member)
+                self._empty_for(it)
             self._give(record_id, it, member)
         return [member, *(it.source for it in bequests)] if bequests else []
 
@@ -307,12 +304,13 @@ class Inheritances:
         self._connection.execute(delete(INHERITANCE).where(mine))
         self._stakes.drop(record_id, _id(source))
 
-    def _take_all(self, it: Bequest) -> None:
-        """Empty a member that was left since its history was remembered."""
+    def _empty_for(self, it: Bequest) -> None:
+        """Let a member that is left begin anew, and all that it has be a bequest."""
         source, it.taken = it.source, True
         self.stop_paying(source)
         it.rows = self._stakes.open_rows(_id(source)) if source.unsettled else []
-        it.counts, it.credited = self._counted.empty(source), source.credited
+        it.credited, it.parts = source.credited, self._counted.parts(source, source.credited)
+        self._counted.empty(source)
         source.earned = source.credited = source.unsettled = 0
         self._empty.add(source)
 
@@ -320,18 +318,26 @@ class Inheritances:
         if it.taken:
             it.source.credited += it.credited
             it.source.unsettled += it.unsettled
-            self._counted.refill(it.source, it.counts)
+            self._counted.refill(it.source, it.parts)
             self._empty.discard(it.source)
 
+    def _make_up(self, it: Bequest, member: Member) -> None:
+        """Let a member count what its source had as it was remembered, and that others took along since."""
+        has = max(it.source.credited + it.source.unsettled, it.source.earned)
+        if it.credited > has:
+            past = {self._counted.past(it.source): it.credited - has}
+            self._credit(member, self._counted.add(member, past))
+
     def _give(self, record_id: str, it: Bequest, member: Member) -> None:
-        source = _id(it.source)
-        parts = {source: it.credited - sum(it.counts.values()), **it.counts}
-        lasting = it.stored_for is None or self._counted.own(it.source) >= it.credited
         if it.taken and it.credited:
             self._credits.append((it.source, Credit(Entry.MOVED_OUT, -it.credited)))
-        self._credit(member, self._counted.add(member, parts, lasting=it.taken or lasting))
+        parts = it.parts
+        if it.stored_for is not None and not it.taken:
+            stands = self._counted.own(it.source) >= it.credited
+            now = next(iter(self._counted.parts(it.source, 0)))
+            parts = {now if stands else self._counted.past(it.source): it.credited}
+        self._credit(member, self._counted.add(member, parts))
         if it.taken:
-            self._counted.forget(member, source)
             self._emptied[it.source] = member
         elif it.rows:
             self._staked.append((record_id, it, member))
@@ -354,12 +360,6 @@ class Inheritances:
         if points:
             member.credited += points
             self._credits.append((member, Credit(Entry.MOVED_IN, points)))
-
-
-def _missing(it: Bequest) -> int:
-    """Return the points that a member had as its history was remembered, and that it has no more."""
-    has = max(it.source.credited + it.source.unsettled, it.source.earned)
-    return max(0, it.credited - has)
 
 
 def _id(member: Member) -> int:

@@ -67,8 +67,16 @@ _WAITING = select(STAKE).where(
     one_of(STAKE.c.record_id, "b_records"),
     STAKE.c.heir_id.is_(None),
 )
+_SELF = COUNTED.alias("self")
+_LIFE = select(_SELF.c.life).where(_SELF.c.heir_id == _SELF.c.source_id, _SELF.c.points == 0)
 _OF_ROWS = select(STAKE).where(
     STAKE.c.batch_id == bindparam("b_batch"), one_of(STAKE.c.position, "b_positions")
+)
+_TO = func.coalesce(BATCH_ROW.c.account_id, BATCH_ROW.c.member_id)
+_ACCOUNT_OF = (
+    select(_TO, func.coalesce(_LIFE.where(_SELF.c.heir_id == _TO).scalar_subquery(), 0))
+    .join(STAKE, OF_ITS_ROW)
+    .where(STAKE.c.id == bindparam("b_stake"))
 )
 _WAITS_FOR = and_(
     STAKE.c.connector_id == bindparam("b_connector"),
@@ -93,7 +101,7 @@ _COUNTED = (
 )
 _PAID = put(COUNTED)
 _PAID_TOO = _PAID.on_conflict_do_update(
-    index_elements=["heir_id", "source_id"], set_={"points": COUNTED.c.points + _PAID.excluded.points}
+    index_elements=["heir_id", "source_id", "life"], set_={"points": COUNTED.c.points + _PAID.excluded.points}
 )
 _OTHER = STAKE.alias("other")
 _TWICE = STAKE.delete().where(
@@ -217,7 +225,8 @@ def settle(
             continue
         connection.execute(_COUNTED, {"b_id": row.heir_id, "b_points": row.points, "b_credit": points})
         if points:
-            paid = {"heir_id": row.heir_id, "source_id": row.member_id, "points": points}
+            to, life = connection.execute(_ACCOUNT_OF, {"b_stake": row.id}).one()
+            paid = {"heir_id": row.heir_id, "source_id": to, "life": life, "points": points}
             connection.execute(_PAID_TOO, paid)
             ledger.append(Credit(Entry.MOVED_IN, points, member_id=row.heir_id))
     connection.execute(_FORGOTTEN, {"b_ids": as_list(row.id for row in rows)})

@@ -261,8 +261,8 @@ MUTATIONS = (
     Mutation(
         "one history that comes twice counts twice",
         "syncsvc/state/counted.py",
-        "known = own if source == member.id else counts.get(source, 0)",
-        "known = own if source == member.id else 0",
+        "known = own if origin == now else counts.parts.get(origin, 0)",
+        "known = own if origin == now else 0",
         _SHARING,
     ),
     Mutation(

@@ -43,9 +43,9 @@ def upgrade() -> None:
         "counted",
         sa.Column("heir_id", number, nullable=False),
         sa.Column("source_id", number, nullable=False),
+        sa.Column("life", number, autoincrement=False, nullable=False),
         sa.Column("points", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.ForeignKeyConstraint(["heir_id"], ["member.id"], name=op.f("fk_counted_heir_id_member")),
         sa.ForeignKeyConstraint(["source_id"], ["member.id"], name=op.f("fk_counted_source_id_member")),
-        sa.PrimaryKeyConstraint("heir_id", "source_id", name=op.f("pk_counted")),
+        sa.PrimaryKeyConstraint("heir_id", "source_id", "life", name=op.f("pk_counted")),
     )
-    op.create_index(op.f("ix_counted_source_id"), "counted", ["source_id"])
