@@ -81,11 +81,6 @@ class Counted:
         self._changed[member] = None
         return more
 
-    def past(self, member: Member) -> Origin:
-        """Return where points were paid to a member that it has no more: its former life, as far as known."""
-        now = self._now(member)
-        return now._replace(life=now.life - 1)
-
     def save(self) -> None:
         """Write what has changed; the members have been inserted by now."""
         if not self._changed:

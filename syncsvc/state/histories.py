@@ -22,6 +22,8 @@ class InheritanceRow(SQLModel, table=True):
     member_id: int = Field(primary_key=True, foreign_key="member.id")
     points: int = Field(sa_column=Column(BigInteger, nullable=False))
     owed: int = count_column()  # of these points, what the member was yet to be paid
+    life: int = count_column()  # of the member, as it was left: see `counted`
+    parts: str | None = None  # JSON: [member, life, points] of what was paid elsewhere
 
 
 class StakeRow(SQLModel, table=True):

@@ -14,8 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -33,7 +34,7 @@ from syncsvc.state.books import Credit
 from syncsvc.state.bulk import put_rows
 from syncsvc.state.codes import Entry
 from syncsvc.state.counted import Counted, Origin
-from syncsvc.state.database import as_list, one_of
+from syncsvc.state.database import Record, as_list, one_of
 from syncsvc.state.histories import INHERITANCE
 from syncsvc.state.member import Member
 from syncsvc.state.stakes import OpenRow, Stakes, stake_of
@@ -62,12 +63,21 @@ class Bequest:
 
 
 class Remembered(NamedTuple):
-    """What a contact is to bring along from the member `source`: see `Bequest`."""
+    """What a contact is to bring along from the member `source`: see `Bequest`.
+
+    `parts` are those points by where they were paid; what came since was paid in the source's `life` then.
+    """
 
     source: int
     points: int
     owed: int
+    parts: Mapping[Origin, int]
     rows: list[OpenRow]
+
+
+def _parts(row: Record) -> dict[Origin, int]:
+    others = {Origin(member, life): points for member, life, points in orjson.loads(row.parts or "[]")}
+    return {Origin(row.member_id, row.life): max(0, row.points - sum(others.values())), **others}
 
 
 _REMEMBERED = select(INHERITANCE).where(
@@ -118,12 +128,13 @@ class Inheritances:
         found = defaultdict(list)
         for row in rows:
             shares = staked.get((row.record_id, row.member_id), [])
-            found[row.record_id].append(Remembered(row.member_id, row.points, row.owed, shares))
+            what = Remembered(row.member_id, row.points, row.owed, _parts(row), shares)
+            found[row.record_id].append(what)
         return found
 
     def remember(self, record_id: str, source: Member, what: Remembered) -> None:
         """Bring in what is remembered for a record of a member."""
-        bequest = Bequest(source, what.points, what.rows, owed=what.owed, stored_for=record_id)
+        bequest = Bequest(source, what.points, what.rows, what.parts, what.owed, stored_for=record_id)
         self._bequests[record_id].append(bequest)
 
     def bringing(self, heirs: Mapping[tuple[int, str], Member]) -> set[tuple[int, str]]:
@@ -175,7 +186,9 @@ class Inheritances:
         self._unpaid.append((member.id, unpaid, rows))
         for it in chain.from_iterable(self._bequests.values()):
             if it.source is member and it.owed:
-                it.credited -= min(it.owed, unpaid)
+                own = next(iter(it.parts))
+                less = min(it.owed, unpaid)
+                it.credited, it.parts = it.credited - less, {**it.parts, own: it.parts[own] - less}
                 it.owed, it.rows = 0, rows
 
     def drop(self, source: Member, record_id: str) -> None:
@@ -290,6 +303,7 @@ class Inheritances:
                         "member_id": source.id,
                         "points": it.credited,
                         "owed": it.owed,
+                        **_kept(source.id or 0, it.parts),
                     }
                     for (record_id, source), it in most.items()
                 ],
@@ -322,21 +336,19 @@ class Inheritances:
             self._empty.discard(it.source)
 
     def _make_up(self, it: Bequest, member: Member) -> None:
-        """Let a member count what its source had as it was remembered, and that others took along since."""
-        has = max(it.source.credited + it.source.unsettled, it.source.earned)
-        if it.credited > has:
-            past = {self._counted.past(it.source): it.credited - has}
-            self._credit(member, self._counted.add(member, past))
+        """Let a member count what is remembered, though others may have taken it along since.
+
+        Not what the source was owed and has not been paid: nobody waits for that any more.
+        """
+        source, own = it.source, next(iter(it.parts))
+        unpaid = min(it.owed, max(0, source.earned - source.credited))
+        parts = {**it.parts, own: it.parts[own] - unpaid}
+        self._credit(member, self._counted.add(member, parts))
 
     def _give(self, record_id: str, it: Bequest, member: Member) -> None:
         if it.taken and it.credited:
             self._credits.append((it.source, Credit(Entry.MOVED_OUT, -it.credited)))
-        parts = it.parts
-        if it.stored_for is not None and not it.taken:
-            stands = self._counted.own(it.source) >= it.credited
-            now = next(iter(self._counted.parts(it.source, 0)))
-            parts = {now if stands else self._counted.past(it.source): it.credited}
-        self._credit(member, self._counted.add(member, parts))
+        self._credit(member, self._counted.add(member, it.parts))
         if it.taken:
             self._emptied[it.source] = member
         elif it.rows:
@@ -360,6 +372,14 @@ class Inheritances:
         if points:
             member.credited += points
             self._credits.append((member, Credit(Entry.MOVED_IN, points)))
+
+
+def _kept(source: int, parts: Mapping[Origin, int]) -> dict[str, Any]:
+    """Return the columns that tell where an inheritance was paid; the source's own part comes first."""
+    own, *others = parts.items()
+    listed = [[*origin, points] for origin, points in others]
+    assert own[0].member == source  # noqa: S101 - as `Counted.parts` and `_parts` give them
+    return {"life": own[0].life, "parts": orjson.dumps(listed).decode() if listed else None}
 
 
 def _id(member: Member) -> int:

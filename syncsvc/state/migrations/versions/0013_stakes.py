@@ -18,6 +18,10 @@ def upgrade() -> None:
     op.add_column(
         "inheritance", sa.Column("owed", sa.BigInteger(), server_default=sa.text("0"), nullable=False)
     )
+    op.add_column(
+        "inheritance", sa.Column("life", sa.BigInteger(), server_default=sa.text("0"), nullable=False)
+    )
+    op.add_column("inheritance", sa.Column("parts", text, nullable=True))
     op.create_table(
         "stake",
         sa.Column("id", number, nullable=False),
