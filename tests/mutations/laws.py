@@ -238,13 +238,6 @@ MUTATIONS = (
         _HISTORY,
     ),
     Mutation(
-        "a survivor forgets what it inherits from the member that it leaves",
-        "syncsvc/state/inheritance.py",
-        "if it.source is source and it.stored_for is not None]",
-        "if it.source is source]",
-        _HISTORY,
-    ),
-    Mutation(
         "what a survivor says is lost beside a deletion that names nobody",
         "syncsvc/state/intake.py",
         "                del by_id[old]  # that it is gone is less than what its survivor says",
