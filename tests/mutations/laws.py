@@ -377,9 +377,7 @@ MUTATIONS = (
         "connectors/pipedrive.py",
         "PollCursor(began - self._lag,",
         "PollCursor(began,",
-        (
-            "tests/connectors/test_pipedrive.py::test_change_that_is_listed_after_a_sweep_with_a_time_before_it_is_found",
-        ),
+        ("tests/connectors/test_pipedrive_conformance.py",),
     ),
     Mutation(
         "a field that was deleted is an empty one",
