@@ -227,6 +227,10 @@ class Inheritances:
 
         `is_left` says whether a member has no contacts any more.
         """
+        for it in self._bequests.get(record_id, ()):
+            if it.owed and it.source is not member and not is_left(it.source):
+                self.stop_paying(it.source)
+                it.source.earned = min(it.source.earned, it.source.credited)  # it is earned by the heir now
         bequests = self._bequests.pop(record_id, [])
         for it in bequests:
             if it.stored_for is not None:

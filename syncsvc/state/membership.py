@@ -363,6 +363,7 @@ class Membership:
                 points = others[member][owner]
                 if points is None:
                     continue
+                self._inheritances.stop_paying(member)
                 member.earned = points  # its profile is read with the next read; they are known
                 if owner in bringing:  # what it was paid elsewhere counts first, once it is read
                     member.earned = min(points, member.credited)
