@@ -285,7 +285,8 @@ class Inheritances:
     def _stop_paying(self, source: int, unpaid: int, rows: Sequence[OpenRow]) -> None:
         this = {"b_source": source}
         waiting = self._connection.execute(_OWED, this).all() if rows else []
-        for it in waiting:
+        for it in waiting:  # who had a stake in a part of them has one in the whole
+            self._stakes.drop(it.record_id, source, connector=it.connector_id)
             self._stakes.give(rows, source, it.record_id, None, connector=it.connector_id)
         self._connection.execute(_UNPAID, {**this, "b_unpaid": unpaid})
 

@@ -150,11 +150,11 @@ class Stakes:
     def __init__(self, connection: Connection, connector_id: int) -> None:
         """Work inside the transaction of `connection`."""
         self._connection = connection
-        self._connector = {"b_connector": connector_id}
+        self._connector = connector_id
 
     def waiting(self, record_ids: Collection[str]) -> Mapping[tuple[str, int], list[OpenRow]]:
         """Return the rows in which contacts have a stake that own no member: by record, and by source."""
-        asked = self._connector | {"b_records": as_list(record_ids)}
+        asked = {"b_connector": self._connector, "b_records": as_list(record_ids)}
         found: dict[tuple[str, int], list[OpenRow]] = defaultdict(list)
         for row in self._connection.execute(_WAITING, asked):
             found[row.record_id, row.member_id].append(OpenRow(row.batch_id, row.position, row.points))
@@ -176,16 +176,17 @@ class Stakes:
         connector: int | None = None,
     ) -> None:
         """Give a contact (of this connector, unless told), or its member, a stake in rows of `source`."""
-        whose = self._connector["b_connector"] if connector is None else connector
+        whose = self._whose(connector)
         _GIVEN.run(self._connection, [(*row, source, whose, record_id, heir) for row in rows])
 
     def count_once(self, heirs: Iterable[int]) -> None:
         """Drop stakes of members in rows that are on their own account, or in which they have another."""
         self._connection.execute(_TWICE, {"b_heirs": as_list(heirs)})
 
-    def drop(self, record_id: str, source: int) -> None:
-        """Forget the stakes that wait for a contact."""
-        self._connection.execute(_DROPPED, self._connector | {"b_record": record_id, "b_source": source})
+    def drop(self, record_id: str, source: int, *, connector: int | None = None) -> None:
+        """Forget the stakes that wait for a contact (of this connector, unless told) from `source`."""
+        asked = {"b_connector": self._whose(connector), "b_record": record_id, "b_source": source}
+        self._connection.execute(_DROPPED, asked)
 
     def move(self, members: Mapping[int, int]) -> None:
         """Let whole members' rows and stakes be those of other members, all at once: they may swap."""
@@ -195,6 +196,9 @@ class Stakes:
         ]
         _ACCOUNT.run(self._connection, moved)
         _HEIR.run(self._connection, [(members[row.heir_id], row.id) for row in stakes])
+
+    def _whose(self, connector: int | None) -> int:
+        return self._connector if connector is None else connector
 
     def _on_account(self, members: Collection[int]) -> Mapping[int, list[OpenRow]]:
         found: dict[int, list[OpenRow]] = defaultdict(list)

@@ -283,6 +283,31 @@ def test_what_a_member_was_owed_and_not_paid_before_it_passed_to_another_is_not_
     conserved(lab)
 
 
+def test_points_in_doubt_that_are_waited_for_in_part_and_then_in_whole_count_once(open_lab: Open) -> None:
+    shop = {"member": {"email": "{email}", "name": "{name}"}}
+    lab = open_lab(connectors={"crm": {}, "shop": shop}, policy=MOVE, brakes={"max_gone_share": "100%"})
+    lab.crm.put("b", points=0)
+    lab.crm.put("a", email=SHARED, points=100)
+    lab.crms["shop"].put("z", email=SHARED)
+    lab.fault(Kind.RESET_AFTER)
+    lab.fault(Kind.STATUS, LOG, skip=1, times=30, status=503)
+    lab.cycle()
+    lab.crm.put("a", points=80)
+    lab.cycle()
+    lab.crm.delete("a")
+    lab.cycle()
+    lab.crm.put("c", email=SHARED, points=0)
+    lab.cycle()
+    lab.crms["shop"].delete("z")
+    lab.cycle()
+    assert lab.value("SELECT sum(unsettled) FROM member") == 100
+    lab.calm()
+    lab.crm.merge("b", "a", told_by="winner")
+    lab.crm.put("b", points=150)
+    lab.calm()
+    assert (lab.awarded(SHARED), lab.awarded(B)) == (100, 50)
+
+
 @pytest.mark.parametrize(("winner", "loser"), [("a", "b"), ("b", "a")])
 def test_a_survivor_that_leaves_the_member_it_shares_with_whom_it_absorbs(
     open_lab: Open, winner: str, loser: str
