@@ -239,12 +239,15 @@ def _is_known(item: Any) -> bool:
 
 
 def _entry(item: Any) -> tuple[str, str] | None:
-    if not _is_known(item):
+    try:
+        email, value = item["email"], item["last_updated"]
+    except (KeyError, TypeError):
         return None
-    email, value = item["email"].strip(), item["last_updated"]
+    if type(email) is not str:
+        return None
     if type(value) is str:
-        return (email, value) if value else None
-    return (email, str(value)) if isinstance(value, int | float) else None
+        return (email.strip(), value) if value else None
+    return (email.strip(), str(value)) if isinstance(value, int | float) else None
 
 
 def _raise_for_log(head: Answer, path: str) -> None:
