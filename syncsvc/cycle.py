@@ -335,10 +335,8 @@ class Cycle:
     def _confirm(self) -> None:
         schedule, confirmations = self._organization.config.schedule, self._store.confirmations
         doubts = self._store.settlements.in_doubt()
-        due = to_ms(self._network.now() - schedule.log_every)
-        reads = [confirmations.last_read(brand_id) for brand_id in confirmations.brands()]
-        late = any(read is None or read <= due for read in reads)
-        if not (doubts or self._tally.delivered.sent or late or confirmations.behind()):
+        overdue = confirmations.overdue(self._network.now() - schedule.log_every)
+        if not (doubts or self._tally.delivered.sent or overdue):
             return
         self._read_logs()
         if doubts:

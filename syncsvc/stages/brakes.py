@@ -84,7 +84,8 @@ class Brakes:
             most = single[0].amount  # released: what was looked at flows, more does not
             _, whole = self._trips(outbox, most)
         over = _OF_DELIVERIES - {it.brake for it in (*single, *whole)}
-        self._holds.lapse(sorted(over), now=self._now())
+        if over & known:
+            self._holds.lapse(sorted(over & known), now=self._now())
         self._end_sweeps(outbox)
         self.allowed = allowed_by(self._hold(whole), most)
         if set(self.held_by[held:]) - known:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, update
 
 from syncsvc.config import WalletConfig
 from syncsvc.rules.completeness import Completeness, Seen, judge_reading
@@ -71,7 +71,7 @@ def _slowest() -> Select[Any]:
     )
 
 
-def _behind() -> Select[Any]:
+def _overdue() -> Select[Any]:
     last = (
         select(BATCH.c.settled_at)
         .where(BATCH.c.brand == BRAND.c.id)
@@ -79,10 +79,12 @@ def _behind() -> Select[Any]:
         .limit(1)
         .scalar_subquery()
     )
-    return select(BRAND.c.id).where(OURS, last > BRAND.c.log_read_at).limit(1)
+    read_at = BRAND.c.log_read_at
+    late = or_(read_at.is_(None), read_at <= bindparam("b_due"), last > read_at)
+    return select(BRAND.c.id).where(OURS, late).limit(1)
 
 
-_UNSHOWN, _SLOWEST, _BEHIND = _unshown(), _slowest(), _behind()
+_UNSHOWN, _SLOWEST, _OVERDUE = _unshown(), _slowest(), _overdue()
 _BRANDS = select(BRAND.c.brand_id).where(OURS).order_by(BRAND.c.id)
 _BRAND = select(BRAND).where(THIS_BRAND)
 _READ_AT = select(BRAND.c.log_read_at).where(THIS_BRAND)
@@ -124,10 +126,10 @@ class Confirmations:
         with self._scope.database.reading() as connection:
             return connection.scalar(_READ_AT, self._of(brand_id))
 
-    def behind(self) -> bool:
-        """Return whether a batch was settled after its brand's log was last read whole."""
+    def overdue(self, due: datetime) -> bool:
+        """Return whether a log was read whole by `due` at last, or before its newest batch was settled."""
         with self._scope.database.reading() as connection:
-            return connection.scalar(_BEHIND, self._scope.bound()) is not None
+            return connection.scalar(_OVERDUE, self._scope.bound(b_due=to_ms(due))) is not None
 
     def resolution(self, brand_id: str) -> timedelta:
         """Return how exactly a brand's log tells the time; a second until it is known."""
