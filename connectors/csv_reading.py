@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from msgspec import structs
+
 from connectors.csv_index import Index
 from connectors.csv_table import Place, Row, Table
 from syncsvc.model import Contact, FieldValue
@@ -74,4 +76,6 @@ class Reading:
         """Return contacts with what was written back to them; a row that is in no results has nothing."""
         results = self._index.of([contact.record_id for contact in page])
         nothing: dict[str, FieldValue] = dict.fromkeys(self._index.names)
-        return [it._replace(fields={**it.fields, **results.get(it.record_id, nothing)}) for it in page]
+        return [
+            structs.replace(it, fields={**it.fields, **results.get(it.record_id, nothing)}) for it in page
+        ]

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+
+from msgspec import Struct
 
 FieldValue = str | int | float | bool | None
 """What a CRM field can hold once a connector has read it; empty is None, never an empty string."""
 
 
-class Contact(NamedTuple):
+class Contact(Struct, frozen=True, gc=False):
     """A CRM record as it was read.
 
     `fields` holds every field that was asked for and that the CRM returned, by the CRM's own names. `gone`
