@@ -26,13 +26,12 @@ from connectors import hubspot_schema
 from connectors.hubspot_api import (
     MERGED,
     HubSpotApi,
-    absorbed,
     accepted,
     following,
     objects,
-    records,
 )
 from connectors.hubspot_bin import FULL_EVERY, RecycleBin
+from connectors.hubspot_pages import MODIFIED, Pages, Record, RecordPage
 from connectors.hubspot_writes import Writes
 from syncsvc.errors import CursorError, SchemaError, TransientError
 from syncsvc.model import Contact, Page, Problem, WriteBack, WriteOutcome
@@ -48,10 +47,8 @@ SEARCH_CEILING = 10_000  # search guide 2026-03: offsets end here
 BATCH = 100  # object APIs guide 2026-03: at most 100 inputs
 LONG_NAMES = 2_400  # characters of property names; search guide 2026-03: a body ends at 3,000
 DATE_STEP = timedelta(seconds=1)  # a Date header has whole seconds, rounded down
-MODIFIED = "lastmodifieddate"  # contacts alone: search finds nothing by hs_lastmodifieddate, without a word
 
 _EARLIEST = 1000  # milliseconds; a search from the epoch on ends in a 500 (recorded by estuary/connectors)
-_ABSENT = object()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -137,8 +134,8 @@ class HubSpot:
         )
         self._bin = RecycleBin(self._api)
         self._writes = Writes(self._api)
-        self._fields = tuple(needs.fields)
-        self._required = frozenset(self._fields)
+        self._pages = Pages(needs.fields)
+        self._required = frozenset(needs.fields)
         self._wanted = sorted({*needs.fields, MODIFIED, MERGED})
         self._apart = len(orjson.dumps(self._wanted)) > LONG_NAMES
         self._paged = [MODIFIED] if self._apart else self._wanted
@@ -216,14 +213,13 @@ class HubSpot:
         vouched: set[str] = set()
         while True:
             params = {"limit": str(LIST_PAGE), "properties": ",".join(self._paged)}
-            answer = self._api.ask(
-                "GET", self._api.contacts, params=params | ({"after": at.after} if at.after else {})
-            )
+            params |= {"after": at.after} if at.after else {}
+            answer = self._api.read(self._pages.read, "GET", self._api.contacts, params=params)
             if answer.status == 400 and at.after:
                 raise CursorError("HubSpot does not take the position of the sweep any more")
-            document = accepted(answer, f"GET {self._api.contacts}")
-            contacts, ended = [*ended, *self._read(records(document), vouched)], []
-            position = following(document)
+            page = accepted(answer, f"GET {self._api.contacts}")
+            contacts, ended = [*ended, *self._read(page.results, vouched)], []
+            position = following(page.paging)
             if position is None:
                 look = Look(settled, due=at.began + self._every, every=self._every)
                 polls = PollCursor(settled, read=at.began, recheck=at.began + self._lag / 2, look=look)
@@ -241,19 +237,19 @@ class HubSpot:
         vouched: set[str] = set()
         while True:
             before = self._network.now()
-            document = self._search(window)
-            found, last = records(document), following(document) is None
+            page = self._search(window)
+            found, last = page.results, following(page.paging) is None
             expected = None
             if not window.after:
                 # HubSpot's clock ends the window, at the moment of its first search: what is stamped later
                 # may belong to ids that are behind us by then, and is left to the next window.
                 until = max(window.start, before + self._api.ahead)
-                window, expected = replace(window, until=until), document.get("total")
+                window, expected = replace(window, until=until), page.total
             if found:
-                reached = max(int(record["id"]) for record in found)
+                reached = max(int(record.id) for record in found)
                 if reached <= int(window.after or 0):
                     raise TransientError("HubSpot's search does not move on")
-                newest = max(_stamp(record) or window.until for record in found)
+                newest = max(self._pages.stamp(record) or window.until for record in found)
                 window = window.advanced(str(reached), newest)
             contacts = self._read(found, vouched)
             if last:
@@ -268,7 +264,7 @@ class HubSpot:
                 return
             yield Page(contacts, cursor.within(window).encode(), expected)
 
-    def _search(self, window: Window) -> dict[str, Any]:
+    def _search(self, window: Window) -> RecordPage[Any]:
         """Return the next page of the window that has hits, or its last."""
         filters = [(MODIFIED, "GTE", str(max(_EARLIEST, _milliseconds(window.start))))]
         if window.after:
@@ -290,23 +286,26 @@ class HubSpot:
             "limit": SEARCH_PAGE,
         }
         while True:
-            document = self._api.document("POST", f"{self._api.contacts}/search", json=body)
-            position = following(document)
+            page = self._listed(f"{self._api.contacts}/search", body)
+            position = following(page.paging)
             # A page can be empty though there is a next one: only then is there no id to go on from.
-            if position is None or records(document):
-                return document
+            if position is None or page.results:
+                return page
             if not position.isdecimal() or int(position) + SEARCH_PAGE > SEARCH_CEILING:
                 raise TransientError("HubSpot's search gives empty pages without end")
             body["after"] = position
 
-    def _read(self, found: Sequence[dict[str, Any]], vouched: set[str]) -> list[Contact]:
+    def _listed(self, path: str, body: Mapping[str, Any]) -> RecordPage[Any]:
+        return accepted(self._api.read(self._pages.read, "POST", path, json=body), f"POST {path}")
+
+    def _read(self, found: Sequence[Record[Any]], vouched: set[str]) -> list[Contact]:
         """Return records as contacts; raises SchemaError where a property has vanished.
 
         `vouched` are the properties that a contact lacked though they exist: asked about once per read.
         """
         if self._apart:
-            found = self._hydrated([record["id"] for record in found])
-        contacts = [self._contact(record) for record in found]
+            found = self._hydrated([record.id for record in found])
+        contacts = [self._pages.contact(record) for record in found]
         short = [contact.fields for contact in contacts if len(contact.fields) < len(self._required)]
         absent = {name for fields in short for name in self._required - fields.keys()}
         if absent - vouched:
@@ -314,39 +313,19 @@ class HubSpot:
             vouched |= absent
         return contacts
 
-    def _hydrated(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+    def _hydrated(self, ids: Sequence[str]) -> list[Record[Any]]:
         """Return the records with every property, for names too long for a URL and for a search.
 
         A record that was deleted or merged away since its id was read is not among them.
         """
-        found = []
+        found: list[Record[Any]] = []
         for start in range(0, len(ids), BATCH):
             asked = ids[start : start + BATCH]
             body = {"inputs": [{"id": record_id} for record_id in asked], "properties": self._wanted}
-            document = self._api.document("POST", f"{self._api.contacts}/batch/read", json=body)
-            found += [record for record in records(document) if record["id"] in asked]
+            page = self._listed(f"{self._api.contacts}/batch/read", body)
+            found += [record for record in page.results if record.id in asked]
         return found
-
-    def _contact(self, record: Mapping[str, Any]) -> Contact:
-        properties, record_id = record["properties"], record["id"]
-        fields = {
-            # An empty property is null in one answer and "" in another.
-            name: value or None if type(value) is str else None if value is None else str(value)
-            for name in self._fields
-            if (value := properties.get(name, _ABSENT)) is not _ABSENT
-        }
-        if not properties.get(MERGED):
-            return Contact(record_id, fields)
-        return Contact(record_id, fields, merged_from=absorbed(record))
 
 
 def _milliseconds(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(milliseconds=1)
-
-
-def _stamp(record: Mapping[str, Any]) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(record["properties"][MODIFIED])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import orjson
 
@@ -41,12 +41,16 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 _SCOPE = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer of HubSpot with the JSON object it holds, an empty one where it holds none."""
+class Reply(Generic[T]):
+    """An answer of HubSpot: what a success holds, or the JSON object of a refusal, `error`."""
 
     status: int
-    document: dict[str, Any]
+    document: T | None
+    error: Mapping[str, Any]
 
 
 class HubSpotApi:
@@ -67,24 +71,39 @@ class HubSpotApi:
 
     def ask(
         self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None
-    ) -> Reply:
+    ) -> Reply[dict[str, Any]]:
         """Return a success, or a 4xx that concerns this one request: what it means is the caller's to say.
 
         Raises CredentialsError where the key is refused, also after it was read again, and TransientError
         for whatever passes: limits, a reserve that is reached, locks, 5xx, answers that are not whole.
         """
+        return self.read(_object, method, path, params=params, json=json)
+
+    def read(
+        self,
+        form: Callable[[bytes], T | None],
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json: Any = None,
+    ) -> Reply[T]:
+        """Return what `ask` does, a success as `form` reads it, or raises ValueError or returns nothing."""
         searches = path.endswith("/search")
 
-        def once() -> Reply:
+        def once() -> Reply[T]:
             spare(self._network, self._reserve, believed=DAILY_SECONDS, calls=_CALLS, until=_UNTIL)
             if searches:
                 self._pace()
             answer = self._send(method, path, params, json)
             if searches:
                 self._adapt(refused=answer.status == 429)
-            document = _document(answer)
-            _raise_for_status(answer, document, f"{method} {path}")
-            return Reply(answer.status, document)
+            what = f"{method} {path}"
+            if 200 <= answer.status < 300:
+                return Reply(answer.status, _whole(answer, form, what), {})
+            error = _error(answer)
+            _raise_for_status(answer, error, what)
+            return Reply(answer.status, None, error)
 
         return repeat(once, network=self._network)
 
@@ -132,22 +151,32 @@ class HubSpotApi:
         self._next_search = self._network.monotonic() + self._spacing
 
 
-def accepted(reply: Reply, what: str) -> dict[str, Any]:
+def accepted(reply: Reply[T], what: str) -> T:
     """Return the document of a success; raises SchemaError or OperatorError for a refusal."""
-    if 200 <= reply.status < 300:
+    if reply.document is not None:
         return reply.document
-    raise_for_schema(reply.document)
+    raise_for_schema(reply.error)
     raise OperatorError(
-        f"HubSpot refuses {what} with {reply.status} ({reason(reply.document)}): "
-        "check base_url and api_version"
+        f"HubSpot refuses {what} with {reply.status} ({reason(reply.error)}): check base_url and api_version"
     )
 
 
-def _document(answer: Answer) -> dict[str, Any]:
+def _whole(answer: Answer, form: Callable[[bytes], T | None], what: str) -> T:
     with suppress(ValueError):
-        document = answer.json()
-        if isinstance(document, dict):
+        document = form(answer.body)
+        if document:
             return document
+    raise TransientError(f"HubSpot answers {what} with {answer.status} and no whole document")
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    document = orjson.loads(body)
+    return document if isinstance(document, dict) else None
+
+
+def _error(answer: Answer) -> dict[str, Any]:
+    with suppress(ValueError):
+        return _object(answer.body) or {}
     return {}
 
 
@@ -173,16 +202,15 @@ def records(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def absorbed(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the ids of the contacts that were merged into a record, as far as it was read with `MERGED`."""
-    listed = str(record["properties"].get(MERGED) or "")
-    return tuple(old for old in listed.split(";") if old and old != record["id"])
+def absorbed(record_id: str, merged: object) -> tuple[str, ...]:
+    """Return the ids of the contacts that were merged into a record, as its property `MERGED` lists them."""
+    return tuple(old for old in str(merged or "").split(";") if old and old != record_id)
 
 
-def following(document: Mapping[str, Any]) -> str | None:
+def following(paging: Any) -> str | None:
     """Return where the next page begins, None where this was the last: a short or empty page need not be."""
     try:
-        return str(document["paging"]["next"]["after"])
+        return str(paging["next"]["after"])
     except (KeyError, TypeError):
         return None
 
@@ -229,8 +257,6 @@ def _raise_for_status(answer: Answer, found: Mapping[str, Any], what: str) -> No
         raise TransientError(f"{message}: the account is moving", retry_after=asked or MOVING_SECONDS)
     if status >= 500:
         raise TransientError(message, retry_after=asked)
-    if 200 <= status < 300 and not found:
-        raise TransientError(f"{message} and no whole document")
 
 
 def _limit_wait(document: Mapping[str, Any], asked: float | None) -> float:

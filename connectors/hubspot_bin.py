@@ -43,7 +43,7 @@ class RecycleBin:
         if answer.status == 400 and after:
             raise CursorError("HubSpot does not take the position in the list of archived contacts any more")
         document = accepted(answer, f"GET {self._api.contacts}")
-        position = following(document) or ""
+        position = following(document.get("paging")) or ""
         if position and position == after:
             raise TransientError("HubSpot's list of archived contacts does not move on")
         found: list[Contact] = []
@@ -51,7 +51,10 @@ class RecycleBin:
             if _archived_within(record, since, before):
                 into = record["id"]
                 # Its own list may never have been read: whoever was merged into it is gone with it.
-                found += [Contact(old, {}, gone=True, merged_into=into) for old in absorbed(record)]
+                found += [
+                    Contact(old, {}, gone=True, merged_into=into)
+                    for old in absorbed(into, record["properties"].get(MERGED))
+                ]
                 found.append(Contact(into, {}, gone=True))
         return found, position
 

@@ -60,7 +60,7 @@ class Writes:
         ]
         answer = self._api.ask("POST", path, json={"inputs": inputs})
         if answer.status in {400, 409, 413}:
-            refusal = answer.document
+            refusal = answer.error
             raise_for_schema(refusal)
             if len(values) > 1:
                 middle = len(values) // 2

@@ -453,6 +453,42 @@ def test_property_that_answers_leave_out_though_it_exists_is_asked_about_once(ac
     assert account.crm.requests == {SCHEMA: 2}
 
 
+def test_every_value_is_a_text_and_an_empty_one_is_none(account: Account) -> None:
+    usual = {"email": "a@example.org", "firstname": None, "loyalty_points": "12", "wallet_status": "x"}
+    other = {"email": "", "firstname": {"a": 1}, "loyalty_points": 12, "hs_merged_object_ids": "", "new": [1]}
+    results = [{"id": "1", "properties": usual}, {"id": "2", "properties": other}]
+    for page in (results[:1], results):
+        account.fail(Kind.STATUS, "objects", status=200, body={"results": page})
+        first, *more = contacts(list(account.connect(deletions_every="0s").changes(None)))
+        asked = set(NEEDS.fields)
+        assert first == Contact("1", {name: it for name, it in usual.items() if name in asked})
+        texts = {"email": None, "firstname": "{'a': 1}", "loyalty_points": "12"}
+        assert more == [Contact("2", {name: it for name, it in texts.items() if name in asked})] * (
+            len(page) - 1
+        )
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        None,
+        {},
+        ["5"],
+        [{"id": 5, "properties": {}}],
+        [{"id": "five", "properties": {}}],
+        [{"properties": {}}],
+        [{"id": "5", "properties": None}],
+    ],
+)
+def test_success_that_holds_no_contacts_is_trouble_that_passes(account: Account, results: Any) -> None:
+    account.add(1)
+    account.fail(Kind.STATUS, "objects", status=200, body={"results": results})
+    assert len(ids(list(account.connect(deletions_every="0s").changes(None)))) == 1
+    account.fail(Kind.STATUS, "objects", status=200, body={"results": results}, times=None)
+    with pytest.raises(TransientError, match="no whole document"):
+        list(account.connect(deletions_every="0s").changes(None))
+
+
 def test_more_property_names_than_a_search_takes_are_read_all_the_same(account: Account) -> None:
     names = [f"a_rather_long_property_name_{n:03d}" for n in range(120)]
     for name in names:
