@@ -31,7 +31,7 @@ from connectors.hubspot_api import (
     objects,
 )
 from connectors.hubspot_bin import FULL_EVERY, RecycleBin
-from connectors.hubspot_pages import MODIFIED, Pages, Record, RecordPage
+from connectors.hubspot_pages import MODIFIED, Pages, Properties, Record, RecordPage, stamp
 from connectors.hubspot_writes import Writes
 from syncsvc.errors import CursorError, SchemaError, TransientError
 from syncsvc.model import Contact, Page, Problem, WriteBack, WriteOutcome
@@ -249,7 +249,7 @@ class HubSpot:
                 reached = max(int(record.id) for record in found)
                 if reached <= int(window.after or 0):
                     raise TransientError("HubSpot's search does not move on")
-                newest = max(self._pages.stamp(record) or window.until for record in found)
+                newest = max(stamp(record) or window.until for record in found)
                 window = window.advanced(str(reached), newest)
             contacts = self._read(found, vouched)
             if last:
@@ -264,7 +264,7 @@ class HubSpot:
                 return
             yield Page(contacts, cursor.within(window).encode(), expected)
 
-    def _search(self, window: Window) -> RecordPage[Any]:
+    def _search(self, window: Window) -> RecordPage[Properties]:
         """Return the next page of the window that has hits, or its last."""
         filters = [(MODIFIED, "GTE", str(max(_EARLIEST, _milliseconds(window.start))))]
         if window.after:
@@ -295,10 +295,10 @@ class HubSpot:
                 raise TransientError("HubSpot's search gives empty pages without end")
             body["after"] = position
 
-    def _listed(self, path: str, body: Mapping[str, Any]) -> RecordPage[Any]:
+    def _listed(self, path: str, body: Mapping[str, Any]) -> RecordPage[Properties]:
         return accepted(self._api.read(self._pages.read, "POST", path, json=body), f"POST {path}")
 
-    def _read(self, found: Sequence[Record[Any]], vouched: set[str]) -> list[Contact]:
+    def _read(self, found: Sequence[Record[Properties]], vouched: set[str]) -> list[Contact]:
         """Return records as contacts; raises SchemaError where a property has vanished.
 
         `vouched` are the properties that a contact lacked though they exist: asked about once per read.
@@ -313,12 +313,12 @@ class HubSpot:
             vouched |= absent
         return contacts
 
-    def _hydrated(self, ids: Sequence[str]) -> list[Record[Any]]:
+    def _hydrated(self, ids: Sequence[str]) -> list[Record[Properties]]:
         """Return the records with every property, for names too long for a URL and for a search.
 
         A record that was deleted or merged away since its id was read is not among them.
         """
-        found: list[Record[Any]] = []
+        found: list[Record[Properties]] = []
         for start in range(0, len(ids), BATCH):
             asked = ids[start : start + BATCH]
             body = {"inputs": [{"id": record_id} for record_id in asked], "properties": self._wanted}

@@ -5,16 +5,15 @@ What else HubSpot sends of a contact is passed over, and the form of what is rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypedDict, TypeVar
 
-from msgspec import UNSET, Meta, Struct, ValidationError, defstruct
+from msgspec import Meta, Struct, ValidationError
 from msgspec.json import Decoder
-from msgspec.structs import astuple
 
 from connectors.hubspot_api import MERGED, absorbed
-from syncsvc.model import Contact
+from syncsvc.model import Contact, FieldValue
 
 MODIFIED = "lastmodifieddate"  # contacts alone: search finds nothing by hs_lastmodifieddate, without a word
 
@@ -23,7 +22,7 @@ T = TypeVar("T")
 
 
 class Record(Struct, Generic[T], gc=False):
-    """A contact as HubSpot sends it: its id, which is a number, and its properties, one after the other."""
+    """A contact as HubSpot sends it: its id, which is a number, and those of its properties that are read."""
 
     id: str
     properties: T
@@ -37,58 +36,56 @@ class RecordPage(Struct, Generic[T], gc=False):
     total: Any = None
 
 
+Properties = dict[str, FieldValue]
+
+
 class Pages:
     """Reads the answers that hold contacts with these properties, of which each may be missing."""
 
-    def __init__(self, fields: Sequence[str]) -> None:
+    def __init__(self, fields: Collection[str]) -> None:
         """Contacts get these `fields`; when they were modified and what they absorbed is read with them."""
-        self._fields = tuple(fields)
-        names = list(dict.fromkeys([*fields, MODIFIED, MERGED]))
-        self._modified, self._merged = names.index(MODIFIED), names.index(MERGED)
-        keys = {f"property_{place}": name for place, name in enumerate(names)}
-        self._usual, self._any = (
-            Decoder(
-                RecordPage[  # type: ignore[misc]  # its properties are known only now
-                    defstruct("Properties", [(key, kind, UNSET) for key in keys], rename=keys, gc=False)
-                ]
-            )
-            for kind in (_USUAL, Any)
-        )
+        self._beside = [name for name in (MODIFIED, MERGED) if name not in fields]
+        names = [*fields, *self._beside]
+        self._usual, self._any = (_decoder(names, kind) for kind in (_USUAL, Any))
 
-    def read(self, body: bytes) -> RecordPage[Any] | None:
+    def read(self, body: bytes) -> RecordPage[Properties] | None:
         """Return the page in an answer, None where it holds none; raises ValueError where it is not whole.
 
         Each property then is a text, or None where it is empty: null in one answer and "" in another.
         """
         try:
-            page = self._usual.decode(body)
+            page: RecordPage[Properties] = self._usual.decode(body)
         except ValidationError:
             try:
                 page = self._any.decode(body)
             except ValidationError:
                 return None
             for record in page.results:
-                values = astuple(record.properties)
-                record.properties = type(record.properties)(*(_text(value) for value in values))
+                record.properties = {name: _text(value) for name, value in record.properties.items()}
         return page if all(record.id.isdecimal() for record in page.results) else None
 
-    def contact(self, record: Record[Any]) -> Contact:
-        """Return a record as a contact, without the fields that it lacks."""
-        values = astuple(record.properties)
-        fields = dict(zip(self._fields, values))  # noqa: B905 - what follows the fields is no field
-        if UNSET in values:
-            fields = {name: value for name, value in fields.items() if value is not UNSET}
-        merged = values[self._merged]
+    def contact(self, record: Record[Properties]) -> Contact:
+        """Return a record as a contact, whose fields its properties become."""
+        fields = record.properties
+        merged = fields.get(MERGED)
+        for name in self._beside:
+            fields.pop(name, None)
         return Contact(record.id, fields, merged_from=absorbed(record.id, merged) if merged else ())
 
-    def stamp(self, record: Record[Any]) -> datetime | None:
-        """Return when a record was modified, None where it does not tell."""
-        try:
-            at = datetime.fromisoformat(astuple(record.properties)[self._modified])
-        except (TypeError, ValueError):
-            return None
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+def _decoder(names: Collection[str], kind: Any) -> Decoder[RecordPage[Properties]]:
+    properties: Any = TypedDict("properties", dict.fromkeys(names, kind), total=False)  # type: ignore[misc]
+    return Decoder(RecordPage[properties])
 
 
-def _text(value: Any) -> Any:
-    return value or None if type(value) is str else value if value is None or value is UNSET else str(value)
+def stamp(record: Record[Properties]) -> datetime | None:
+    """Return when a record was modified, None where it does not tell."""
+    try:
+        at = datetime.fromisoformat(str(record.properties[MODIFIED]))
+    except (KeyError, ValueError):
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _text(value: Any) -> str | None:
+    return value or None if type(value) is str else None if value is None else str(value)
