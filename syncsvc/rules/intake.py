@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 
@@ -64,19 +64,26 @@ class Reader:
         """Map with `mapper`; `write_back` names the CRM field of each fact that is written back."""
         self._mapper = mapper
         self._fingerprinter = fingerprinter
-        self._time_field = write_back.get("last_updated")
-        self._status_field = write_back.get("status")
+        self._time_field = write_back.get("last_updated", "")
+        self._status_field = write_back.get("status", "")
 
     def read(self, contact: Contact) -> Intake:
         """Return what a contact means; never raises for anything that a contact can hold."""
-        record_id, fields = _storable(contact.record_id), contact.fields
+        return self._intake(contact, self._result(contact))
+
+    def read_all(self, contacts: Sequence[Contact]) -> list[Intake]:
+        """Return what each contact of a page means, as `read` does."""
+        # In two rounds: the code of both together does not stay in a processor's nearest cache.
+        results = [self._result(contact) for contact in contacts]
+        return [self._intake(contact, result) for contact, result in zip(contacts, results, strict=True)]
+
+    def _result(self, contact: Contact) -> Mapped | Refused | Excluded | None:
         if contact.gone:
-            gone = self._fingerprinter.absence("gone")
-            return Intake(record_id, _GONE, gone, merged_into=contact.merged_into)
-        written_at = self._written_at(fields.get(self._time_field)) if self._time_field else None
-        status = fields.get(self._status_field) if self._status_field else None
-        written_status = None if status is None else _storable(str(status))
-        result = Refused("record", contact.refusal) if contact.refusal else self._mapper.map(contact)
+            return None
+        return Refused("record", contact.refusal) if contact.refusal else self._mapper.map(contact)
+
+    def _intake(self, contact: Contact, result: Mapped | Refused | Excluded | None) -> Intake:
+        record_id, fields = _storable(contact.record_id), contact.fields
         state, mapped, field, reason = _ACTIVE, None, "", ""
         match result:
             case Mapped():
@@ -87,22 +94,19 @@ class Reader:
             case Refused(field, reason):
                 fingerprint = self._fingerprinter.absence("refused", field, reason)
                 state = _QUARANTINED
+            case None:
+                gone = self._fingerprinter.absence("gone")
+                return Intake(record_id, _GONE, gone, merged_into=contact.merged_into)
+        at, status = fields.get(self._time_field), fields.get(self._status_field)
+        written_at = None if at is None else self._written_at(at)
+        written_status = None if status is None else _storable(str(status))
+        merged_from = contact.merged_from
         return Intake(
-            record_id,
-            state,
-            fingerprint,
-            mapped,
-            field,
-            reason,
-            written_at,
-            written_status,
-            contact.merged_from,
+            record_id, state, fingerprint, mapped, field, reason, written_at, written_status, merged_from
         )
 
     @staticmethod
     def _written_at(value: FieldValue) -> int | None:
-        if value is None:
-            return None
         try:
             at = read_instant(value).at
         except UnreadableError:  # something else stands there; it is overwritten

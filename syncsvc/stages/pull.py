@@ -62,7 +62,7 @@ def _together(
     last: Page | None = None
     try:
         for page in pages:
-            intakes += [reader.read(contact) for contact in page.contacts]
+            intakes += reader.read_all(page.contacts)
             last = page
             if len(intakes) >= _TOGETHER:
                 yield intakes, page
