@@ -296,22 +296,10 @@ class Mapper:
 
     def map(self, contact: Contact) -> Mapped | Refused | Excluded:
         """Return what the contact becomes; never raises for anything that a contact can hold."""
-        if self._where is None:
-            return self._member(contact)
-        return self._left_out(contact.fields) or self._member(contact)
-
-    def _left_out(self, record: Fields) -> Refused | Excluded | None:
-        assert self._where is not None  # noqa: S101 - asked by the caller
-        try:
-            included = self._where.evaluate(record)
-        except ExpressionError as error:
-            return self._refused("where", str(error))
-        if included is True:
-            return None
-        return Excluded() if included is False else self._refused("where", "is neither true nor false")
-
-    def _member(self, contact: Contact) -> Mapped | Refused:
         record = contact.fields
+        left_out = None if self._where is None else self._left_out(self._where, record)
+        if left_out is not None:
+            return left_out
         profile = {"external_reference": contact.record_id}
         mails: tuple[str, ...] = ()
         at = "email"
@@ -334,6 +322,15 @@ class Mapper:
         if email_key == self._witness:
             return self._refused("email", "is that of wallet.witness, who can be no person")
         return Mapped(email, email_key, brand_id, points, profile, mails)
+
+    def _left_out(self, where: Expression, record: Fields) -> Refused | Excluded | None:
+        try:
+            included = where.evaluate(record)
+        except ExpressionError as error:
+            return self._refused("where", str(error))
+        if included is True:
+            return None
+        return Excluded() if included is False else self._refused("where", "is neither true nor false")
 
     def _refused(self, name: str, problem: str) -> Refused:
         used = ", ".join(sorted(self._uses.get(name, ())))
