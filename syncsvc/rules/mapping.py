@@ -208,8 +208,10 @@ def _check_format(pattern: str) -> None:
 
 
 def _read_text(value: FieldValue) -> str:
-    text = " ".join(value.split()) if type(value) is str else read_text(value)
-    return text if len(text) <= MAX_TEXT and text.isprintable() else check_text(text)
+    # What nearly all of them are needs no cleaning: of all white space a space alone is printable.
+    if type(value) is str and value.isprintable() and "  " not in value and value == value.strip():
+        return value if len(value) <= MAX_TEXT else check_text(value)
+    return check_text(read_text(value))
 
 
 def _translated(

@@ -166,12 +166,9 @@ class IntakeStore:
             for old, survivor in merged.items()
             if old in before and (before[old].state != GONE or before[old].member_id is not None)
         }
-        news = {row.record_id for row in changed}
-        echoes = [
-            it
-            for it, was in before.items()
-            if was.write_due == WriteDue.ECHO and it in by_id and it not in news
-        ]
+        echoes = {it for it, was in before.items() if was.write_due == WriteDue.ECHO and it in by_id}
+        if echoes:
+            echoes -= {row.record_id for row in changed}
         if not changed and not absorbed and not sweeping and not echoes and cursor == stands.cursor:
             return Stored()
         seen = sweep if sweep is not None else stands.sweep
