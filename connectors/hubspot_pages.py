@@ -54,15 +54,19 @@ class Pages:
         Each property then is a text, or None where it is empty: null in one answer and "" in another.
         """
         try:
-            page: RecordPage[Properties] = self._usual.decode(body)
-        except ValidationError:
-            try:
-                page = self._any.decode(body)
-            except ValidationError:
-                return None
-            for record in page.results:
-                record.properties = {name: _text(value) for name, value in record.properties.items()}
+            page = self._decoded(body)
+        except (ValidationError, RecursionError):  # another form, or lists in lists without end
+            return None
         return page if all(record.id.isdecimal() for record in page.results) else None
+
+    def _decoded(self, body: bytes) -> RecordPage[Properties]:
+        try:
+            return self._usual.decode(body)
+        except ValidationError:
+            page = self._any.decode(body)
+        for record in page.results:
+            record.properties = {name: _text(value) for name, value in record.properties.items()}
+        return page
 
     def contact(self, record: Record[Properties]) -> Contact:
         """Return a record as a contact, whose fields its properties become."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hubspot_maker import HubSpotMaker
 
+from connectors.hubspot_pages import Pages
 from syncsvc.model import WriteBack, Written
 from syncsvc.remote.window import PollCursor
 from syncsvc.sandbox.faults import Kind
@@ -71,6 +72,19 @@ def test_stamps_of_any_form_are_read(crm: HubSpotMaker, stamp: str | None) -> No
     found = read(crm, cursor)
     assert found.live == {"7"}
     assert PollCursor.parse(found.cursor).since <= crm.clock.now()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"results":[],"more":%b}',
+        b'{"results":[{"id":"1","properties":{"email":%b}}]}',
+        b'{"results":[{"id":"1","properties":{"email":12,"other":%b}}]}',
+    ],
+)
+def test_lists_in_lists_without_end_are_no_page(body: bytes) -> None:
+    deep = 100_000
+    assert Pages(["email"]).read(body % (b"[" * deep + b"]" * deep)) is None
 
 
 def test_calculated_property_is_told_by_check_and_its_changes_come_with_the_sweep(crm: HubSpotMaker) -> None:
