@@ -54,10 +54,17 @@ def differs(before: Known | None, row: Intake, *, sweeping: bool) -> bool:
     )
 
 
-def first_read_of(before: Known, state: ContactState) -> int:
-    """Return what the points of a known contact mean from now on, where it is read in this state."""
-    known = before.first_read == FirstRead.RESTORED and state is ACTIVE  # they are adopted, once
-    return FirstRead.PAST if known else before.first_read
+def first_read_of(before: Known | None, *, adopting: bool, decided: bool) -> int:
+    """Return what the points of a contact mean from now on.
+
+    `adopting` says that its connector is read for the first time, `decided` that the contact owns a member:
+    then its points have been adopted, once.
+    """
+    if decided:
+        return FirstRead.PAST
+    if before is None:
+        return FirstRead.RUNNING if adopting else FirstRead.PAST
+    return before.first_read
 
 
 def same_profile(before: Known | None, row: Intake) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer
 from sqlmodel import Field, SQLModel
 
-from syncsvc.state.columns import count_column, small_column, table
+from syncsvc.state.columns import count_column, small_column, table, where_index
 
 
 class InheritanceRow(SQLModel, table=True):
     """Points history that a contact brings along once it owns its member: of a merge, or of another email."""
 
     __tablename__ = "inheritance"
+    __table_args__ = (where_index("owed > 0", "ix_inheritance_owed", "member_id"),)
     connector_id: int = Field(primary_key=True, foreign_key="connector.id")
     record_id: str = Field(primary_key=True)
     member_id: int = Field(primary_key=True, foreign_key="member.id")
@@ -47,7 +48,8 @@ class CountedRow(SQLModel, table=True):
     __tablename__ = "counted"
     heir_id: int = Field(primary_key=True, foreign_key="member.id")
     source_id: int = Field(primary_key=True, foreign_key="member.id")
-    life: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))  # of the source
+    # Of the source; below zero, of points of its row in that batch, which were another account's by then.
+    life: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
     points: int = count_column()
 
 

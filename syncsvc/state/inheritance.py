@@ -12,11 +12,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -24,61 +21,23 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    literal_column,
     or_,
     select,
     tuple_,
     update,
 )
 
+from syncsvc.state.bequest import Bequest, Remembered, both, kept, parts_of
 from syncsvc.state.books import Credit
 from syncsvc.state.bulk import put_rows
 from syncsvc.state.codes import Entry
-from syncsvc.state.counted import Counted, Origin
-from syncsvc.state.database import Record, as_list, one_of
-from syncsvc.state.histories import INHERITANCE
-from syncsvc.state.member import Member
+from syncsvc.state.counted import Counted
+from syncsvc.state.database import as_list, one_of
+from syncsvc.state.histories import COUNTED, INHERITANCE
+from syncsvc.state.member import COLUMNS, Member
 from syncsvc.state.stakes import OpenRow, Stakes, stake_of
-
-
-@dataclass(slots=True, eq=False)
-class Bequest:
-    """What an heir brings along from `source`: points that it was credited, and rows without an outcome.
-
-    `taken` says that the source was emptied for it; `parts` are those points by where they were paid, and
-    `owed` what the source was yet to be paid of them. `stored_for` is the record it is remembered for.
-    """
-
-    source: Member
-    credited: int
-    rows: list[OpenRow]
-    parts: Mapping[Origin, int] = field(default_factory=dict)
-    owed: int = 0
-    taken: bool = False
-    stored_for: str | None = None
-
-    @property
-    def unsettled(self) -> int:
-        """The points of its rows."""
-        return sum(row.points for row in self.rows)
-
-
-class Remembered(NamedTuple):
-    """What a contact is to bring along from the member `source`: see `Bequest`.
-
-    `parts` are those points by where they were paid; what came since was paid in the source's `life` then.
-    """
-
-    source: int
-    points: int
-    owed: int
-    parts: Mapping[Origin, int]
-    rows: list[OpenRow]
-
-
-def _parts(row: Record) -> dict[Origin, int]:
-    others = {Origin(member, life): points for member, life, points in orjson.loads(row.parts or "[]")}
-    return {Origin(row.member_id, row.life): max(0, row.points - sum(others.values())), **others}
-
+from syncsvc.state.tables import MEMBER
 
 _REMEMBERED = select(INHERITANCE).where(
     INHERITANCE.c.connector_id == bindparam("b_connector"), one_of(INHERITANCE.c.record_id, "b_ids")
@@ -87,7 +46,7 @@ _BRINGS = select(INHERITANCE.c.connector_id, INHERITANCE.c.record_id, INHERITANC
     or_(INHERITANCE.c.points > 0, stake_of(INHERITANCE).exists())
 )
 _PUT = put_rows(INHERITANCE)
-_IS_OWED = and_(INHERITANCE.c.member_id == bindparam("b_source"), INHERITANCE.c.owed > 0)
+_IS_OWED = and_(INHERITANCE.c.member_id == bindparam("b_source"), INHERITANCE.c.owed > literal_column("0"))
 _OWED = select(INHERITANCE.c.connector_id, INHERITANCE.c.record_id).where(_IS_OWED)
 _LESS: ColumnElement[int] = bindparam("b_unpaid")
 _UNPAID = (
@@ -128,7 +87,7 @@ class Inheritances:
         found = defaultdict(list)
         for row in rows:
             shares = staked.get((row.record_id, row.member_id), [])
-            what = Remembered(row.member_id, row.points, row.owed, _parts(row), shares)
+            what = Remembered(row.member_id, row.points, row.owed, parts_of(row), shares)
             found[row.record_id].append(what)
         return found
 
@@ -270,17 +229,20 @@ class Inheritances:
             self._stop_paying(source_id, unpaid, rows)
         if self._emptied:
             self._stakes.move({_id(source): _id(member) for source, member in self._emptied.items()})
+        changed = {(record_id, it.source) for record_id, it in moved}
+        waiting = self._waiting(changed)
         self._done += [(it.stored_for, it.source) for _, it in moved if it.stored_for is not None]
+        self._done += changed  # what was remembered there before is part of what is from now on
         for record_id, source in self._done:
             self._forget(record_id, source)
         for record_id, it, member in self._staked:
             self._stakes.give(it.rows, _id(it.source), record_id, _id(member))
-        for record_id, it in moved:
-            self._stakes.give(it.rows, _id(it.source), record_id, None)
+        for (record_id, source), it in waiting.items():
+            self._stakes.give(it.rows, _id(source), record_id, None)
         if self._rows:
             self._stakes.count_once(_id(member) for member in self._rows)
         self._counted.save()
-        self._put({(record_id, it.source) for record_id, it in moved})
+        self._put(waiting)
 
     def _stop_paying(self, source: int, unpaid: int, rows: Sequence[OpenRow]) -> None:
         this = {"b_source": source}
@@ -290,15 +252,18 @@ class Inheritances:
             self._stakes.give(rows, source, it.record_id, None, connector=it.connector_id)
         self._connection.execute(_UNPAID, {**this, "b_unpaid": unpaid})
 
-    def _put(self, changed: Collection[tuple[str, Member]]) -> None:
-        """Remember what records bring from members: the most, where it comes twice."""
-        most: dict[tuple[str, Member], Bequest] = {}
+    def _waiting(self, changed: Collection[tuple[str, Member]]) -> dict[tuple[str, Member], Bequest]:
+        """Return what records bring from members from now on: all of it, once, where it comes twice."""
+        found: dict[tuple[str, Member], Bequest] = {}
         for record_id, bequests in self._bequests.items():
             for it in bequests:
                 key = record_id, it.source
                 if key in changed and (it.credited or it.rows):
-                    most[key] = max(most.get(key, it), it, key=lambda one: one.credited)
-        if most:
+                    found[key] = both(found[key], it) if key in found else it
+        return found
+
+    def _put(self, waiting: Mapping[tuple[str, Member], Bequest]) -> None:
+        if waiting:
             self._connection.execute(
                 _PUT,
                 [
@@ -308,9 +273,9 @@ class Inheritances:
                         "member_id": source.id,
                         "points": it.credited,
                         "owed": it.owed,
-                        **_kept(source.id or 0, it.parts),
+                        **kept(source.id or 0, it.parts),
                     }
-                    for (record_id, source), it in most.items()
+                    for (record_id, source), it in waiting.items()
                 ],
             )
 
@@ -379,14 +344,41 @@ class Inheritances:
             self._credits.append((member, Credit(Entry.MOVED_IN, points)))
 
 
-def _kept(source: int, parts: Mapping[Origin, int]) -> dict[str, Any]:
-    """Return the columns that tell where an inheritance was paid; the source's own part comes first."""
-    own, *others = parts.items()
-    listed = [[*origin, points] for origin, points in others]
-    assert own[0].member == source  # noqa: S101 - as `Counted.parts` and `_parts` give them
-    return {"life": own[0].life, "parts": orjson.dumps(listed).decode() if listed else None}
+def _most(one: ColumnElement[int], other: ColumnElement[int]) -> ColumnElement[int]:
+    return case((one < other, other), else_=one)
 
 
 def _id(member: Member) -> int:
     assert member.id is not None  # noqa: S101 - members are inserted before what they inherit is saved
     return member.id
+
+
+def set_aside(connection: Connection, connectors: Collection[int]) -> None:
+    """Let who owns members through these connectors bring along what those were paid, as who is gone would.
+
+    The contacts may be read again one day, merged or under other emails.
+    """
+    theirs, most = MEMBER.c.owner_connector.in_(connectors), _most(MEMBER.c.credited, MEMBER.c.earned)
+    has = or_(most > 0, MEMBER.c.unsettled > 0)
+    simple = and_(
+        MEMBER.c.credited + MEMBER.c.unsettled <= most,
+        ~select(COUNTED.c.life).where(COUNTED.c.heir_id == MEMBER.c.id).exists(),
+    )
+    columns = ("connector_id", "record_id", "member_id", "points", "owed", "life")
+    plain = select(
+        MEMBER.c.owner_connector,
+        MEMBER.c.owner_record,
+        MEMBER.c.id,
+        most,
+        most - MEMBER.c.credited,
+        literal_column("0"),
+    )
+    connection.execute(INHERITANCE.insert().from_select(columns, plain.where(theirs, has, simple)))
+    by_connector: dict[int, Inheritances] = {}
+    for row in connection.execute(select(*COLUMNS).where(theirs, has, ~simple)).all():
+        member = Member(*row)
+        number = row.owner_connector
+        mine = by_connector.setdefault(number, Inheritances(connection, number, []))
+        mine.grant(member, row.owner_record)
+    for mine in by_connector.values():
+        mine.save()

@@ -327,7 +327,8 @@ class IntakeStore:
         for row in staying:
             was = before.get(row.record_id)
             first = FirstRead.PAST if was is None else was.first_read
-            adopted = adopting or (self._scope.rules.first_run if first == FirstRead.RUNNING else None)
+            running = self._scope.rules.first_run if first == FirstRead.RUNNING else None
+            adopted = adopting if was is None else running
             membership.join(row, adopting=adopted, restored=first == FirstRead.RESTORED)
         membership.inherit(linked)
         members = membership.save()
@@ -347,11 +348,11 @@ class IntakeStore:
             # A new member's contacts show nothing until its first row has an outcome, which marks them then.
             shows = state is QUARANTINED or (state is ACTIVE and (member is None or not member.awaited))
             written = row.written_at, row.written_status, int(writes and shows)
+            first = first_read_of(was, adopting=adopting is not None, decided=membership.decided(record_id))
             if was is None:
-                unread = int(adopting is not None and state is not ACTIVE)
-                new.append((connector_id, record_id, *content, seen, *written, unread))
+                new.append((connector_id, record_id, *content, seen, *written, first))
             else:
-                old.append((*content, *written, first_read_of(was, state), connector_id, record_id))
+                old.append((*content, *written, first, connector_id, record_id))
         INSERT.run(connection, new)
         UPDATE.run(connection, old)
         membership.unsettle_heirs()

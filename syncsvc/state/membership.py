@@ -223,9 +223,16 @@ class Membership:
         elif self._owns(member, record_id):
             self._own(member, record_id, fingerprint, mapped)
             self._inherit(record_id, member)
-            if restored:
+            if adopting is not None and adopting is not _IMPORT:
+                self._adopt(member, adopting)
+            elif restored:
                 self._adopt(member, FirstRun.ADOPT_POINTS)
         self._links[record_id] = member
+
+    def decided(self, record_id: str) -> bool:
+        """Return whether a contact of this page owns its member, so that its points mean what they say."""
+        member = self._links.get(record_id)
+        return member is not None and self._owns(member, record_id)
 
     def inherit(self, members: Mapping[str, int | None]) -> None:
         """Let heirs that are not on this page inherit where they own their member; `members` are theirs."""
@@ -344,7 +351,9 @@ class Membership:
     def _others(self, member: Member) -> dict[tuple[int, str], int | None]:
         """Return the contacts that stay with a member, each with its points."""
         listed = select(CONTACT.c.connector_id, CONTACT.c.record_id, CONTACT.c.points).where(
-            CONTACT.c.member_id == member.id, CONTACT.c.state == ContactState.ACTIVE
+            CONTACT.c.member_id == member.id,
+            CONTACT.c.state == ContactState.ACTIVE,
+            CONTACT.c.connector_id.in_(self._scope.connectors.values()),
         )
         found = {(row.connector_id, row.record_id): row.points for row in self._connection.execute(listed)}
         return {contact: points for contact, points in found.items() if contact not in self._leaving}

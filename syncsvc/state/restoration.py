@@ -75,7 +75,17 @@ _UNREAD = (
     update(CONTACT)
     .where(
         one_of(CONTACT.c.connector_id, "b_connectors"),
-        or_(CONTACT.c.state != ContactState.ACTIVE, CONTACT.c.seen < _SWEEP),
+        or_(
+            CONTACT.c.state != ContactState.ACTIVE,
+            CONTACT.c.seen < _SWEEP,
+            ~select(MEMBER.c.id)
+            .where(
+                MEMBER.c.id == CONTACT.c.member_id,
+                MEMBER.c.owner_connector == CONTACT.c.connector_id,
+                MEMBER.c.owner_record == CONTACT.c.record_id,
+            )
+            .exists(),
+        ),
     )
     .values(first_read=FirstRead.RESTORED)
 )

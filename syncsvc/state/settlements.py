@@ -34,6 +34,7 @@ from syncsvc.state.database import Record, as_list, change_row, one_of, to_ms
 from syncsvc.state.doubtful import DoubtfulBatch, doubtful
 from syncsvc.state.late import latest, send_unproven_again, unsure
 from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
+from syncsvc.state.stakes import count
 from syncsvc.state.stakes import settle as settle_stakes
 from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER, QUARANTINE
 
@@ -346,6 +347,7 @@ class Settlements:
             if row.account_id is not None and row.points:  # its history went to another member meanwhile
                 moved.append(Credit(Entry.MOVED_OUT, -row.points, member_id=row.member_id))
                 moved.append(Credit(Entry.MOVED_IN, row.points, member_id=row.account_id))
+                count(connection, row.account_id, row.member_id, -batch.id, row.points)
         _CREDITED.run(connection, [(credit.points, credit.member_id) for credit in (*beside, *moved)])
         earning = [credit for credit in (*credits_, *moved) if credit.points]
         if earning:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
     func,
     or_,
     select,
@@ -73,8 +75,17 @@ _OF_ROWS = select(STAKE).where(
     STAKE.c.batch_id == bindparam("b_batch"), one_of(STAKE.c.position, "b_positions")
 )
 _TO = func.coalesce(BATCH_ROW.c.account_id, BATCH_ROW.c.member_id)
-_ACCOUNT_OF = (
-    select(_TO, func.coalesce(_LIFE.where(_SELF.c.heir_id == _TO).scalar_subquery(), 0))
+_ORIGIN_OF = (
+    select(
+        BATCH_ROW.c.member_id,
+        case(
+            (
+                BATCH_ROW.c.account_id.is_(None),
+                func.coalesce(_LIFE.where(_SELF.c.heir_id == BATCH_ROW.c.member_id).scalar_subquery(), 0),
+            ),
+            else_=-BATCH_ROW.c.batch_id,
+        ),
+    )
     .join(STAKE, OF_ITS_ROW)
     .where(STAKE.c.id == bindparam("b_stake"))
 )
@@ -130,7 +141,12 @@ _BROUGHT = (
         INHERITANCE.c.record_id == bindparam("b_record"),
         INHERITANCE.c.member_id == bindparam("b_source"),
     )
-    .values(points=INHERITANCE.c.points + bindparam("b_credit"))
+    .values(points=INHERITANCE.c.points + bindparam("b_credit"), parts=bindparam("b_parts"))
+)
+_BRINGS = select(INHERITANCE.c.life, INHERITANCE.c.parts).where(
+    INHERITANCE.c.connector_id == bindparam("b_connector"),
+    INHERITANCE.c.record_id == bindparam("b_record"),
+    INHERITANCE.c.member_id == bindparam("b_source"),
 )
 
 
@@ -224,19 +240,38 @@ def settle(
     for row in rows:
         points = row.points if credited[row.position] else 0
         if row.heir_id is None:
-            waits = {"b_connector": row.connector_id, "b_record": row.record_id, "b_source": row.member_id}
-            connection.execute(_BROUGHT, {**waits, "b_credit": points})
+            if points:
+                _bring(connection, row, points)
             continue
         connection.execute(_COUNTED, {"b_id": row.heir_id, "b_points": row.points, "b_credit": points})
         if points:
-            to, life = connection.execute(_ACCOUNT_OF, {"b_stake": row.id}).one()
-            paid = {"heir_id": row.heir_id, "source_id": to, "life": life, "points": points}
-            connection.execute(_PAID_TOO, paid)
+            to, life = connection.execute(_ORIGIN_OF, {"b_stake": row.id}).one()
+            count(connection, row.heir_id, to, life, points)
             ledger.append(Credit(Entry.MOVED_IN, points, member_id=row.heir_id))
     connection.execute(_FORGOTTEN, {"b_ids": as_list(row.id for row in rows)})
     if ledger:
         append(connection, scope.organization_id, ledger, now=now)
     return {row.heir_id for row in rows if row.heir_id is not None}
+
+
+def count(connection: Connection, heir: int, source: int, life: int, points: int) -> None:
+    """Let a member count points that were paid to another one."""
+    connection.execute(_PAID_TOO, {"heir_id": heir, "source_id": source, "life": life, "points": points})
+
+
+def _bring(connection: Connection, stake: Record, points: int) -> None:
+    waits = {"b_connector": stake.connector_id, "b_record": stake.record_id, "b_source": stake.member_id}
+    origin = tuple(connection.execute(_ORIGIN_OF, {"b_stake": stake.id}).one())
+    found = connection.execute(_BRINGS, waits).first()
+    if found is None:
+        return
+    parts = {(it[0], it[1]): it[2] for it in orjson.loads(found.parts or "[]")}
+    if origin != (stake.member_id, found.life):
+        parts[origin] = parts.get(origin, 0) + points
+    kept = [[*it, paid] for it, paid in parts.items()]
+    connection.execute(
+        _BROUGHT, {**waits, "b_credit": points, "b_parts": orjson.dumps(kept).decode() if kept else None}
+    )
 
 
 def unsettled_of(member: ColumnElement[int], *which: ColumnElement[bool]) -> ColumnElement[int]:

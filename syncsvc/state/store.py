@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 
-from syncsvc.config import OnGone, OrganizationConfig
+from syncsvc.config import OnGone, OrganizationConfig, Points
 from syncsvc.errors import ConfigurationError
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.state.accounts import Accounts
@@ -43,6 +43,7 @@ from syncsvc.state.database import Database
 from syncsvc.state.doubts import Doubts
 from syncsvc.state.erasure import Erasure
 from syncsvc.state.holds import Holds
+from syncsvc.state.inheritance import set_aside
 from syncsvc.state.intake import IntakeStore
 from syncsvc.state.leases import Lease
 from syncsvc.state.lives import Lives
@@ -236,7 +237,7 @@ def _take_effect(
         connection.execute(unused.values(payload=None))
     if (before.points, before.expires) != (now["points"], now["expires"]):
         connection.execute(update(ORGANIZATION).where(mine).values(now))
-    _retire(connection, organization_id, connectors)
+    _retire(connection, organization_id, connectors, config.wallet.points)
 
 
 def _read_anew(connection: Connection, chosen: ColumnElement[bool]) -> None:
@@ -246,14 +247,17 @@ def _read_anew(connection: Connection, chosen: ColumnElement[bool]) -> None:
     connection.execute(update(CONNECTOR).where(chosen).values(mapping=None))
 
 
-def _retire(connection: Connection, organization_id: int, connectors: Sequence[int]) -> None:
+def _retire(connection: Connection, organization_id: int, connectors: Sequence[int], points: Points) -> None:
     """Free the members of connectors that are not configured any more: whoever else knows them may own them.
 
-    The connectors that stay are read anew, and so is one that comes back.
+    What their owners were paid is remembered, as of who is gone. The connectors that stay are read anew, and
+    so is one that comes back.
     """
     others = and_(CONNECTOR.c.organization_id == organization_id, CONNECTOR.c.id.not_in(connectors))
-    retired = select(CONNECTOR.c.id).where(others, CONNECTOR.c.retired == 0)
-    if connection.execute(retired).first() is not None:
+    retired = connection.scalars(select(CONNECTOR.c.id).where(others, CONNECTOR.c.retired == 0)).all()
+    if retired:
+        if points is not Points.SET:
+            set_aside(connection, retired)
         free = {"owner_connector": None, "owner_record": None}
         connection.execute(update(MEMBER).where(MEMBER.c.owner_connector.in_(retired)).values(free))
         _read_anew(connection, CONNECTOR.c.organization_id == organization_id)

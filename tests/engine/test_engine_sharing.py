@@ -12,42 +12,6 @@ from soak import LONG, SOAK, Proven
 
 from syncsvc.sandbox.faults import Kind
 
-STORIES = {
-    "restored after the other was merged": ("a@s100 b@b0 . x@s0 . -a . x>b . a@s100 . !", 100, 100),
-    "restored after the other moved": ("a@s100 . x@s0 . -a . x@x0 . a@s100 . !", 100, 100),
-    "both are gone, one is merged": ("a@s100 b@b0 . x@s0 . -a -x . x>b . a@s100 . !", 100, 100),
-    "one goes and one moves at once": ("a@s100 . x@s0 . -a x@x0 . a@s100 . !", 100, 100),
-    "told merged after the other moved": ("x@s100 . a@s0 b@b0 . -x . a@a0 . x>b b@b100 . !", 100, 100),
-    "two into two": ("x@s100 . y@s130 b@b0 c@c0 . -x ! ! -y . x>b b@b100 . y>c c@c130 . !", 130, 230),
-    "passed on over its own": ("x@s100 t@a0 . y@s130 z@s0 . -x ! ! y@a130 . x>y y@a230 . -t ! !", 130, 230),
-    "duplicates are merged one by one": ("a@s100 b@b0 . z@s0 . a>b b@b100 . z>b . b@b150 . !", 150, 150),
-    "who stayed is merged into who left": ("a@s100 . z@s0 . a@a100 . z>a . a@a150 . !", 150, 150),
-    "there and back": ("a@s100 . z@s0 . a@a100 . a@s100 . -z ! a@s150 ! !", 150, 150),
-}
-"""What happens, and the least and the most that may be awarded in all.
-
-a@s100: contact a has the email s and 100 points; -a: it is deleted; a>b: it is merged into b, which alone
-tells; a dot is a cycle, an exclamation mark one that reads everything.
-"""
-
-
-@pytest.mark.parametrize("story", STORIES)
-def test_stories_of_a_shared_email(open_quick: Callable[..., QuickLab], story: str) -> None:
-    steps, least, most = STORIES[story]
-    lab = open_quick(policy={"on_email_change": "move"}, brakes={"max_gone_share": "100%"})
-    for step in steps.split():
-        if step in {".", "!"}:
-            lab.cycle(full=step == "!")
-        elif step[0] == "-":
-            lab.crm.delete(step[1:])
-        elif ">" in step:
-            lab.crm.merge(step[2], step[0], told_by="winner")
-        else:
-            lab.crm.put(step[0], email=f"{step[2]}@example.org", points=int(step[3:]))
-    assert lab.value("SELECT max(credited) FROM member") <= lab.wallet.total_awarded()
-    assert least <= lab.wallet.total_awarded() <= most
-
-
 LIVES = 500 if SOAK else 4
 STEPS = 12
 EMAILS = ["a@example.org", "b@example.org", "shared@example.org"]

@@ -39,7 +39,7 @@ _FRESH = ("tests/engine/test_engine_fresh.py",)
 _BRAKES = ("tests/engine/test_engine_brakes.py",)
 _WINDOW = ("tests/engine/test_engine_window.py",)
 _HISTORY = ("tests/engine/test_engine_history.py",)
-_SHARING = ("tests/engine/test_engine_sharing.py",)
+_STORIES = ("tests/engine/test_engine_stories.py",)
 _LEASES = ("tests/unit/test_leases.py",)
 
 MUTATIONS = (
@@ -249,21 +249,21 @@ MUTATIONS = (
         "syncsvc/state/membership.py",
         "            if not self._owns(member, it.record_id):\n",
         "            if not self._owns(member, it.record_id) and member.owner_record is not None:\n",
-        _SHARING,
+        _STORIES,
     ),
     Mutation(
         "one history that comes twice counts twice",
         "syncsvc/state/counted.py",
         "known = own if origin == now else counts.parts.get(origin, 0)",
         "known = own if origin == now else 0",
-        _SHARING,
+        _STORIES,
     ),
     Mutation(
         "who comes back to a member that others emptied is awarded everything anew",
         "syncsvc/state/membership.py",
         "            self._inheritances.come_back(record_id, member)\n",
         "",
-        _SHARING,
+        _STORIES,
     ),
     Mutation(
         "points in doubt that never arrived count at the heir of who shared them",

@@ -1,0 +1,170 @@
+"""Stories of contacts that are merged, move, go and come back, told in short, and what is awarded in all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+from enginelab import LOG
+from quicklab import QuickLab
+from test_engine_restore import put
+
+from syncsvc.sandbox.faults import Kind
+
+Settings = Mapping[str, Any]
+MOVE: Settings = {"policy": {"on_email_change": "move"}}
+TWO: Settings = {"connectors": {"crm": {}, "shop": {}}}
+ADOPT: Settings = {"first_run": "adopt_points"}
+
+
+class Story(NamedTuple):
+    """What happens, and the least and the most that may be awarded in all: `due`, where no more is said.
+
+    a@s100: contact a has the email s and 100 points, a@-: it has none; -a: it is deleted; a>b: it is merged
+    into b, which alone tells. A dot is a cycle, ! one that reads everything, ~ cycles until all is settled,
+    and ? lets the next import's answer be lost and the log be silent for a while. B keeps a backup and P puts
+    it back; R runs on without the shop, R' without the CRM, A with both. shop: is said before what happens
+    there.
+    """
+
+    settings: Settings
+    steps: str
+    due: int
+    most: int | None = None
+
+
+SHARED = {
+    "restored after the other was merged": Story(MOVE, "a@s100 b@b0 . x@s0 . -a . x>b . a@s100 . !", 100),
+    "restored after the other moved": Story(MOVE, "a@s100 . x@s0 . -a . x@x0 . a@s100 . !", 100),
+    "both are gone, one is merged": Story(MOVE, "a@s100 b@b0 . x@s0 . -a -x . x>b . a@s100 . !", 100),
+    "one goes and one moves at once": Story(MOVE, "a@s100 . x@s0 . -a x@x0 . a@s100 . !", 100),
+    "told merged after the other moved": Story(MOVE, "x@s100 . a@s0 b@b0 . -x . a@a0 . x>b b@b100 . !", 100),
+    "two into two": Story(
+        MOVE, "x@s100 . y@s130 b@b0 c@c0 . -x ! ! -y . x>b b@b100 . y>c c@c130 . !", 130, 230
+    ),
+    "passed on over its own": Story(
+        MOVE, "x@s100 t@a0 . y@s130 z@s0 . -x ! ! y@a130 . x>y y@a230 . -t ! !", 130, 230
+    ),
+    "duplicates are merged one by one": Story(
+        MOVE, "a@s100 b@b0 . z@s0 . a>b b@b100 . z>b . b@b150 . !", 150
+    ),
+    "who stayed is merged into who left": Story(MOVE, "a@s100 . z@s0 . a@a100 . z>a . a@a150 . !", 150),
+    "there and back": Story(MOVE, "a@s100 . z@s0 . a@a100 . a@s100 . -z ! a@s150 ! !", 150),
+    "two lives of one source": Story(
+        MOVE,
+        "o@t0 w@t0 . a@s100 . z@s0 . -a . z@z0 . c@s60 . d@s0 . -c . a>w w@t100 . c>w w@t160 . w@w160 ~",
+        160,
+    ),
+    "one row comes twice": Story(
+        MOVE,
+        "o@t0 w@t0 . a@s100 . b@s0 . d@s0 . a@s150 ? . a>w w@t150 . b>w . ~ w@w150 ~ w@w190 ~",
+        190,
+    ),
+    "a row moves before its outcome, and comes twice": Story(
+        MOVE, "y@s100 w@t0 . x@s0 . y@s150 ? . -y . x>w . ~ y>w w@t150 ~ w@t190 ~", 190
+    ),
+    "a row moves, and its new account is not its member": Story(
+        MOVE, "y@s100 a@t200 . x@s0 w@t0 . y@s150 ? . y@y150 . -a . x>w . ~ a>y y@y350 ~", 350
+    ),
+}
+RETIRED = {
+    "merged meanwhile": Story(TWO, "a@a100 b@b0 . R' . a>b b@b100 A . ~", 100),
+    "moved meanwhile": Story({**MOVE, **TWO}, "a@a100 . R' . a@y100 A . ~", 100),
+    "moved meanwhile, with points in doubt": Story({**MOVE, **TWO}, "a@a100 ? . R' . a@y130 A . ~", 130),
+    "moved meanwhile, with fewer points than are in doubt": Story(
+        {**MOVE, **TWO}, "a@a100 ? . a@a80 . R' . a@y130 A . ~", 130
+    ),
+    "moved meanwhile, after a merge": Story(
+        {**MOVE, **TWO}, "a@a100 b@b50 . b>a a@a150 . R' . a@y170 A . ~", 170
+    ),
+    "back as it was": Story(TWO, "a@a100 b@b0 . R' . a@a120 A . ~", 120),
+    "no heir": Story(TWO, "a@s100 . shop:z@s0 . R . -a . n@s150 . ~", 150),
+}
+ADOPTED = {
+    "moves": Story({**MOVE, **ADOPT}, "a@-100 b@b7 . a@s100 ~ a@y150 ~", 50),
+    "comes back": Story(ADOPT, "a@-100 b@b7 . a@s100 ~ -a . a@s150 ~", 50),
+    "earns": Story(ADOPT, "a@-100 b@b7 . a@s100 ~ a@s150 ~", 50),
+    "owns nothing at first": Story({**MOVE, **ADOPT}, "a@s50 z@s100 ~ z@z100 ~ z@z130 ~", 30),
+}
+RESTORED = {
+    "linked": Story(MOVE, "a@s50 ~ B z@z100 ~ z@s100 ~ P ~ z@z100 ~", 150),
+    "quarantined, then linked": Story(MOVE, "a@s10 z@z100 ~ B z@z150 ~ z@-150 . P ~ z@s150 ~ -a ~", 160),
+}
+STORIES = {
+    f"{chapter}: {name}": story
+    for chapter, stories in (
+        ("shared", SHARED),
+        ("retired", RETIRED),
+        ("adopted late", ADOPTED),
+        ("restored", RESTORED),
+    )
+    for name, story in stories.items()
+}
+
+
+class Teller:
+    """Lets a story happen."""
+
+    def __init__(self, lab: QuickLab) -> None:
+        self.lab = lab
+        self.backup = ""
+
+    def tell(self, steps: str) -> None:
+        for step in steps.split():
+            crm, _, what = step.rpartition(":")
+            if not self.cycles(what) and not self.copies(what):
+                self.happens(crm or "crm", what)
+
+    def cycles(self, what: str) -> bool:
+        lab = self.lab
+        match what:
+            case "." | "!":
+                lab.cycle(full=what == "!")
+            case "~":
+                lab.calm()
+                lab.cycle(full=True)
+                lab.calm()
+            case "?":
+                lab.fault(Kind.RESET_AFTER)
+                lab.fault(Kind.STATUS, LOG, skip=1, times=20, status=503)
+            case _:
+                return False
+        return True
+
+    def copies(self, what: str) -> bool:
+        match what:
+            case "B":
+                self.backup = self.lab.ground.contents()
+            case "P":
+                put(self.lab, self.backup)
+            case "R":
+                self.lab.restart(connectors={"crm": {}})
+            case "R'":
+                self.lab.restart(connectors={"shop": {}})
+            case "A":
+                self.lab.restart(connectors=TWO["connectors"])
+            case _:
+                return False
+        return True
+
+    def happens(self, where: str, what: str) -> None:
+        crm = self.lab.crms[where]
+        if what[0] == "-":
+            crm.delete(what[1:])
+        elif ">" in what:
+            crm.merge(what[2], what[0], told_by="winner")
+        else:
+            email = None if what[2] == "-" else f"{what[2]}@example.org"
+            crm.put(what[0], email=email, points=int(what[3:]))
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_what_is_awarded_in_all(open_quick: Callable[..., QuickLab], name: str) -> None:
+    story = STORIES[name]
+    lab = open_quick(brakes={"max_gone_share": "100%"}, **story.settings)
+    Teller(lab).tell(story.steps)
+    said = lab.store.accounts.summary()
+    assert (said.in_flight, said.in_doubt, said.held, said.owed) == (0, 0, 0, 0)
+    assert story.due <= lab.wallet.total_awarded() <= (story.most or story.due)
+    assert lab.differences() == []
