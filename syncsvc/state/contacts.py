@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from syncsvc.rules.intake import ContactState, Intake
 from syncsvc.state.bulk import insert_rows, update_rows
-from syncsvc.state.codes import FirstRead
 from syncsvc.state.tables import CONTACT
 
 ACTIVE, EXCLUDED, QUARANTINED, GONE = (
@@ -52,19 +51,6 @@ def differs(before: Known | None, row: Intake, *, sweeping: bool) -> bool:
         or before.written_at != row.written_at
         or before.written_status != row.written_status
     )
-
-
-def first_read_of(before: Known | None, *, adopting: bool, decided: bool) -> int:
-    """Return what the points of a contact mean from now on.
-
-    `adopting` says that its connector is read for the first time, `decided` that the contact owns a member:
-    then its points have been adopted, once.
-    """
-    if decided:
-        return FirstRead.PAST
-    if before is None:
-        return FirstRead.RUNNING if adopting else FirstRead.PAST
-    return before.first_read
 
 
 def same_profile(before: Known | None, row: Intake) -> bool:

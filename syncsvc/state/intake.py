@@ -27,12 +27,13 @@ from syncsvc.state.contacts import (
     UPDATE,
     Known,
     differs,
-    first_read_of,
 )
 from syncsvc.state.database import among, as_list, change_row, one_of, to_ms
+from syncsvc.state.first_reads import FirstReads
 from syncsvc.state.histories import INHERITANCE
 from syncsvc.state.membership import Membership
 from syncsvc.state.newcomers import admit
+from syncsvc.state.restoration import Restoration
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import CONNECTOR, CONTACT
 
@@ -102,9 +103,10 @@ def _these(connector_id: int, record_ids: Iterable[str]) -> dict[str, Any]:
 class IntakeStore:
     """The transactions of pulling and sweeping."""
 
-    def __init__(self, scope: Scope) -> None:
-        """Work within one organization."""
+    def __init__(self, scope: Scope, restoration: Restoration) -> None:
+        """Work within one organization, whose state may have been put back."""
         self._scope = scope
+        self._restoration = restoration
 
     def progress(self, connector_id: int) -> Progress:
         """Return where a connector stands."""
@@ -315,21 +317,15 @@ class IntakeStore:
         )
         for record_id in left:
             membership.leave(record_id, linked.get(record_id), heir=merges.get(record_id))
-        refused = [row for row in changed if row.state is QUARANTINED]
-        staying = []
-        for row in active:
-            trouble = membership.move(row.record_id, row.mapped, linked.get(row.record_id))
-            if trouble is None:
-                staying.append(row)
-            else:
-                refused.append(Intake(row.record_id, QUARANTINED, row.fingerprint, None, *trouble))
+        staying, refused = self._move(membership, active, linked)
+        refused += [row for row in changed if row.state is QUARANTINED]
         membership.part()
-        for row in staying:
-            was = before.get(row.record_id)
-            first = FirstRead.PAST if was is None else was.first_read
-            running = self._scope.rules.first_run if first == FirstRead.RUNNING else None
-            adopted = adopting if was is None else running
-            membership.join(row, adopting=adopted, restored=first == FirstRead.RESTORED)
+        first_reads = FirstReads(before, merges, adopting=adopting not in {None, FirstRun.IMPORT})
+        self._join(membership, staying, first_reads)
+        if self._restoration.put_back is not None:
+            arrived = membership.arrived(linked)
+            arrived += [it.record_id for it in changed if not before.keys() >= set(it.merged_from)]
+            first_reads.moved([*arrived, *filter(None, merges.values())])
         membership.inherit(linked)
         members = membership.save()
         held = {row.record_id: row for row in refused}
@@ -348,13 +344,14 @@ class IntakeStore:
             # A new member's contacts show nothing until its first row has an outcome, which marks them then.
             shows = state is QUARANTINED or (state is ACTIVE and (member is None or not member.awaited))
             written = row.written_at, row.written_status, int(writes and shows)
-            first = first_read_of(was, adopting=adopting is not None, decided=membership.decided(record_id))
+            first = first_reads.after(record_id, owns=membership.is_owner(record_id))
             if was is None:
                 new.append((connector_id, record_id, *content, seen, *written, first))
             else:
                 old.append((*content, *written, first, connector_id, record_id))
         INSERT.run(connection, new)
         UPDATE.run(connection, old)
+        first_reads.save(connection, connector_id, {row.record_id for row in changed})
         membership.unsettle_heirs()
         self._bury(connection, connector_id, absorbed)
         dropped = quarantine.lift(self._scope, connection, connector_id, changed, list(absorbed), before)
@@ -366,6 +363,26 @@ class IntakeStore:
             fallen=membership.fallen,
             refusals=tuple((row.record_id, row.field) for row in refused),
         )
+
+    @staticmethod
+    def _move(
+        membership: Membership, active: Sequence[Intake], linked: Mapping[str, int | None]
+    ) -> tuple[list[Intake], list[Intake]]:
+        """Let contacts part whose emails have changed; returns those that may join, and who may not."""
+        staying, refused = [], []
+        for row in active:
+            trouble = membership.move(row.record_id, row.mapped, linked.get(row.record_id))
+            if trouble is None:
+                staying.append(row)
+            else:
+                refused.append(Intake(row.record_id, QUARANTINED, row.fingerprint, None, *trouble))
+        return staying, refused
+
+    def _join(self, membership: Membership, staying: Sequence[Intake], first_reads: FirstReads) -> None:
+        for row in staying:
+            means = first_reads.of(row.record_id)
+            adopted = self._scope.rules.first_run if means == FirstRead.RUNNING else None
+            membership.join(row, adopting=adopted, restored=means == FirstRead.RESTORED)
 
     @staticmethod
     def _bury(connection: Connection, connector_id: int, absorbed: Mapping[str, str | None]) -> None:

@@ -18,6 +18,7 @@ from syncsvc.state.books import Credit, append
 from syncsvc.state.bulk import insert_rows
 from syncsvc.state.codes import Entry
 from syncsvc.state.database import as_list, one_of
+from syncsvc.state.first_reads import adopted_later
 from syncsvc.state.inheritance import Inheritances
 from syncsvc.state.member import COLUMNS, KEPT, Member
 from syncsvc.state.numbers import new_ids
@@ -229,10 +230,14 @@ class Membership:
                 self._adopt(member, FirstRun.ADOPT_POINTS)
         self._links[record_id] = member
 
-    def decided(self, record_id: str) -> bool:
-        """Return whether a contact of this page owns its member, so that its points mean what they say."""
+    def is_owner(self, record_id: str) -> bool:
+        """Return whether a contact of this page owns the member it joined."""
         member = self._links.get(record_id)
         return member is not None and self._owns(member, record_id)
+
+    def arrived(self, linked: Mapping[str, int | None]) -> list[str]:
+        """Return the contacts that joined a known member, or another than they were `linked` to."""
+        return [it for it, member in self._links.items() if member.id != linked.get(it)]
 
     def inherit(self, members: Mapping[str, int | None]) -> None:
         """Let heirs that are not on this page inherit where they own their member; `members` are theirs."""
@@ -362,10 +367,9 @@ class Membership:
         positions = {row_id: place for place, row_id in enumerate(self._scope.connectors.values())}
         others = {member: self._others(member) for member in self._orphans.values()}
         chosen = {member: heir(found, positions) for member, found in others.items()}
-        self._heirs = [it for it in chosen.values() if it is not None]
-        bringing = self._inheritances.bringing(
-            {it: member for member, it in chosen.items() if it is not None}
-        )
+        heirs = {it: member for member, it in chosen.items() if it is not None}
+        later = self._inheritances.bringing(heirs) | adopted_later(self._connection, heirs)
+        self._heirs = list(heirs)
         for member, owner in chosen.items():
             if owner is not None:
                 member.owner_connector, member.owner_record = owner
@@ -374,7 +378,7 @@ class Membership:
                     continue
                 self._inheritances.stop_paying(member)
                 member.earned = points  # its profile is read with the next read; they are known
-                if owner in bringing:  # what it was paid elsewhere counts first, once it is read
+                if owner in later:  # what it was paid elsewhere, or adopts, counts first, once it is read
                     member.earned = min(points, member.credited)
             elif member.id in self._vacated:
                 moved = self._vacated[member.id]

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, or_, select, update
 
 from syncsvc.config import OrganizationConfig, Points
 from syncsvc.rules.intake import ContactState
@@ -32,8 +32,19 @@ from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, CONTACT, ME
 _ROWS = 2000
 
 _OWED = MEMBER.c.earned - MEMBER.c.credited - MEMBER.c.unsettled
+_OF_ITS_OWNER = and_(
+    CONTACT.c.connector_id == MEMBER.c.owner_connector, CONTACT.c.record_id == MEMBER.c.owner_record
+)
+_MOVED = select(CONTACT.c.seen).where(_OF_ITS_OWNER, CONTACT.c.first_read == FirstRead.MOVED).exists()
 _OWING = (
-    select(MEMBER.c.id, MEMBER.c.wanted, MEMBER.c.unsettled, MEMBER.c.log_value, _OWED.label("owed"))
+    select(
+        MEMBER.c.id,
+        MEMBER.c.wanted,
+        MEMBER.c.unsettled,
+        MEMBER.c.log_value,
+        _OWED.label("owed"),
+        _MOVED.label("moved"),
+    )
     .where(MEMBER.c.brand == bindparam("b_brand"), _OWED > 0)
     .order_by(MEMBER.c.id)
     .limit(_ROWS)
@@ -78,16 +89,16 @@ _UNREAD = (
         or_(
             CONTACT.c.state != ContactState.ACTIVE,
             CONTACT.c.seen < _SWEEP,
-            ~select(MEMBER.c.id)
-            .where(
-                MEMBER.c.id == CONTACT.c.member_id,
-                MEMBER.c.owner_connector == CONTACT.c.connector_id,
-                MEMBER.c.owner_record == CONTACT.c.record_id,
-            )
-            .exists(),
+            CONTACT.c.fingerprint.is_(None),  # it owns its member by now, and is to be read for it
+            ~select(MEMBER.c.id).where(MEMBER.c.id == CONTACT.c.member_id, _OF_ITS_OWNER).exists(),
         ),
     )
     .values(first_read=FirstRead.RESTORED)
+)
+_READ = (
+    update(CONTACT)
+    .where(one_of(CONTACT.c.connector_id, "b_connectors"), CONTACT.c.first_read == FirstRead.MOVED)
+    .values(first_read=FirstRead.PAST)
 )
 
 
@@ -186,7 +197,8 @@ class Restoration:
         self._silence()
         with self._scope.database.writing() as connection:
             connection.execute(_INTRODUCED, self._scope.bound())
-            connection.execute(_UNREAD, {"b_connectors": as_list(self._scope.connectors.values())})
+            for statement in (_READ, _UNREAD):
+                connection.execute(statement, {"b_connectors": as_list(self._scope.connectors.values())})
             assert self._found is not None  # noqa: S101 - who calls this has looked
             left = tuple(it for it in self._found.connectors if it not in self._scope.connectors)
             self._found = PutBack(self._found.by, left)
@@ -255,7 +267,9 @@ class Restoration:
         lay(connection, batch_id, {place: stakes.get(it.id, []) for place, it in enumerate(members)})
         _CLAIMED.run(connection, [(it.unsettled + it.owed, batch_id, it.id) for it in members])
         told = f"the state was put back by {self._found.by}, and may not know that it was sent"
-        rulings = {place: Ruling(Outcome.DOUBT, Grade.POLICY) for place in range(len(rows))}
+        # What an owner brought along may have been awarded where it was: this member's entry proves nothing.
+        outcomes = [Outcome.HELD if it.moved else Outcome.DOUBT for it in members]
+        rulings = {place: Ruling(outcome, Grade.POLICY) for place, outcome in enumerate(outcomes)}
         self._settlements.settle_in(connection, batch_id, rulings, now=now, facts=Facts(detail=told))
         return points
 

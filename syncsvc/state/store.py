@@ -153,10 +153,11 @@ def _assemble(
     )
     scope = Scope(database, organization_id, rules, fingerprinter, connectors, writing)
     settlements = Settlements(scope)
+    restoration = Restoration(scope, settlements)
     return Store(
         connectors,
         fingerprinter,
-        IntakeStore(scope),
+        IntakeStore(scope, restoration),
         Outbox(scope, organization.wallet),
         settlements,
         Doubts(scope, settlements, organization.wallet.settle_after),
@@ -176,7 +177,7 @@ def _assemble(
         Erasure(scope),
         Retention(scope, organization.policy.keep_history),
         Alerted(scope),
-        Restoration(scope, settlements),
+        restoration,
     )
 
 

@@ -10,7 +10,9 @@ from enginelab import LOG
 from quicklab import QuickLab
 from test_engine_restore import put
 
+from syncsvc.doubts import cases
 from syncsvc.sandbox.faults import Kind
+from syncsvc.state.doubts import Choice
 
 Settings = Mapping[str, Any]
 MOVE: Settings = {"policy": {"on_email_change": "move"}}
@@ -23,9 +25,9 @@ class Story(NamedTuple):
 
     a@s100: contact a has the email s and 100 points, a@-: it has none; -a: it is deleted; a>b: it is merged
     into b, which alone tells. A dot is a cycle, ! one that reads everything, ~ cycles until all is settled,
-    and ? lets the next import's answer be lost and the log be silent for a while. B keeps a backup and P puts
-    it back; R runs on without the shop, R' without the CRM, A with both. shop: is said before what happens
-    there.
+    and ? lets the next import's answer be lost and the log be silent for a while. B keeps a backup, P puts it
+    back, and L says of what is held that it landed. R runs on without the shop, R' without the CRM, A with
+    both. shop: is said before what happens there.
     """
 
     settings: Settings
@@ -85,10 +87,18 @@ ADOPTED = {
     "moves": Story({**MOVE, **ADOPT}, "a@-100 b@b7 . a@s100 ~ a@y150 ~", 50),
     "comes back": Story(ADOPT, "a@-100 b@b7 . a@s100 ~ -a . a@s150 ~", 50),
     "earns": Story(ADOPT, "a@-100 b@b7 . a@s100 ~ a@s150 ~", 50),
+    "merged": Story(ADOPT, "a@-100 b@b7 . a>b b@b107 ~ b@b117 ~", 10),
+    "passed on": Story({**MOVE, **ADOPT}, "a@s50 z@s80 ~ -a ~ z@s100 ~", 20),
     "owns nothing at first": Story({**MOVE, **ADOPT}, "a@s50 z@s100 ~ z@z100 ~ z@z130 ~", 30),
 }
 RESTORED = {
     "linked": Story(MOVE, "a@s50 ~ B z@z100 ~ z@s100 ~ P ~ z@z100 ~", 150),
+    "quarantined, then merged": Story({}, "a@a10 z@z100 ~ B z@z150 ~ z@-150 ~ P ~ z>a a@a160 ~", 160),
+    "merged before": Story({}, "a@a10 z@z100 ~ B z@z150 ~ z>a a@a160 ~ P ~ L ~", 160),
+    "merged before, with one that is not known": Story({}, "a@a10 ~ B z@z100 ~ z>a a@a110 ~ P ~ L ~", 110),
+    "moved before": Story(MOVE, "z@z100 ~ B z@z150 ~ z@n150 ~ P ~ L ~", 150),
+    "moved before, to one that is gone": Story(MOVE, "z@z100 b@b0 ~ B z@z150 ~ -b z@b150 ~ P ~", 150),
+    "passed on before": Story(MOVE, "a@s10 ~ B z@z100 ~ z@s100 ~ -a . P ~ L ~", 110),
     "quarantined, then linked": Story(MOVE, "a@s10 z@z100 ~ B z@z150 ~ z@-150 . P ~ z@s150 ~ -a ~", 160),
 }
 STORIES = {
@@ -138,6 +148,8 @@ class Teller:
                 self.backup = self.lab.ground.contents()
             case "P":
                 put(self.lab, self.backup)
+            case "L":
+                self.says_landed()
             case "R":
                 self.lab.restart(connectors={"crm": {}})
             case "R'":
@@ -147,6 +159,14 @@ class Teller:
             case _:
                 return False
         return True
+
+    def says_landed(self) -> None:
+        store = self.lab.store
+        held = [it for it in cases(store, self.lab.organization.config.wallet) if it.suspect.held]
+        assert held
+        for it in held:
+            which, now = {it.suspect.row: it.evidence}, self.lab.clock.now()
+            store.doubts.decide(it.suspect.batch, Choice.LANDED, which, by="ann", now=now)
 
     def happens(self, where: str, what: str) -> None:
         crm = self.lab.crms[where]
