@@ -233,7 +233,7 @@ MUTATIONS = (
     Mutation(
         "an heir's points count before what it was paid elsewhere",
         "syncsvc/state/membership.py",
-        "                if owner in bringing:",
+        "                if owner in later:",
         "                if False:",
         _HISTORY,
     ),
