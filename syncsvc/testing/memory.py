@@ -107,14 +107,18 @@ class MemoryCrm:
         self._changed.pop(record_id)
 
     def merge(self, winner: str, loser: str, *, told_by: str = "both") -> None:
-        """Merge; told by the loser's tombstone, by the winner's record, or by both."""
+        """Merge; told by the loser's tombstone, by the winner's record, or by both.
+
+        A winner's record names those too that the loser has absorbed before, as HubSpot's list does.
+        """
         if told_by == "winner":
             if loser in self.records:  # else it has vanished before
                 self.vanish(loser)
         else:
             self.delete(loser, into=winner)
         if told_by != "loser":
-            self._merged[winner] = (*self._merged.get(winner, ()), loser)
+            absorbed = *self._merged.get(winner, ()), *self._merged.get(loser, ()), loser
+            self._merged[winner] = tuple(dict.fromkeys(absorbed))
             self.stamp(winner)
 
     def fail(self, error: BaseException, *, after: int = 0) -> None:
