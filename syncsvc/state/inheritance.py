@@ -45,6 +45,11 @@ _REMEMBERED = select(INHERITANCE).where(
 _BRINGS = select(INHERITANCE.c.connector_id, INHERITANCE.c.record_id, INHERITANCE.c.member_id).where(
     or_(INHERITANCE.c.points > 0, stake_of(INHERITANCE).exists())
 )
+_BROUGHT_ANEW = and_(
+    INHERITANCE.c.connector_id == MEMBER.c.owner_connector,
+    INHERITANCE.c.record_id == MEMBER.c.owner_record,
+    INHERITANCE.c.member_id == MEMBER.c.id,
+)
 _PUT = put_rows(INHERITANCE)
 _IS_OWED = and_(INHERITANCE.c.member_id == bindparam("b_source"), INHERITANCE.c.owed > literal_column("0"))
 _OWED = select(INHERITANCE.c.connector_id, INHERITANCE.c.record_id).where(_IS_OWED)
@@ -363,6 +368,7 @@ def set_aside(connection: Connection, connectors: Collection[int]) -> None:
     simple = and_(
         MEMBER.c.credited + MEMBER.c.unsettled <= most,
         ~select(COUNTED.c.life).where(COUNTED.c.heir_id == MEMBER.c.id).exists(),
+        ~select(INHERITANCE.c.life).where(_BROUGHT_ANEW).exists(),
     )
     columns = ("connector_id", "record_id", "member_id", "points", "owed", "life")
     plain = select(
@@ -373,12 +379,16 @@ def set_aside(connection: Connection, connectors: Collection[int]) -> None:
         most - MEMBER.c.credited,
         literal_column("0"),
     )
-    connection.execute(INHERITANCE.insert().from_select(columns, plain.where(theirs, has, simple)))
-    by_connector: dict[int, Inheritances] = {}
+    others: dict[int, dict[str, Member]] = defaultdict(dict)
     for row in connection.execute(select(*COLUMNS).where(theirs, has, ~simple)).all():
-        member = Member(*row)
-        number = row.owner_connector
-        mine = by_connector.setdefault(number, Inheritances(connection, number, []))
-        mine.grant(member, row.owner_record)
-    for mine in by_connector.values():
-        mine.save()
+        others[row.owner_connector][row.owner_record] = Member(*row)
+    connection.execute(INHERITANCE.insert().from_select(columns, plain.where(theirs, has, simple)))
+    for number, members in others.items():
+        inheritances = Inheritances(connection, number, [])
+        remembered = inheritances.remembered(members)
+        for record_id, member in members.items():
+            for what in remembered.get(record_id, ()):
+                if what.source == member.id:
+                    inheritances.remember(record_id, member, what)
+            inheritances.grant(member, record_id)
+        inheritances.save()

@@ -80,6 +80,9 @@ RETIRED = {
     "moved meanwhile, after a merge": Story(
         {**MOVE, **TWO}, "a@a100 b@b50 . b>a a@a150 . R' . a@y170 A . ~", 170
     ),
+    "moved meanwhile, after it came back unread": Story(
+        {**MOVE, **TWO}, "a@s100 . z@s0 . -a . a@s100 . -z . R' . a@y130 A . ~", 130
+    ),
     "back as it was": Story(TWO, "a@a100 b@b0 . R' . a@a120 A . ~", 120),
     "no heir": Story(TWO, "a@s100 . shop:z@s0 . R . -a . n@s150 . ~", 150),
 }
