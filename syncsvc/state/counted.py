@@ -52,7 +52,11 @@ class Counted:
     def parts(self, member: Member, points: int) -> dict[Origin, int]:
         """Return where `points` that a member is credited with were paid."""
         counts = self._counts(member)
-        return {self._now(member): points - sum(counts.parts.values()), **counts.parts}
+        return {self.now(member): points - sum(counts.parts.values()), **counts.parts}
+
+    def now(self, member: Member) -> Origin:
+        """Return where what a member is paid now counts as paid."""
+        return Origin(member.id or 0, self._counts(member).life)
 
     def own(self, member: Member) -> int:
         """Return the points that were paid to a member itself in its present life."""
@@ -71,7 +75,7 @@ class Counted:
 
     def add(self, member: Member, parts: Mapping[Origin, int]) -> int:
         """Let a member count points by where they were paid; returns by how many it counts more."""
-        counts, own, now, more = self._counts(member), self.own(member), self._now(member), 0
+        counts, own, now, more = self._counts(member), self.own(member), self.now(member), 0
         for origin, points in parts.items():
             known = own if origin == now else counts.parts.get(origin, 0)
             if points > known:
@@ -92,9 +96,6 @@ class Counted:
             rows += [(number, *origin, points) for origin, points in counts.parts.items()]
             rows += [(number, number, counts.life, 0)] if counts.life else []
         _INSERT.run(self._connection, rows)
-
-    def _now(self, member: Member) -> Origin:
-        return Origin(member.id or 0, self._counts(member).life)
 
     def _counts(self, member: Member) -> _Counts:
         if member not in self._of:

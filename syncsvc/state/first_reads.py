@@ -22,8 +22,9 @@ class FirstReads:
     ) -> None:
         """Begin with the contacts as they were stored before, and what became of those that are gone.
 
-        What is still to be adopted of a contact that was merged away is so of its survivor. `adopting` says
-        that the connector is read for the first time, and its points are in the wallet already.
+        What is still to be adopted of a contact that was merged away is so of what its survivor is read with
+        on the same page. `adopting` says that the connector is read for the first time, and its points are in
+        the wallet already.
         """
         self._before = before
         self._new = FirstRead.RUNNING if adopting else FirstRead.PAST
@@ -31,7 +32,7 @@ class FirstReads:
         self._handed: dict[str, int] = {}
         for record_id in self._merged:
             was = before.get(record_id)
-            if was is not None and was.first_read != FirstRead.PAST:
+            if was is not None and was.first_read != FirstRead.PAST and was.points != 0:
                 survivor = record_id
                 for _ in merges:  # as far as merges of merges lead, and never in a circle
                     survivor = merges.get(survivor) or survivor
@@ -54,7 +55,8 @@ class FirstReads:
 
     def save(self, connection: Connection, connector_id: int, written: Collection[str]) -> None:
         """Write what the points of those mean that the page has not; it has `written` the others."""
-        known = [it for it in (*self._handed, *self._merged) if it in self._before and it not in written]
+        handed = [it for it, means in self._handed.items() if means == FirstRead.MOVED]
+        known = [it for it in (*handed, *self._merged) if it in self._before and it not in written]
         _MEANS.run(connection, [(self.after(it, owns=False), connector_id, it) for it in known])
 
 

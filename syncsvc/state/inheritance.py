@@ -32,27 +32,24 @@ from syncsvc.state.bequest import Bequest, Remembered, both, kept, parts_of
 from syncsvc.state.books import Credit
 from syncsvc.state.bulk import put_rows
 from syncsvc.state.codes import Entry
-from syncsvc.state.counted import Counted
+from syncsvc.state.counted import Counted, Origin
 from syncsvc.state.database import as_list, one_of
-from syncsvc.state.histories import COUNTED, INHERITANCE
-from syncsvc.state.member import COLUMNS, Member
+from syncsvc.state.histories import INHERITANCE
+from syncsvc.state.member import Member
 from syncsvc.state.stakes import OpenRow, Stakes, stake_of
-from syncsvc.state.tables import MEMBER
 
 _REMEMBERED = select(INHERITANCE).where(
     INHERITANCE.c.connector_id == bindparam("b_connector"), one_of(INHERITANCE.c.record_id, "b_ids")
 )
-_BRINGS = select(INHERITANCE.c.connector_id, INHERITANCE.c.record_id, INHERITANCE.c.member_id).where(
-    or_(INHERITANCE.c.points > 0, stake_of(INHERITANCE).exists())
-)
-_BROUGHT_ANEW = and_(
-    INHERITANCE.c.connector_id == MEMBER.c.owner_connector,
-    INHERITANCE.c.record_id == MEMBER.c.owner_record,
-    INHERITANCE.c.member_id == MEMBER.c.id,
-)
+_BRINGS = select(
+    INHERITANCE.c.connector_id, INHERITANCE.c.record_id, INHERITANCE.c.member_id, INHERITANCE.c.life
+).where(or_(INHERITANCE.c.points > 0, stake_of(INHERITANCE).exists()))
 _PUT = put_rows(INHERITANCE)
 _IS_OWED = and_(INHERITANCE.c.member_id == bindparam("b_source"), INHERITANCE.c.owed > literal_column("0"))
 _OWED = select(INHERITANCE.c.connector_id, INHERITANCE.c.record_id).where(_IS_OWED)
+_OWING = select(INHERITANCE.c.member_id).where(
+    one_of(INHERITANCE.c.member_id, "b_sources"), INHERITANCE.c.owed > literal_column("0")
+)
 _LESS: ColumnElement[int] = bindparam("b_unpaid")
 _UNPAID = (
     update(INHERITANCE)
@@ -107,8 +104,8 @@ class Inheritances:
             return set()
         key = tuple_(INHERITANCE.c.connector_id, INHERITANCE.c.record_id)
         rows = self._connection.execute(_BRINGS.where(key.in_(list(heirs)))).all()
-        found = [((row.connector_id, row.record_id), row.member_id) for row in rows]
-        stored = {it for it, source in found if source != heirs[it].id}
+        found = [((row.connector_id, row.record_id), Origin(row.member_id, row.life)) for row in rows]
+        stored = {it for it, origin in found if origin != self._counted.now(heirs[it])}
         return stored | {(self._connector_id, it) for it in self._bequests}.intersection(heirs)
 
     def take(self, source: Member, heir: str) -> None:
@@ -143,25 +140,26 @@ class Inheritances:
 
         Who did so has a stake in what is unsettled instead.
         """
-        unpaid = member.earned - member.credited
-        if unpaid <= 0 or member.id is None:
+        if member.id is None:
             return
-        rows = self._stakes.open_rows(member.id) if member.unsettled else []
+        unpaid = max(0, member.earned - member.credited)
+        rows = self._stakes.open_rows(member.id) if unpaid and member.unsettled else []
         self._unpaid.append((member.id, unpaid, rows))
         for it in chain.from_iterable(self._bequests.values()):
             if it.source is member and it.owed:
                 own = next(iter(it.parts))
                 less = min(it.owed, unpaid)
                 it.credited, it.parts = it.credited - less, {**it.parts, own: it.parts[own] - less}
-                it.owed, it.rows = 0, rows
+                it.owed, it.rows = 0, rows if unpaid else it.rows
 
     def drop(self, source: Member, record_id: str) -> None:
-        """Forget what was remembered of a member for a record that owned it again since.
+        """Forget what was remembered of a member's present life for a record that owned it again since.
 
         What this page brings it from there stays: it may be the heir of another contact that left.
         """
         found = self._bequests.pop(record_id, [])
-        past = [it for it in found if it.source is source and it.stored_for is not None]
+        mine = [it for it in found if it.source is source and it.stored_for is not None]
+        past = [it for it in mine if next(iter(it.parts)) == self._counted.now(source)]
         self._done += [(record_id, source)] if past else []
         kept = [it for it in found if it not in past]
         if kept:
@@ -230,8 +228,12 @@ class Inheritances:
             for it in bequests
             if it.stored_for != record_id
         ]
-        for source_id, unpaid, rows in self._unpaid:
-            self._stop_paying(source_id, unpaid, rows)
+        if self._unpaid:
+            asked = {"b_sources": as_list(source_id for source_id, _, _ in self._unpaid)}
+            owing = set(self._connection.scalars(_OWING, asked))
+            for source_id, unpaid, rows in self._unpaid:
+                if source_id in owing:
+                    self._stop_paying(source_id, unpaid, rows)
         if self._emptied:
             self._stakes.move({_id(source): _id(member) for source, member in self._emptied.items()})
         changed = {(record_id, it.source) for record_id, it in moved}
@@ -349,46 +351,6 @@ class Inheritances:
             self._credits.append((member, Credit(Entry.MOVED_IN, points)))
 
 
-def _most(one: ColumnElement[int], other: ColumnElement[int]) -> ColumnElement[int]:
-    return case((one < other, other), else_=one)
-
-
 def _id(member: Member) -> int:
     assert member.id is not None  # noqa: S101 - members are inserted before what they inherit is saved
     return member.id
-
-
-def set_aside(connection: Connection, connectors: Collection[int]) -> None:
-    """Let who owns members through these connectors bring along what those were paid, as who is gone would.
-
-    The contacts may be read again one day, merged or under other emails.
-    """
-    theirs, most = MEMBER.c.owner_connector.in_(connectors), _most(MEMBER.c.credited, MEMBER.c.earned)
-    has = or_(most > 0, MEMBER.c.unsettled > 0)
-    simple = and_(
-        MEMBER.c.credited + MEMBER.c.unsettled <= most,
-        ~select(COUNTED.c.life).where(COUNTED.c.heir_id == MEMBER.c.id).exists(),
-        ~select(INHERITANCE.c.life).where(_BROUGHT_ANEW).exists(),
-    )
-    columns = ("connector_id", "record_id", "member_id", "points", "owed", "life")
-    plain = select(
-        MEMBER.c.owner_connector,
-        MEMBER.c.owner_record,
-        MEMBER.c.id,
-        most,
-        most - MEMBER.c.credited,
-        literal_column("0"),
-    )
-    others: dict[int, dict[str, Member]] = defaultdict(dict)
-    for row in connection.execute(select(*COLUMNS).where(theirs, has, ~simple)).all():
-        others[row.owner_connector][row.owner_record] = Member(*row)
-    connection.execute(INHERITANCE.insert().from_select(columns, plain.where(theirs, has, simple)))
-    for number, members in others.items():
-        inheritances = Inheritances(connection, number, [])
-        remembered = inheritances.remembered(members)
-        for record_id, member in members.items():
-            for what in remembered.get(record_id, ()):
-                if what.source == member.id:
-                    inheritances.remember(record_id, member, what)
-            inheritances.grant(member, record_id)
-        inheritances.save()

@@ -340,11 +340,13 @@ class IntakeStore:
                 continue
             kept = None if was is None or row.merged_into is not None else was.member_id
             member_id = kept if member is None else member.id
-            content = member_id, int(state), entry.fingerprint, None if mapped is None else mapped.points
+            postponed = record_id in membership.postponed
+            read = None if postponed else entry.fingerprint
+            content = member_id, int(state), read, None if mapped is None else mapped.points
             # A new member's contacts show nothing until its first row has an outcome, which marks them then.
             shows = state is QUARANTINED or (state is ACTIVE and (member is None or not member.awaited))
             written = row.written_at, row.written_status, int(writes and shows)
-            first = first_reads.after(record_id, owns=membership.is_owner(record_id))
+            first = first_reads.after(record_id, owns=membership.is_owner(record_id) and not postponed)
             if was is None:
                 new.append((connector_id, record_id, *content, seen, *written, first))
             else:
@@ -379,10 +381,13 @@ class IntakeStore:
         return staying, refused
 
     def _join(self, membership: Membership, staying: Sequence[Intake], first_reads: FirstReads) -> None:
+        first_run = self._scope.rules.first_run
+        adopting: dict[int, FirstRun | None] = {
+            FirstRead.RUNNING: None if first_run is FirstRun.IMPORT else first_run,
+            FirstRead.RESTORED: FirstRun.ADOPT_POINTS,
+        }
         for row in staying:
-            means = first_reads.of(row.record_id)
-            adopted = self._scope.rules.first_run if means == FirstRead.RUNNING else None
-            membership.join(row, adopting=adopted, restored=means == FirstRead.RESTORED)
+            membership.join(row, adopting=adopting.get(first_reads.of(row.record_id)))
 
     @staticmethod
     def _bury(connection: Connection, connector_id: int, absorbed: Mapping[str, str | None]) -> None:

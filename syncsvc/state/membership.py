@@ -26,7 +26,6 @@ from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BRAND, CONTACT, MEMBER
 
 EMAIL_CHANGE = "email_change"
-_IMPORT = FirstRun.IMPORT  # looked up on the class, it costs more than a comparison
 
 
 class Trouble(NamedTuple):
@@ -109,6 +108,8 @@ class Membership:
         self._vacated: dict[int, Mapped] = {}
         self._inheritances = Inheritances(connection, connector_id, self._credits)
         self.fallen = 0
+        self.postponed: set[str] = set()
+        """Contacts whose points are adopted as soon as nothing of their members is unsettled."""
 
     def load(
         self, mapped: Sequence[Mapped], member_ids: Collection[int], record_ids: Collection[str]
@@ -201,33 +202,27 @@ class Membership:
             else:  # what it is owed stays with the member
                 self._inheritances.grant(member, it.record_id)
 
-    def join(self, contact: Intake, *, adopting: FirstRun | None, restored: bool) -> None:
+    def join(self, contact: Intake, *, adopting: FirstRun | None) -> None:
         """Link an active contact to its member, which it owns where nobody else does.
 
-        With `adopting`, a member that nobody owned had its points in the wallet already, as that says. With
-        `restored`, so has a member that this contact owns or comes to own.
+        With `adopting`, a member that it owns had its points in the wallet already, as that says.
         """
         record_id, fingerprint, mapped = contact.record_id, contact.fingerprint, contact.mapped
         assert mapped is not None  # noqa: S101 - an active contact is a mapped one
         key = (self._brand(mapped.brand_id), mapped.email_key)
         member = self._by_key.get(key) or self._create(key, mapped)
-        if member.owner_record is None:
+        owns = self._owns(member, record_id)
+        if owns or member.owner_record is None:
             self._inheritances.come_back(record_id, member)
-            if mapped.points is not None:
+            if not owns and mapped.points is not None:
                 self._inheritances.stop_paying(member)
             self._own(member, record_id, fingerprint, mapped)
             self._inherit(record_id, member)
-            if adopting is not None and adopting is not _IMPORT:
+            if adopting is not None and member.unsettled:  # what is refuted would be owed beside it
+                member.earned = min(member.earned, member.credited)
+                self.postponed.add(record_id)
+            elif adopting is not None:
                 self._adopt(member, adopting)
-            elif restored:
-                self._adopt(member, FirstRun.ADOPT_POINTS)
-        elif self._owns(member, record_id):
-            self._own(member, record_id, fingerprint, mapped)
-            self._inherit(record_id, member)
-            if adopting is not None and adopting is not _IMPORT:
-                self._adopt(member, adopting)
-            elif restored:
-                self._adopt(member, FirstRun.ADOPT_POINTS)
         self._links[record_id] = member
 
     def is_owner(self, record_id: str) -> bool:

@@ -89,7 +89,12 @@ _UNREAD = (
         or_(
             CONTACT.c.state != ContactState.ACTIVE,
             CONTACT.c.seen < _SWEEP,
-            CONTACT.c.fingerprint.is_(None),  # it owns its member by now, and is to be read for it
+            and_(  # it owns its member by now, and its points are not counted yet
+                CONTACT.c.fingerprint.is_(None),
+                select(MEMBER.c.id)
+                .where(MEMBER.c.id == CONTACT.c.member_id, _OF_ITS_OWNER, MEMBER.c.earned < CONTACT.c.points)
+                .exists(),
+            ),
             ~select(MEMBER.c.id).where(MEMBER.c.id == CONTACT.c.member_id, _OF_ITS_OWNER).exists(),
         ),
     )
@@ -108,6 +113,7 @@ class PutBack:
 
     by: str
     connectors: tuple[str, ...]
+    read: bool = False
 
 
 def put_back(database: Database, organizations: Sequence[OrganizationConfig], *, by: str) -> None:
@@ -136,7 +142,7 @@ def _name(organization_id: int) -> str:
 def _keep(connection: Connection, organization_id: int, found: PutBack) -> None:
     connection.execute(META.delete().where(META.c.name == _name(organization_id)))
     if found.connectors:
-        value = orjson.dumps({"by": found.by, "connectors": found.connectors})
+        value = orjson.dumps({"by": found.by, "connectors": found.connectors, "read": found.read})
         connection.execute(META.insert().values(name=_name(organization_id), value=value))
 
 
@@ -174,7 +180,7 @@ class Restoration:
                 named = META.c.name == _name(self._scope.organization_id)
                 value = connection.scalar(select(META.c.value).where(named))
             facts = None if value is None else orjson.loads(value)
-            self._found = facts and PutBack(facts["by"], tuple(facts["connectors"]))
+            self._found = facts and PutBack(facts["by"], tuple(facts["connectors"]), facts.get("read", False))
             self._looked = True
         if self._found is None or not self._scope.connectors.keys() & set(self._found.connectors):
             return None
@@ -201,7 +207,7 @@ class Restoration:
                 connection.execute(statement, {"b_connectors": as_list(self._scope.connectors.values())})
             assert self._found is not None  # noqa: S101 - who calls this has looked
             left = tuple(it for it in self._found.connectors if it not in self._scope.connectors)
-            self._found = PutBack(self._found.by, left)
+            self._found = PutBack(self._found.by, left, read=True)
             _keep(connection, self._scope.organization_id, self._found)
         return rows, points
 
@@ -268,7 +274,7 @@ class Restoration:
         _CLAIMED.run(connection, [(it.unsettled + it.owed, batch_id, it.id) for it in members])
         told = f"the state was put back by {self._found.by}, and may not know that it was sent"
         # What an owner brought along may have been awarded where it was: this member's entry proves nothing.
-        outcomes = [Outcome.HELD if it.moved else Outcome.DOUBT for it in members]
+        outcomes = [Outcome.HELD if it.moved or self._found.read else Outcome.DOUBT for it in members]
         rulings = {place: Ruling(outcome, Grade.POLICY) for place, outcome in enumerate(outcomes)}
         self._settlements.settle_in(connection, batch_id, rulings, now=now, facts=Facts(detail=told))
         return points

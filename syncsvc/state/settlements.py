@@ -312,7 +312,7 @@ class Settlements:
                     "b_id": row.member_id,
                     "b_batch": batch.id,
                     "b_points": row.points,
-                    "b_credit": self._credit_of(row),
+                    "b_credit": self._credit_of(batch, row),
                     "b_fingerprint": row.fingerprint,
                     "b_delivered": _still_delivered(row),
                     "b_quiet_until": quiet_until,
@@ -337,7 +337,7 @@ class Settlements:
     ) -> None:
         entry = Entry.AWARDED if outcome is Outcome.LANDED else Entry.SKIPPED
         credits_ = [
-            Credit(entry, self._credit_of(row), rulings[row.position].grade, batch.id, row.member_id)
+            Credit(entry, self._credit_of(batch, row), rulings[row.position].grade, batch.id, row.member_id)
             for row in rows
         ]
         # Those of an own account are credited with what else becomes of it: see `_settled`.
@@ -353,9 +353,9 @@ class Settlements:
         if earning:
             append(connection, self._scope.organization_id, earning, now=now)
 
-    def _credit_of(self, row: Record) -> int:
-        """Return the points that a row is credited with where it landed."""
-        sets = self._scope.rules.points is Points.SET
+    def _credit_of(self, batch: Record, row: Record) -> int:
+        """Return what a row is credited with where it landed; `wallet.points` may be another since."""
+        sets = self._scope.rules.points is Points.SET and batch.lane == Lane.PROFILE
         return int(row.points - row.credited if sets else row.points)
 
     @staticmethod

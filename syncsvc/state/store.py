@@ -43,7 +43,6 @@ from syncsvc.state.database import Database
 from syncsvc.state.doubts import Doubts
 from syncsvc.state.erasure import Erasure
 from syncsvc.state.holds import Holds
-from syncsvc.state.inheritance import set_aside
 from syncsvc.state.intake import IntakeStore
 from syncsvc.state.leases import Lease
 from syncsvc.state.lives import Lives
@@ -56,6 +55,7 @@ from syncsvc.state.quarantine import Quarantine
 from syncsvc.state.reports import Reports
 from syncsvc.state.restoration import Restoration
 from syncsvc.state.retention import Retention
+from syncsvc.state.retirement import set_aside
 from syncsvc.state.scope import Rules, Scope
 from syncsvc.state.settlements import Settlements
 from syncsvc.state.tables import BRAND, CONNECTOR, CONTACT, MEMBER, META, ORGANIZATION

@@ -12,6 +12,7 @@ from test_engine_restore import put
 
 from syncsvc.doubts import cases
 from syncsvc.sandbox.faults import Kind
+from syncsvc.sandbox.wallet_knobs import PointsMode
 from syncsvc.state.doubts import Choice
 
 Settings = Mapping[str, Any]
@@ -25,9 +26,10 @@ class Story(NamedTuple):
 
     a@s100: contact a has the email s and 100 points, a@-: it has none; -a: it is deleted; a>b: it is merged
     into b, which alone tells. A dot is a cycle, ! one that reads everything, ~ cycles until all is settled,
-    and ? lets the next import's answer be lost and the log be silent for a while. B keeps a backup, P puts it
-    back, and L says of what is held that it landed. R runs on without the shop, R' without the CRM, A with
-    both. shop: is said before what happens there.
+    ? lets the next import's answer be lost, % the request, and the log be silent for a while, x lets it be
+    refused. B keeps a backup, P puts it back, and L says of what is held that it landed. R runs on without
+    the shop, R' without the CRM, A with both; S sets points instead of adding them. shop: is said before what
+    happens there.
     """
 
     settings: Settings
@@ -63,6 +65,17 @@ SHARED = {
         "o@t0 w@t0 . a@s100 . b@s0 . d@s0 . a@s150 ? . a>w w@t150 . b>w . ~ w@w150 ~ w@w190 ~",
         190,
     ),
+    "passed on to who was paid in a former life": Story(
+        MOVE, "a@s100 . z@s0 . -a . z@z0 . y@s0 . a@s100 . -y ! !", 100
+    ),
+    "passed on, and gone again": Story(
+        MOVE, "a@s100 . z@s0 . -a . z@z0 . y@s0 . a@s0 . -y . -a . a@a100 ! !", 100
+    ),
+    "owed, paid, and owed to another": Story(MOVE, "a@s100 x . -a . n@s150 a@a100 . ~", 150),
+    "owed, paid, and owed to others": Story(
+        MOVE, "a@s40 ~ a@s100 ? . -a . ~ n@s150 ~ n@s200 x . -n x . m@s0 ~ a@a100 ~", 150
+    ),
+    "points are set from then on": Story({}, "a@a100 . a@a150 ? . S ~", 150),
     "a row moves before its outcome, and comes twice": Story(
         MOVE, "y@s100 w@t0 . x@s0 . y@s150 ? . -y . x>w . ~ y>w w@t150 ~ w@t190 ~", 190
     ),
@@ -89,6 +102,12 @@ RETIRED = {
 ADOPTED = {
     "moves": Story({**MOVE, **ADOPT}, "a@-100 b@b7 . a@s100 ~ a@y150 ~", 50),
     "comes back": Story(ADOPT, "a@-100 b@b7 . a@s100 ~ -a . a@s150 ~", 50),
+    "merged into one that stays as it was": Story(ADOPT, "a@s100 z@s0 ~ z>a ~ a@s150 ~", 50),
+    "merged unread into one that stays as it was": Story(ADOPT, "a@-100 b@b7 . a>b ~ b@b57 ~", 50),
+    "passed on beside a doubt": Story(ADOPT, "a@s50 z@s80 ~ a@s90 % . -a . ! ~ z@s100 ~", 20),
+    "moved beside a doubt": Story(
+        {**ADOPT, **MOVE}, "a@s50 z@s80 b@b0 ~ b@b40 % . z@b80 -b . ! ~ z@b100 ~", 20
+    ),
     "earns": Story(ADOPT, "a@-100 b@b7 . a@s100 ~ a@s150 ~", 50),
     "merged": Story(ADOPT, "a@-100 b@b7 . a>b b@b107 ~ b@b117 ~", 10),
     "passed on": Story({**MOVE, **ADOPT}, "a@s50 z@s80 ~ -a ~ z@s100 ~", 20),
@@ -99,6 +118,9 @@ RESTORED = {
     "quarantined, then merged": Story({}, "a@a10 z@z100 ~ B z@z150 ~ z@-150 ~ P ~ z>a a@a160 ~", 160),
     "merged before": Story({}, "a@a10 z@z100 ~ B z@z150 ~ z>a a@a160 ~ P ~ L ~", 160),
     "merged before, with one that is not known": Story({}, "a@a10 ~ B z@z100 ~ z>a a@a110 ~ P ~ L ~", 110),
+    "gone in the backup": Story({}, "a@s100 z@s0 ~ B P ~ z>a ~ a@s150 ~", 150),
+    "passed on since, and nothing was awarded": Story({}, "a@s10 z@s100 ~ B -a P . ~ z@s150 ~", 150),
+    "a connector that is out": Story(TWO, "shop:a@a100 ~ B shop:a@a150 ~ R P . A ~ L ~", 150),
     "moved before": Story(MOVE, "z@z100 ~ B z@z150 ~ z@n150 ~ P ~ L ~", 150),
     "moved before, to one that is gone": Story(MOVE, "z@z100 b@b0 ~ B z@z150 ~ -b z@b150 ~ P ~", 150),
     "passed on before": Story(MOVE, "a@s10 ~ B z@z100 ~ z@s100 ~ -a . P ~ L ~", 110),
@@ -138,8 +160,10 @@ class Teller:
                 lab.calm()
                 lab.cycle(full=True)
                 lab.calm()
-            case "?":
-                lab.fault(Kind.RESET_AFTER)
+            case "x":
+                lab.fault(Kind.STATUS, status=429)
+            case "?" | "%":
+                lab.fault(Kind.RESET_AFTER if what == "?" else Kind.RESET_BEFORE)
                 lab.fault(Kind.STATUS, LOG, skip=1, times=20, status=503)
             case _:
                 return False
@@ -157,6 +181,9 @@ class Teller:
                 self.lab.restart(connectors={"crm": {}})
             case "R'":
                 self.lab.restart(connectors={"shop": {}})
+            case "S":
+                self.lab.wallet.knobs.points = PointsMode.SET
+                self.lab.restart(wallet={"points": "set"})
             case "A":
                 self.lab.restart(connectors=TWO["connectors"])
             case _:

@@ -282,8 +282,8 @@ MUTATIONS = (
     Mutation(
         "after a restore, the log of the member that a contact came to decides",
         "syncsvc/state/restoration.py",
-        "Outcome.HELD if it.moved else Outcome.DOUBT",
-        "Outcome.DOUBT",
+        "Outcome.HELD if it.moved or self._found.read",
+        "Outcome.HELD if self._found.read",
         _STORIES,
     ),
     Mutation(
@@ -331,8 +331,8 @@ MUTATIONS = (
     Mutation(
         "the owner flips with edits",
         "syncsvc/state/membership.py",
-        "        elif self._owns(member, record_id):\n            self._own(",
-        "        else:\n            self._own(",
+        "        if owns or member.owner_record is None:\n",
+        "        if True:\n",
         _IDENTITY,
     ),
     Mutation(
