@@ -148,6 +148,8 @@ def _written() -> Bulk:
 
 _WRITTEN = _written()
 _NOT_DUE = update(CONTACT).where(_among(CONTACT)).values(write_due=WriteDue.NO)
+_ANEW = update(CONTACT).where(_among(CONTACT)).values(write_due=WriteDue.NO, fingerprint=None)
+"""What is gone may come back unseen: whenever it is read again, it is news."""
 _NOT_RETRIED = delete(WRITE_RETRY).where(_among(WRITE_RETRY))
 _NOT_REFUSED = delete(QUARANTINE).where(_among(QUARANTINE), QUARANTINE.c.side == "crm")
 
@@ -238,7 +240,7 @@ class WriteBacks:
             ]
             _WRITTEN.run(connection, held)
             if gone:
-                connection.execute(_NOT_DUE, _these(connector_id, gone))
+                connection.execute(_ANEW, _these(connector_id, gone))
             self._forget_failures(connection, connector_id, [value.record_id for value, _ in outcomes])
             if failed:
                 self._remember_failures(connection, connector_id, failed, now)

@@ -210,6 +210,20 @@ def test_a_record_that_is_not_there_any_more_is_no_error(lab: Lab, result: Writt
     assert lab.crm.writes == []
 
 
+def test_a_record_that_was_gone_for_a_moment_is_written_when_it_is_read_again(lab: Lab) -> None:
+    lab.crm.put("a", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome("a", Written.GONE)
+    lab.cycle()
+    lab.crm.outcomes.clear()
+    lab.crm.stamp("a")
+    lab.cycle()
+    lab.cycle()
+    assert lab.crm.records["a"]["wallet_status"] == "imported"
+    before = len(lab.crm.writes)
+    lab.cycle(full=True)
+    assert len(lab.crm.writes) == before
+
+
 def test_more_records_than_one_call_takes_are_all_written(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("syncsvc.stages.write_back._PAGE", 500)
     for number in range(1100):
