@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
-import orjson
-
-from syncsvc.state.counted import Origin
+from syncsvc.state.counted import Origin, parts_text, read_parts
 from syncsvc.state.database import Record
 from syncsvc.state.member import Member
 from syncsvc.state.stakes import OpenRow
@@ -52,7 +50,7 @@ class Remembered(NamedTuple):
 
 def parts_of(row: Record) -> dict[Origin, int]:
     """Return where what is remembered was paid, by its row; the source's own part comes first."""
-    others = {Origin(member, life): points for member, life, points in orjson.loads(row.parts or "[]")}
+    others = read_parts(row.parts)
     return {Origin(row.member_id, row.life): max(0, row.points - sum(others.values())), **others}
 
 
@@ -72,7 +70,6 @@ def both(one: Bequest, other: Bequest) -> Bequest:
 
 def kept(source: int, parts: Mapping[Origin, int]) -> dict[str, Any]:
     """Return the columns that tell where an inheritance was paid; the source's own part comes first."""
-    own, *others = parts.items()
-    listed = [[*origin, points] for origin, points in others]
-    assert own[0].member == source  # noqa: S101 - as `Counted.parts` and `parts_of` give them
-    return {"life": own[0].life, "parts": orjson.dumps(listed).decode() if listed else None}
+    own, *others = parts
+    assert own.member == source  # noqa: S101 - as `Counted.parts` and `parts_of` give them
+    return {"life": own.life, "parts": parts_text({origin: parts[origin] for origin in others})}

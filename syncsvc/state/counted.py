@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import orjson
 from sqlalchemy import Connection, bindparam, delete, select
 
 from syncsvc.state.bulk import insert_rows
@@ -25,6 +26,16 @@ class Origin(NamedTuple):
 
     member: int
     life: int
+
+
+def read_parts(text: str | None) -> dict[Origin, int]:
+    """Return points by where they were paid, from their JSON."""
+    return {Origin(member, life): points for member, life, points in orjson.loads(text or "[]")}
+
+
+def parts_text(parts: Mapping[Origin, int]) -> str | None:
+    """Return points by where they were paid as JSON, None where there are none."""
+    return orjson.dumps([[*origin, points] for origin, points in parts.items()]).decode() if parts else None
 
 
 _OF = select(COUNTED).where(COUNTED.c.heir_id == bindparam("b_heir"))

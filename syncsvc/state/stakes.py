@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -35,6 +34,7 @@ from sqlalchemy.dialects.postgresql import insert as put  # its ON CONFLICT is S
 from syncsvc.state.books import Credit, append
 from syncsvc.state.bulk import insert_rows, update_rows
 from syncsvc.state.codes import Entry, Lane, Outcome
+from syncsvc.state.counted import Origin, parts_text, read_parts
 from syncsvc.state.database import Record, as_list, one_of
 from syncsvc.state.histories import COUNTED, INHERITANCE, STAKE
 from syncsvc.state.scope import Scope, on_account_of
@@ -74,7 +74,6 @@ _LIFE = select(_SELF.c.life).where(_SELF.c.heir_id == _SELF.c.source_id, _SELF.c
 _OF_ROWS = select(STAKE).where(
     STAKE.c.batch_id == bindparam("b_batch"), one_of(STAKE.c.position, "b_positions")
 )
-_TO = func.coalesce(BATCH_ROW.c.account_id, BATCH_ROW.c.member_id)
 _ORIGIN_OF = (
     select(
         BATCH_ROW.c.member_id,
@@ -261,17 +260,14 @@ def count(connection: Connection, heir: int, source: int, life: int, points: int
 
 def _bring(connection: Connection, stake: Record, points: int) -> None:
     waits = {"b_connector": stake.connector_id, "b_record": stake.record_id, "b_source": stake.member_id}
-    origin = tuple(connection.execute(_ORIGIN_OF, {"b_stake": stake.id}).one())
+    origin = Origin(*connection.execute(_ORIGIN_OF, {"b_stake": stake.id}).one())
     found = connection.execute(_BRINGS, waits).first()
     if found is None:
         return
-    parts = {(it[0], it[1]): it[2] for it in orjson.loads(found.parts or "[]")}
-    if origin != (stake.member_id, found.life):
+    parts = read_parts(found.parts)
+    if origin != Origin(stake.member_id, found.life):
         parts[origin] = parts.get(origin, 0) + points
-    kept = [[*it, paid] for it, paid in parts.items()]
-    connection.execute(
-        _BROUGHT, {**waits, "b_credit": points, "b_parts": orjson.dumps(kept).decode() if kept else None}
-    )
+    connection.execute(_BROUGHT, {**waits, "b_credit": points, "b_parts": parts_text(parts)})
 
 
 def unsettled_of(member: ColumnElement[int], *which: ColumnElement[bool]) -> ColumnElement[int]:
