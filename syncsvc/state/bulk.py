@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Insert, Table, Update, bindparam, update
+from sqlalchemy.dialects.postgresql import Insert as Upsert
 from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's too
 
 Row = tuple[Any, ...]
@@ -65,20 +66,27 @@ class BulkInsert(Bulk):
         return self._longer[name]
 
 
-def insert_rows(table: Table, names: Sequence[str], *, unless_taken: bool = False) -> BulkInsert:
+def insert_rows(
+    table: Table, names: Sequence[str], *, unless_taken: bool = False, replacing: bool = False
+) -> BulkInsert:
     """Return the statement that inserts rows with these columns, named in the table's order.
 
-    With `unless_taken`, a row whose key another one has is left out.
+    A row whose key another one has is left out with `unless_taken`, and takes its place when `replacing`.
     """
     statement = insert(table).values({name: bindparam(name) for name in names}).inline()  # returns nothing
     if unless_taken:
         statement = statement.on_conflict_do_nothing()
+    if replacing:
+        statement = _replacing(statement, table)
     return BulkInsert(statement, names)
 
 
 def put_rows(table: Table) -> Insert:
     """Return the statement that inserts rows, each in the place of one with the same key."""
-    statement = insert(table)
+    return _replacing(insert(table), table)
+
+
+def _replacing(statement: Upsert, table: Table) -> Upsert:
     key = [column.name for column in table.primary_key]
     others = {column.name: statement.excluded[column.name] for column in table.c if column.name not in key}
     return statement.on_conflict_do_update(index_elements=key, set_=others)

@@ -24,8 +24,9 @@ from sqlalchemy import (
 
 from syncsvc.config import Points
 from syncsvc.state.codes import Lane, Outcome
+from syncsvc.state.payloads import OF_MEMBER
 from syncsvc.state.scope import LEAVES, OWN_BRANDS, payable
-from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER
+from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER, PAYLOAD
 
 _MOST = bindparam("b_most", type_=BigInteger)
 _CLAIMED = (
@@ -34,7 +35,7 @@ _CLAIMED = (
     MEMBER.c.email,
     MEMBER.c.wanted,
     MEMBER.c.delivered,
-    MEMBER.c.payload,
+    PAYLOAD.c.content,
     MEMBER.c.earned,
     MEMBER.c.credited,
     MEMBER.c.unsettled,
@@ -151,4 +152,4 @@ def claimable(points: Points, lane: Lane, *, known: bool, leaving: bool) -> Sele
             ~_may_move_yet(),
         ]
     rows = bindparam("b_rows", type_=Integer)
-    return select(*_CLAIMED).where(*conditions).order_by(MEMBER.c.id).limit(rows)
+    return select(*_CLAIMED).join(PAYLOAD, OF_MEMBER).where(*conditions).order_by(MEMBER.c.id).limit(rows)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, delete, exists, select, update
 
 from syncsvc.rules.intake import ContactState
+from syncsvc.state import payloads
 from syncsvc.state.database import Record, among
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import (
@@ -34,7 +35,7 @@ PSEUDONYM = "forgotten:"
 
 _PRESENT = (ContactState.ACTIVE, ContactState.QUARANTINED)
 _MEMBER = dict.fromkeys(
-    ("email", "wanted", "delivered", "refused", "payload", "log_value", "log_at", "quiet_until", "late_until")
+    ("email", "wanted", "delivered", "refused", "log_value", "log_at", "quiet_until", "late_until")
 )
 
 
@@ -107,6 +108,7 @@ class Erasure:
             .where(MEMBER.c.id == trace.member)
             .values(_MEMBER | {"email_key": trace.pseudonym, "due": 0})
         )
+        connection.execute(payloads.dropped(MEMBER.c.id == trace.member))
         theirs = CONTACT.c.member_id == trace.member
         for table in (QUARANTINE, WRITE_RETRY):
             contact = and_(

@@ -18,6 +18,7 @@ from syncsvc.rules.lateness import LATEST, Late, Move, SentRow, late_row
 from syncsvc.rules.settling import Grade
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import Record, among, from_ms, to_ms
+from syncsvc.state.payloads import AT_HAND
 from syncsvc.state.scope import Scope, unproven
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONTACT, MEMBER
 
@@ -229,7 +230,7 @@ def _send_again(connection: Connection, scope: Scope, members: list[int]) -> Non
     named = (
         MEMBER.c.id,
         MEMBER.c.delivered,
-        MEMBER.c.payload,
+        AT_HAND.label("at_hand"),
         MEMBER.c.owner_connector,
         MEMBER.c.owner_record,
     )
@@ -238,7 +239,7 @@ def _send_again(connection: Connection, scope: Scope, members: list[int]) -> Non
         update(MEMBER).where(MEMBER.c.id == bindparam("b_id")).values(delivered=bindparam("b_delivered")),
         [{"b_id": row.id, "b_delivered": unsure(row.delivered)} for row in rows],
     )
-    absent = [(row.owner_connector, row.owner_record) for row in rows if row.payload is None]
+    absent = [(row.owner_connector, row.owner_record) for row in rows if not row.at_hand]
     unread: dict[str, Any] = {"fingerprint": None}
     for owner in absent:
         this = tuple_(CONTACT.c.connector_id, CONTACT.c.record_id) == owner

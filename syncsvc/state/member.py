@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from syncsvc.state.tables import MEMBER
+from sqlalchemy import select
+
+from syncsvc.state.payloads import OF_MEMBER
+from syncsvc.state.tables import MEMBER, PAYLOAD
 
 
 @dataclass(slots=True, eq=False)
@@ -32,18 +35,21 @@ class Member:
     awaited: bool = False
 
 
-COLUMNS = [MEMBER.c[name] for name in Member.__slots__ if name != "awaited"]
+_STORED = [
+    PAYLOAD.c.content if it == "payload" else MEMBER.c[it] for it in Member.__slots__ if it != "awaited"
+]
+MEMBERS = select(*_STORED).outerjoin_from(MEMBER, PAYLOAD, OF_MEMBER)
+"""Members as `Member` takes them."""
 KEPT = (
     "owner_connector",
     "owner_record",
     "wanted",
     "delivered",
     "refused",
-    "payload",
     "earned",
     "credited",
     "unsettled",
     "introduced",
     "expired",
 )
-"""The columns that change while a page is stored."""
+"""The columns that change while a page is stored, beside the payload."""

@@ -14,13 +14,14 @@ from syncsvc.config import FirstRun, OnEmailChange, Points
 from syncsvc.rules.intake import ContactState, Intake
 from syncsvc.rules.mapping import Mapped
 from syncsvc.rules.ownership import heir
+from syncsvc.state import payloads
 from syncsvc.state.books import Credit, append
 from syncsvc.state.bulk import insert_rows
 from syncsvc.state.codes import Entry
 from syncsvc.state.database import as_list, one_of
 from syncsvc.state.first_reads import adopted_later
 from syncsvc.state.inheritance import Inheritances
-from syncsvc.state.member import COLUMNS, KEPT, Member
+from syncsvc.state.member import KEPT, MEMBERS, Member
 from syncsvc.state.numbers import new_ids
 from syncsvc.state.scope import Scope
 from syncsvc.state.tables import BRAND, CONTACT, MEMBER
@@ -63,7 +64,6 @@ _INSERT = insert_rows(
         "owner_record",
         "wanted",
         "delivered",
-        "payload",
         "earned",
         "credited",
         "unsettled",
@@ -72,10 +72,8 @@ _INSERT = insert_rows(
     ),
 )
 
-_BY_EMAIL = select(*COLUMNS).where(
-    MEMBER.c.brand == bindparam("b_brand"), one_of(MEMBER.c.email_key, "b_emails")
-)
-_BY_ID = select(*COLUMNS).where(one_of(MEMBER.c.id, "b_members"))
+_BY_EMAIL = MEMBERS.where(MEMBER.c.brand == bindparam("b_brand"), one_of(MEMBER.c.email_key, "b_emails"))
+_BY_ID = MEMBERS.where(one_of(MEMBER.c.id, "b_members"))
 
 
 class Membership:
@@ -254,6 +252,7 @@ class Membership:
                 update(MEMBER).where(MEMBER.c.id == bindparam("b_id")),
                 [{"b_id": m.id, **{name: getattr(m, name) for name in KEPT}} for m in old],
             )
+            payloads.put(self._connection, [(member.id, member.payload) for member in old])
             self._scope.refresh(self._connection, [member.id for member in old if member.id is not None])
         self._inheritances.save()
         if self._credits:
@@ -289,7 +288,6 @@ class Membership:
                     it.owner_record,
                     it.wanted,
                     it.delivered,
-                    it.payload if due or keeps else None,
                     it.earned,
                     it.credited,
                     it.unsettled,
@@ -298,6 +296,7 @@ class Membership:
                 )
             )
         _INSERT.run(self._connection, rows)
+        payloads.put(self._connection, [(it.id, it.payload) for it in members if it.awaited or keeps])
 
     def _owns(self, member: Member, record_id: str) -> bool:
         return member.owner_record == record_id and member.owner_connector == self._connector_id
@@ -319,7 +318,7 @@ class Membership:
         profile = mapped.profile
         if member.expired:
             profile = {"expires_at": _NEVER, **profile}
-        member.payload = orjson.dumps({"profile": profile, "mails": mapped.mails})
+        member.payload = payloads.make(profile, mapped.mails)
         if mapped.points is not None:
             self.fallen += mapped.points < member.earned
             member.earned = mapped.points
@@ -345,7 +344,7 @@ class Membership:
     def _expire(self, member: Member, brand_id: str, profile: Mapping[str, str]) -> None:
         expired = {**profile, "expires_at": self._now.date().isoformat()}
         member.wanted = self._scope.fingerprinter.member(brand_id, member.email_key, expired)
-        member.payload = orjson.dumps({"profile": expired, "mails": []})
+        member.payload = payloads.make(expired, [])
         member.expired = 1
 
     def _others(self, member: Member) -> dict[tuple[int, str], int | None]:

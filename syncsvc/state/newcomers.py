@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Container, Sequence
 
-import orjson
 from sqlalchemy import Connection, and_, bindparam, case, insert, null, select
 
 from syncsvc.rules.intake import Intake
 from syncsvc.rules.mapping import Mapped
+from syncsvc.state import payloads
 from syncsvc.state.bulk import insert_rows
 from syncsvc.state.database import as_list, one_of
 from syncsvc.state.histories import INHERITANCE
@@ -31,7 +31,6 @@ _MEMBERS = insert_rows(
         "owner_connector",
         "owner_record",
         "wanted",
-        "payload",
         "earned",
         "due",
     ),
@@ -113,7 +112,6 @@ def admit(
             connector_id,
             it.record_id,
             it.fingerprint,
-            orjson.dumps({"profile": mapped.profile, "mails": mapped.mails}),
             mapped.points or 0,
             1,
         )
@@ -123,9 +121,16 @@ def admit(
     # The others have emails that somebody has already.
     ours = {"b_first": numbers[0], "b_last": numbers[-1], "b_connector": connector_id}
     connection.execute(_CONTACTS, {**ours, "b_seen": seen, "b_counted": int(counted)})
+    whole = admitted == len(newcomers)
+    settled = {it.record_id for _, it, _ in newcomers} if whole else set(connection.scalars(_ADMITTED, ours))
+    contents = [
+        (number, payloads.make(mapped.profile, mapped.mails))
+        for number, (_, it, mapped) in zip(numbers, newcomers, strict=True)
+        if whole or it.record_id in settled
+    ]
+    payloads.put(connection, contents)
     if admitted == len(read):
         return []
-    settled = set(connection.scalars(_ADMITTED, ours))
     return [row for row in read if row.record_id not in settled]
 
 

@@ -32,9 +32,10 @@ from syncsvc.state.bulk import Bulk, insert_rows
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import Record, as_list, one_of, to_ms
 from syncsvc.state.late import unsure
+from syncsvc.state.payloads import OF_MEMBER
 from syncsvc.state.plans import Planned
 from syncsvc.state.scope import OURS, OWN_BRANDS, THIS_BRAND, Scope, at_most, unproven
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, MEMBER
+from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, MEMBER, PAYLOAD
 from syncsvc.state.witness import Witness
 
 WELCOME = "welcome_email"
@@ -163,16 +164,17 @@ class Outbox:
         mine = and_(BRAND.c.id == MEMBER.c.brand, MEMBER.c.brand.in_(OWN_BRANDS))
         points = due.sendable_points(self._scope.rules.points)
         listed = (
-            select(BRAND.c.brand_id, MEMBER.c.email_key, MEMBER.c.payload, points)
+            select(BRAND.c.brand_id, MEMBER.c.email_key, PAYLOAD.c.content, points)
             .join(BRAND, mine)
+            .join(PAYLOAD, OF_MEMBER)
             .where(*due.sendable(known=allowed.known, leaving=allowed.leaving))
             .order_by(BRAND.c.brand_id, MEMBER.c.email_key)
         )
         bound = self._scope.bound(b_most=at_most(allowed.most_points))
         digest = blake2b(digest_size=8)
         with self._scope.database.reading() as connection:
-            for brand_id, email_key, payload, points in connection.execute(listed, bound):
-                digest.update(orjson.dumps([brand_id, email_key, payload.decode(), points]))
+            for brand_id, email_key, content, points in connection.execute(listed, bound):
+                digest.update(orjson.dumps([brand_id, email_key, content.decode(), points]))
         return digest.hexdigest()
 
     def planned(self, allowed: Allowed) -> Iterator[Planned]:
@@ -185,8 +187,9 @@ class Outbox:
         owner = func.coalesce(record, "member " + cast(MEMBER.c.id, String)).label("owner")
         points = due.sendable_points(self._scope.rules.points)
         listed = (
-            select(owner, BRAND.c.brand_id, MEMBER.c.email_key, MEMBER.c.payload, points.label("points"))
+            select(owner, BRAND.c.brand_id, MEMBER.c.email_key, PAYLOAD.c.content, points.label("points"))
             .join(BRAND, mine)
+            .join(PAYLOAD, OF_MEMBER)
             .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
             .where(*due.sendable(known=allowed.known, leaving=allowed.leaving))
             .order_by(owner, MEMBER.c.id)
@@ -195,7 +198,7 @@ class Outbox:
         fingerprinter = self._scope.fingerprinter
         with self._scope.database.reading() as connection:
             for row in connection.execute(listed, bound, execution_options={"yield_per": _PAGE}):
-                content = fingerprinter.row(row.brand_id, row.email_key, row.payload.decode())
+                content = fingerprinter.row(row.brand_id, row.email_key, row.content.decode())
                 yield Planned(row.owner, content, row.points)
 
     def has_due(self, lane: Lane, allowed: Allowed) -> bool:
@@ -294,7 +297,7 @@ class Outbox:
         return Batch(batch_id, brand_id, lane, users, points, members[-1].id, witness)
 
     def _user(self, row: Record, brand_id: str, lane: Lane) -> dict[str, Any]:
-        content = orjson.loads(row.payload)
+        content = orjson.loads(row.content)
         user = {"email": row.email or row.email_key, "brand_id": brand_id, **content["profile"]}
         if lane is Lane.POINTS:
             user["points"] = row.earned - row.credited - row.unsettled

@@ -20,8 +20,9 @@ from sqlalchemy.sql.functions import FunctionElement
 from syncsvc.rules.brakes import Allowed
 from syncsvc.state import due
 from syncsvc.state.database import Record
+from syncsvc.state.payloads import OF_MEMBER
 from syncsvc.state.scope import LEAVES, OURS, OWN_BRANDS, Scope, at_most
-from syncsvc.state.tables import BRAND, CONNECTOR, MEMBER, QUARANTINE
+from syncsvc.state.tables import BRAND, CONNECTOR, MEMBER, PAYLOAD, QUARANTINE
 
 SAMPLES = 3
 """So many rows of a kind are named, in order of their records."""
@@ -87,14 +88,14 @@ class _Keys(FunctionElement[str]):
 
 @compiles(_Keys)
 def _keys(element: _Keys, compiler: Any, **options: Any) -> str:
-    (payload,) = element.clauses
-    return f"json_each(CAST({compiler.process(payload, **options)} AS VARCHAR), '$.profile')"
+    (content,) = element.clauses
+    return f"json_each(CAST({compiler.process(content, **options)} AS VARCHAR), '$.profile')"
 
 
 @compiles(_Keys, "postgresql")
 def _object_keys(element: _Keys, compiler: Any, **options: Any) -> str:
-    (payload,) = element.clauses
-    text = f"convert_from({compiler.process(payload, **options)}, 'UTF8')"
+    (content,) = element.clauses
+    text = f"convert_from({compiler.process(content, **options)}, 'UTF8')"
     return f"LATERAL (SELECT json_object_keys({text}::json -> 'profile') AS key)"
 
 
@@ -135,7 +136,7 @@ class Preview:
     def fields(self, allowed: Allowed) -> tuple[Carried, ...]:
         """Return the fields that the rows of new and of changed profiles would carry."""
         rows = self._rows(allowed).subquery()
-        carried = _Keys(rows.c.payload).table_valued("key")
+        carried = _Keys(rows.c.content).table_valued("key")
         new, changed = (
             func.count().filter(rows.c.kind.in_(kinds)) for kinds in ([Kind.NEW], [Kind.PROFILE, Kind.BOTH])
         )
@@ -194,13 +195,14 @@ class Preview:
                 MEMBER.c.id,
                 MEMBER.c.email,
                 MEMBER.c.email_key,
-                MEMBER.c.payload,
+                PAYLOAD.c.content,
                 BRAND.c.brand_id,
                 owner.label("owner"),
                 points.label("points"),
                 kind.label("kind"),
             )
             .join(BRAND, and_(BRAND.c.id == MEMBER.c.brand, OURS))
+            .join(PAYLOAD, OF_MEMBER)
             .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
             .where(
                 MEMBER.c.brand.in_(OWN_BRANDS),
@@ -211,5 +213,5 @@ class Preview:
 
 
 def _values(row: Record) -> dict[str, Any]:
-    content = orjson.loads(row.payload)
+    content = orjson.loads(row.content)
     return {"email": row.email or row.email_key, "brand_id": row.brand_id, **content["profile"]}

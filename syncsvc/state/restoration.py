@@ -24,10 +24,21 @@ from syncsvc.state.bulk import insert_rows, update_rows
 from syncsvc.state.codes import RESTORED, FirstRead, Lane, Outcome
 from syncsvc.state.database import Database, Record, as_list, one_of, to_ms
 from syncsvc.state.mark import begin_history
+from syncsvc.state.payloads import OF_MEMBER, silence
 from syncsvc.state.scope import OWN_BRANDS, Scope
 from syncsvc.state.settlements import Facts, Ruling, Settlements
 from syncsvc.state.stakes import lay, lift
-from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONNECTOR, CONTACT, MEMBER, META, ORGANIZATION
+from syncsvc.state.tables import (
+    BATCH,
+    BATCH_ROW,
+    BRAND,
+    CONNECTOR,
+    CONTACT,
+    MEMBER,
+    META,
+    ORGANIZATION,
+    PAYLOAD,
+)
 
 _ROWS = 2000
 
@@ -72,12 +83,12 @@ _BATCH_ROWS = insert_rows(
 )
 _CLAIMED = update_rows(MEMBER, ("id",), ("unsettled", "open_batch"))
 _MAILING = (
-    select(MEMBER.c.id, MEMBER.c.payload)
-    .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.payload.is_not(None), MEMBER.c.id > bindparam("b_after"))
-    .order_by(MEMBER.c.id)
+    select(PAYLOAD.c.member_id, PAYLOAD.c.content)
+    .join(MEMBER, OF_MEMBER)
+    .where(MEMBER.c.brand.in_(OWN_BRANDS), PAYLOAD.c.member_id > bindparam("b_after"))
+    .order_by(PAYLOAD.c.member_id)
     .limit(_ROWS)
 )
-_PAYLOAD = update_rows(MEMBER, ("id",), ("payload",))
 _INTRODUCED = (
     update(MEMBER).where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.introduced == 0).values(introduced=1)
 )
@@ -287,8 +298,5 @@ class Restoration:
                 page = connection.execute(_MAILING, self._scope.bound(b_after=after)).all()
                 if not page:
                     return
-                content = [(orjson.loads(it.payload), it.id) for it in page]
-                asking = [(it, member) for it, member in content if it["mails"]]
-                silenced = [(orjson.dumps(it | {"mails": []}), member) for it, member in asking]
-                _PAYLOAD.run(connection, silenced)
-                after = page[-1].id
+                silence(connection, page)
+                after = page[-1].member_id

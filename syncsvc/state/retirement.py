@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, literal_column, or
 
 from syncsvc.state.histories import COUNTED, INHERITANCE
 from syncsvc.state.inheritance import Inheritances
-from syncsvc.state.member import COLUMNS, Member
+from syncsvc.state.member import MEMBERS, Member
 from syncsvc.state.tables import MEMBER
 
 _BROUGHT_ANEW = and_(
@@ -41,7 +41,7 @@ def set_aside(connection: Connection, connectors: Collection[int]) -> None:
         literal_column("0"),
     )
     others: dict[int, dict[str, Member]] = defaultdict(dict)
-    for row in connection.execute(select(*COLUMNS).where(theirs, has, ~simple)).all():
+    for row in connection.execute(MEMBERS.where(theirs, has, ~simple)).all():
         others[row.owner_connector][row.owner_record] = Member(*row)
     connection.execute(INHERITANCE.insert().from_select(columns, plain.where(theirs, has, simple)))
     for number, members in others.items():

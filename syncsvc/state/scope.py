@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Delete,
     Update,
     and_,
     bindparam,
@@ -30,6 +31,7 @@ from syncsvc.rules.intake import ContactState
 from syncsvc.rules.settling import Grade
 from syncsvc.state.codes import Outcome, WriteDue
 from syncsvc.state.database import Database, as_list, one_of
+from syncsvc.state.payloads import AT_HAND, dropped
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONTACT, MEMBER
 
 _ANY = 2**62
@@ -100,8 +102,10 @@ class Scope:
 
         A payload is needed until it is delivered, and as long as an older row may land late and overwrite it.
         """
-        statement = _refreshed(self.rules.points, expire_gone=self.rules.expire_gone)
-        connection.execute(statement, {"b_members": as_list(member_ids)})
+        these = {"b_members": as_list(member_ids)}
+        connection.execute(_refreshed(self.rules.points), these)
+        if not self.rules.expire_gone:
+            connection.execute(_unneeded(self.rules.points), these)
 
     def mark_for_write_back(self, connection: Connection, member_ids: Collection[int]) -> None:
         """Let the next write-back look at every contact of these members."""
@@ -160,21 +164,21 @@ def kept_back(points: Points, *, known: bool, leaving: bool) -> ColumnElement[bo
     return and_(MEMBER.c.brand.in_(OWN_BRANDS), or_(*kept))
 
 
+def _differs(points: Points) -> ColumnElement[bool]:
+    return or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), payable(points) > 0)
+
+
 @cache
-def _refreshed(points: Points, *, expire_gone: bool) -> Update:
-    differs = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), payable(points) > 0)
+def _refreshed(points: Points) -> Update:
     refused = and_(MEMBER.c.refused.is_not(None), MEMBER.c.refused == MEMBER.c.wanted)
-    due = and_(MEMBER.c.payload.is_not(None), differs, ~refused)
-    keeps = or_(
-        differs,
-        MEMBER.c.unsettled != 0,
-        MEMBER.c.open_batch.is_not(None),
-        MEMBER.c.late_until.is_not(None),
-    )
-    values: dict[str, Any] = {"due": case((due, 1), else_=0)}
-    if not expire_gone:
-        values["payload"] = case((keeps, MEMBER.c.payload), else_=None)
-    return update(MEMBER).where(one_of(MEMBER.c.id, "b_members")).values(values)
+    due = and_(AT_HAND, _differs(points), ~refused)
+    return update(MEMBER).where(one_of(MEMBER.c.id, "b_members")).values(due=case((due, 1), else_=0))
+
+
+@cache
+def _unneeded(points: Points) -> Delete:
+    settled = and_(MEMBER.c.unsettled == 0, MEMBER.c.open_batch.is_(None), MEMBER.c.late_until.is_(None))
+    return dropped(one_of(MEMBER.c.id, "b_members"), settled, ~_differs(points))
 
 
 def _marked(members: ColumnElement[bool]) -> Update:

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -28,15 +27,16 @@ from sqlalchemy import (
 from syncsvc.config import Points
 from syncsvc.rules.settling import Grade
 from syncsvc.state.books import Credit, append
-from syncsvc.state.bulk import Bulk, put_rows, update_rows
+from syncsvc.state.bulk import Bulk, put_rows
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, as_list, change_row, one_of, to_ms
 from syncsvc.state.doubtful import DoubtfulBatch, doubtful
 from syncsvc.state.late import latest, send_unproven_again, unsure
+from syncsvc.state.payloads import silence
 from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
 from syncsvc.state.stakes import count
 from syncsvc.state.stakes import settle as settle_stakes
-from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER, QUARANTINE
+from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER, PAYLOAD, QUARANTINE
 
 
 class Ruling(NamedTuple):
@@ -95,11 +95,8 @@ _RULED = (
     .where(BATCH_ROW.c.batch_id == bindparam("b_batch"), one_of(BATCH_ROW.c.position, "b_positions"))
     .values(outcome=bindparam("b_outcome"), grade=bindparam("b_grade"))
 )
-_PAYLOADS = select(MEMBER.c.id, MEMBER.c.payload).where(
-    one_of(MEMBER.c.id, "b_members"), MEMBER.c.payload.is_not(None)
-)
+_PAYLOADS = select(PAYLOAD.c.member_id, PAYLOAD.c.content).where(one_of(PAYLOAD.c.member_id, "b_members"))
 _REFUSED = put_rows(QUARANTINE)
-_PAYLOAD = update_rows(MEMBER, ("id",), ("payload",))
 _OF_MEMBER = update(MEMBER).where(MEMBER.c.id == bindparam("b_id"))
 _POINTS: ColumnElement[int] = bindparam("b_points")
 _CREDITED = Bulk(_OF_MEMBER.values(credited=MEMBER.c.credited + _POINTS), ["b_points", "b_id"])
@@ -362,12 +359,7 @@ class Settlements:
     def _forget_mails(connection: Connection, member_ids: Sequence[int]) -> None:
         if not member_ids:
             return
-        silenced = []
-        for row in connection.execute(_PAYLOADS, {"b_members": as_list(member_ids)}):
-            content = orjson.loads(row.payload)
-            if content["mails"]:
-                silenced.append((orjson.dumps(content | {"mails": []}), row.id))
-        _PAYLOAD.run(connection, silenced)
+        silence(connection, connection.execute(_PAYLOADS, {"b_members": as_list(member_ids)}).all())
 
     @staticmethod
     def _quarantine(

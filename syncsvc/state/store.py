@@ -34,6 +34,7 @@ from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 from syncsvc.config import OnGone, OrganizationConfig, Points
 from syncsvc.errors import ConfigurationError
 from syncsvc.rules.fingerprint import Fingerprinter
+from syncsvc.state import payloads
 from syncsvc.state.accounts import Accounts
 from syncsvc.state.alerted import Alerted
 from syncsvc.state.allowances import Allowances
@@ -232,10 +233,8 @@ def _take_effect(
         brands = select(BRAND.c.id).where(BRAND.c.organization_id == organization_id)
         settled = and_(MEMBER.c.due == 0, MEMBER.c.unsettled == 0, MEMBER.c.open_batch.is_(None))
         same = MEMBER.c.wanted.is_not_distinct_from(MEMBER.c.delivered)
-        unused = update(MEMBER).where(
-            MEMBER.c.brand.in_(brands), settled, same, MEMBER.c.late_until.is_(None)
-        )
-        connection.execute(unused.values(payload=None))
+        unused = and_(MEMBER.c.brand.in_(brands), settled, same, MEMBER.c.late_until.is_(None))
+        connection.execute(payloads.dropped(unused))
     if (before.points, before.expires) != (now["points"], now["expires"]):
         connection.execute(update(ORGANIZATION).where(mine).values(now))
     _retire(connection, organization_id, connectors, config.wallet.points)

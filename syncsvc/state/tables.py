@@ -2,7 +2,7 @@
 
     organization ─┬─ connector ─── contact ──┐
                   ├─ brand ─────── member ◄──┘   (brand_id, email): what it should be, what is proven
-                  │                  │
+                  │                  ├─ payload             what its next row would carry
                   │                batch ─── batch_row     one import request, frozen before it is sent
                   │                  │
                   │                ledger                  every point that was credited, and on what proof
@@ -118,7 +118,6 @@ class MemberRow(SQLModel, table=True):
     wanted: bytes | None = fingerprint_column()
     delivered: bytes | None = fingerprint_column()
     refused: bytes | None = fingerprint_column()
-    payload: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
     earned: int = count_column()
     credited: int = count_column()
     unsettled: int = count_column()
@@ -130,6 +129,14 @@ class MemberRow(SQLModel, table=True):
     due: int = small_column()
     introduced: int = small_column()
     expired: int = small_column()  # it was sent an expiry of ours: what is sent from then on must lift it
+
+
+class PayloadRow(SQLModel, table=True):
+    """What a member's next row would carry, see `payloads`; gone once it is delivered."""
+
+    __tablename__ = "payload"
+    member_id: int = Field(primary_key=True, foreign_key="member.id")
+    content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class ContactRow(SQLModel, table=True):
@@ -359,6 +366,7 @@ ORGANIZATION = table(OrganizationRow)
 CONNECTOR = table(ConnectorRow)
 BRAND = table(BrandRow)
 MEMBER = table(MemberRow)
+PAYLOAD = table(PayloadRow)
 CONTACT = table(ContactRow)
 BATCH = table(BatchRow)
 BATCH_ROW = table(BatchMemberRow)

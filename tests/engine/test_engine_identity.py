@@ -356,10 +356,11 @@ def test_a_first_read_adopts_a_member_that_nobody_owns_any_more(open_lab: Open) 
 # Newcomers, who are stored without being weighed.
 
 _STORED = """SELECT m.email_key, m.email, m.owner_record, m.wanted IS NULL, m.delivered IS NULL, m.refused,
-    m.payload, m.earned, m.credited, m.unsettled, m.due, m.introduced, m.expired, b.brand_id, c.record_id,
+    p.content, m.earned, m.credited, m.unsettled, m.due, m.introduced, m.expired, b.brand_id, c.record_id,
     c.state, c.fingerprint = m.wanted, c.points, c.seen, c.written_at, c.written_status, c.write_due,
     c.first_read
-    FROM contact c JOIN member m ON m.id = c.member_id JOIN brand b ON b.id = m.brand ORDER BY c.record_id"""
+    FROM contact c JOIN member m ON m.id = c.member_id JOIN brand b ON b.id = m.brand
+    LEFT JOIN payload p ON p.member_id = m.id ORDER BY c.record_id"""
 
 
 @pytest.mark.parametrize("left_out", ["", "points"])
