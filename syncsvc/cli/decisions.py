@@ -12,6 +12,7 @@ import click
 from syncsvc.cli.context import Context, Stores, as_json_option, user
 from syncsvc.cli.exits import ATTENTION, OK
 from syncsvc.doubts import Case, cases
+from syncsvc.rules.settling import Finding
 from syncsvc.state.doubts import Choice
 from syncsvc.state.store import Store
 from syncsvc.state.twice import Found, PaidTwice
@@ -46,6 +47,9 @@ def release(context: Context, hold: int | None, *, by: str, yes: bool, as_json: 
     sys.exit(ATTENTION)
 
 
+_FINDINGS = [it.name.lower() for it in Finding]
+
+
 class _Case(click.ParamType[tuple[int, int | None]]):
     """`BATCH` or `BATCH:ROW`."""
 
@@ -68,6 +72,7 @@ class _Case(click.ParamType[tuple[int, int | None]]):
 @click.argument("choice", type=click.Choice([it.value for it in (*Choice, *Found)]), required=False)
 @click.option("--by", default=user, show_default="the user", help="Who decides; it is recorded.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--only", type=click.Choice(_FINDINGS), help="Settle only rows whose log entry is so.")
 @click.option("--history", is_flag=True, help="List what people decided and found out.")
 @as_json_option
 @click.pass_obj
@@ -78,6 +83,7 @@ def doubt(
     choice: str | None,
     by: str,
     yes: bool,
+    only: str | None,
     history: bool,
     as_json: bool,
 ) -> None:
@@ -85,12 +91,12 @@ def doubt(
 
     CASE is BATCH (all its rows) or BATCH:ROW. CHOICE is what you found out in the wallet: landed (credit it),
     refuted (it did not arrive: it is owed again), award (unknown: send it again) or skip (unknown: never send
-    it again).
+    it again). With --only, of a BATCH only the rows whose log entry is so: unmoved, say.
 
     Points that may have been awarded twice are listed too. Of these CHOICE says what the wallet has: twice
     (they were), or once (they were not). It is recorded, and they are listed no more.
     """
-    if (case is None) != (choice is None) or (history and case is not None):
+    if (case is None) != (choice is None) or (case is not None and history) or (case is None and only):
         raise click.UsageError("name both a CASE and a CHOICE to settle, or neither to list")
     now = datetime.now(UTC)
     opened = Stores(context)
@@ -108,7 +114,11 @@ def doubt(
         if choice in list(Found):
             _find(stores, twice, case, Found(choice), by=by, yes=yes, as_json=as_json)
         for name, them in found.items():
-            chosen = [it for it in them if it.suspect.batch == batch and row in {None, it.suspect.row}]
+            named = [it for it in them if it.suspect.batch == batch and row in {None, it.suspect.row}]
+            chosen = [it for it in named if only in {None, it.evidence.finding}]
+            if named and not chosen:
+                click.echo(f"no row that is in doubt or held there has an entry that is {only}", err=True)
+                sys.exit(ATTENTION)
             if chosen:
                 _settle(name, stores[name], chosen, Choice(choice), by=by, yes=yes, as_json=as_json)
                 return

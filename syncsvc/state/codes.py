@@ -41,7 +41,7 @@ class FirstRead(IntEnum):
     PAST = 0  # what they always mean
     RUNNING = 1  # its connector's first read met it: what `first_run` says
     RESTORED = 2  # a state was put back since it was mapped last: they may have been awarded
-    MOVED = 3  # a state was put back, and it came to its member since: they may have been awarded elsewhere
+    MOVED = 3  # a state was put back in which it owns no, or another member: perhaps awarded elsewhere
 
 
 RESTORED = "restored"

@@ -199,11 +199,17 @@ class Inheritances:
                 self._done.append((it.stored_for, it.source))
             if it.source is member:
                 self._give_back(it)
-                continue
-            if it.stored_for is not None and is_left(it.source):
+                if not it.taken:
+                    self._stake(record_id, it, member)
+            elif it.stored_for is not None and is_left(it.source):
                 self._make_up(it, member)
-                self._empty_for(it)
-            self._give(record_id, it, member)
+                self._stake(record_id, it, member)
+                if it.source not in self._empty:
+                    rest = Bequest(it.source, 0, [])
+                    self._empty_for(rest)
+                    self._give(record_id, rest, member)
+            else:
+                self._give(record_id, it, member)
         return [member, *(it.source for it in bequests)] if bequests else []
 
     def keep(self) -> Iterable[Member]:
@@ -328,9 +334,14 @@ class Inheritances:
         self._credit(member, self._counted.add(member, it.parts))
         if it.taken:
             self._emptied[it.source] = member
-        elif it.rows:
-            self._staked.append((record_id, it, member))
+            self._count_rows(it.rows, member)
+        else:
+            self._stake(record_id, it, member)
+
+    def _stake(self, record_id: str, it: Bequest, member: Member) -> None:
+        """Let a member count rows that stay on another account, or were moved to another by now."""
         if it.rows:
+            self._staked.append((record_id, it, member))
             self._count_rows(it.rows, member)
 
     def _count_rows(self, rows: Iterable[OpenRow], member: Member) -> None:

@@ -30,8 +30,8 @@ from syncsvc.state.contacts import (
 )
 from syncsvc.state.database import among, as_list, change_row, one_of, to_ms
 from syncsvc.state.first_reads import FirstReads
-from syncsvc.state.histories import INHERITANCE
 from syncsvc.state.membership import Membership
+from syncsvc.state.merges import Merges
 from syncsvc.state.newcomers import admit
 from syncsvc.state.restoration import Restoration
 from syncsvc.state.scope import Scope
@@ -144,18 +144,13 @@ class IntakeStore:
         what it is read with; `adopting` is set while the connector's first read decides whether its points
         are in the wallet already.
         """
-        by_id = {row.record_id: row for row in rows}
-        merging = [row for row in by_id.values() if row.merged_from or row.merged_into]
-        for old in {it for row in merging for it in row.merged_from}:
-            told = by_id.get(old)
-            if told is not None and told.state is GONE and told.merged_into is None:
-                del by_id[old]  # that it is gone is less than what its survivor says
-        merged = {old: row.record_id for row in merging for old in row.merged_from if old not in by_id}
-        survivors = {row.merged_into for row in merging if row.merged_into}
+        merges = Merges(rows)
+        by_id = merges.contacts
+        restored = self._restoration.put_back is not None  # then nobody who is new is like the others
         with self._scope.database.reading() as connection:
-            before = self._before(connection, connector_id, [*by_id, *merged, *survivors])
+            before = self._before(connection, connector_id, merges.named())
             stands = connection.execute(_STANDS, {"b_connector": connector_id}).one()
-            relays = self._relays(connection, connector_id, merging, before, survivors)
+            relays = merges.relays(connection, connector_id, before, restored=restored)
         sweeping = sweep is not None
         changed = [
             row
@@ -163,21 +158,17 @@ class IntakeStore:
             if (differs(before[it], row, sweeping=sweeping) if it in before else row.state is not GONE)
             or it in relays
         ]
-        absorbed = {
-            old: survivor
-            for old, survivor in merged.items()
-            if old in before and (before[old].state != GONE or before[old].member_id is not None)
-        }
+        absorbed = merges.absorbed(before, relays)
         echoes = {it for it, was in before.items() if was.write_due == WriteDue.ECHO and it in by_id}
         if echoes:
             echoes -= {row.record_id for row in changed}
         if not changed and not absorbed and not sweeping and not echoes and cursor == stands.cursor:
             return Stored()
         seen = sweep if sweep is not None else stands.sweep
-        heirs = {*survivors, *absorbed.values()}
+        heirs = merges.heirs(absorbed)
         with self._scope.database.writing() as connection:
             others = changed
-            if adopting in {None, FirstRun.IMPORT}:
+            if adopting in {None, FirstRun.IMPORT} and not restored:
                 others = admit(
                     self._scope, connection, connector_id, changed, known=before, heirs=heirs, seen=seen
                 )
@@ -267,23 +258,6 @@ class IntakeStore:
         return {row.record_id: Known(*row) for row in found}
 
     @staticmethod
-    def _relays(
-        connection: Connection,
-        connector_id: int,
-        merging: Sequence[Intake],
-        before: Mapping[str, Known],
-        survivors: Collection[str | None],
-    ) -> set[str]:
-        """Return the records that were never seen alive, were merged away, and have history to pass on."""
-        unseen = {
-            row.record_id for row in merging if row.merged_into is not None and row.record_id not in before
-        }
-        if not unseen:
-            return unseen
-        mine = and_(INHERITANCE.c.connector_id == connector_id, among(INHERITANCE.c.record_id, unseen))
-        return unseen & {*survivors, *connection.scalars(select(INHERITANCE.c.record_id).where(mine))}
-
-    @staticmethod
     def _sweep(connection: Connection, connector_id: int) -> int:
         return int(connection.execute(_STANDS, {"b_connector": connector_id}).one().sweep)
 
@@ -323,9 +297,7 @@ class IntakeStore:
         first_reads = FirstReads(before, merges, adopting=adopting not in {None, FirstRun.IMPORT})
         self._join(membership, staying, first_reads)
         if self._restoration.put_back is not None:
-            arrived = membership.arrived(linked)
-            arrived += [it.record_id for it in changed if not before.keys() >= set(it.merged_from)]
-            first_reads.moved([*arrived, *filter(None, merges.values())])
+            first_reads.moved([*membership.arrived(linked), *filter(None, merges.values())])
         membership.inherit(linked)
         members = membership.save()
         held = {row.record_id: row for row in refused}

@@ -188,6 +188,7 @@ class Membership:
         member, counts = it.member, self._scope.rules.points is not Points.SET
         if counts and it.heir is not None and shared:
             self._inheritances.copy(member, it.heir)
+            self._inheritances.stop_paying(member)
             member.earned = min(member.earned, member.credited)  # what it is owed goes along
         elif counts and it.heir is not None:
             self._inheritances.take(member, it.heir)
@@ -212,7 +213,7 @@ class Membership:
         owns = self._owns(member, record_id)
         if owns or member.owner_record is None:
             self._inheritances.come_back(record_id, member)
-            if not owns and mapped.points is not None:
+            if mapped.points is not None and (not owns or mapped.points < member.earned):
                 self._inheritances.stop_paying(member)
             self._own(member, record_id, fingerprint, mapped)
             self._inherit(record_id, member)
@@ -229,8 +230,8 @@ class Membership:
         return member is not None and self._owns(member, record_id)
 
     def arrived(self, linked: Mapping[str, int | None]) -> list[str]:
-        """Return the contacts that joined a known member, or another than they were `linked` to."""
-        return [it for it, member in self._links.items() if member.id != linked.get(it)]
+        """Return the contacts that joined another member than they were `linked` to, or had none."""
+        return [it for it, member in self._links.items() if it not in linked or member.id != linked[it]]
 
     def inherit(self, members: Mapping[str, int | None]) -> None:
         """Let heirs that are not on this page inherit where they own their member; `members` are theirs."""

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, and_, bindparam, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, or_, select, true, update
 
 from syncsvc.config import OrganizationConfig, Points
 from syncsvc.rules.intake import ContactState
@@ -23,11 +23,12 @@ from syncsvc.rules.settling import Grade
 from syncsvc.state.bulk import insert_rows, update_rows
 from syncsvc.state.codes import RESTORED, FirstRead, Lane, Outcome
 from syncsvc.state.database import Database, Record, as_list, one_of, to_ms
+from syncsvc.state.histories import STAKE
 from syncsvc.state.mark import begin_history
 from syncsvc.state.payloads import OF_MEMBER, silence
-from syncsvc.state.scope import OWN_BRANDS, Scope
+from syncsvc.state.scope import OWN_BRANDS, UNSETTLED_BATCHES, Scope
 from syncsvc.state.settlements import Facts, Ruling, Settlements
-from syncsvc.state.stakes import lay, lift
+from syncsvc.state.stakes import OF_ITS_ROW, lay, lift
 from syncsvc.state.tables import (
     BATCH,
     BATCH_ROW,
@@ -46,6 +47,8 @@ _OWED = MEMBER.c.earned - MEMBER.c.credited - MEMBER.c.unsettled
 _OF_ITS_OWNER = and_(
     CONTACT.c.connector_id == MEMBER.c.owner_connector, CONTACT.c.record_id == MEMBER.c.owner_record
 )
+_CONCERNED = or_(bindparam("b_first") == true(), one_of(MEMBER.c.owner_connector, "b_connectors"))
+"""The condition for members that what is read now tells about: all of them, at first."""
 _MOVED = select(CONTACT.c.seen).where(_OF_ITS_OWNER, CONTACT.c.first_read == FirstRead.MOVED).exists()
 _OWING = (
     select(
@@ -56,7 +59,7 @@ _OWING = (
         _OWED.label("owed"),
         _MOVED.label("moved"),
     )
-    .where(MEMBER.c.brand == bindparam("b_brand"), _OWED > 0)
+    .where(MEMBER.c.brand == bindparam("b_brand"), _OWED > 0, _CONCERNED)
     .order_by(MEMBER.c.id)
     .limit(_ROWS)
 )
@@ -68,6 +71,17 @@ _UNSETTLED = (
         BATCH_ROW.c.account_id.is_(None),
         BATCH_ROW.c.outcome.in_([Outcome.DOUBT, Outcome.HELD]),
         BATCH.c.lane == Lane.POINTS,
+    )
+)
+_ELSEWHERE = (
+    select(BATCH_ROW.c.batch_id, BATCH_ROW.c.position)
+    .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+    .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
+    .where(
+        UNSETTLED_BATCHES,
+        BATCH.c.lane == Lane.POINTS,
+        BATCH_ROW.c.outcome == Outcome.DOUBT,
+        or_(BATCH_ROW.c.account_id.is_not(None), select(STAKE.c.id).where(OF_ITS_ROW).exists(), _MOVED),
     )
 )
 _LAST_SENT = (
@@ -85,12 +99,14 @@ _CLAIMED = update_rows(MEMBER, ("id",), ("unsettled", "open_batch"))
 _MAILING = (
     select(PAYLOAD.c.member_id, PAYLOAD.c.content)
     .join(MEMBER, OF_MEMBER)
-    .where(MEMBER.c.brand.in_(OWN_BRANDS), PAYLOAD.c.member_id > bindparam("b_after"))
+    .where(MEMBER.c.brand.in_(OWN_BRANDS), PAYLOAD.c.member_id > bindparam("b_after"), _CONCERNED)
     .order_by(PAYLOAD.c.member_id)
     .limit(_ROWS)
 )
 _INTRODUCED = (
-    update(MEMBER).where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.introduced == 0).values(introduced=1)
+    update(MEMBER)
+    .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.introduced == 0, _CONCERNED)
+    .values(introduced=1)
 )
 _SWEEP = select(CONNECTOR.c.sweep).where(CONNECTOR.c.id == CONTACT.c.connector_id).scalar_subquery()
 _UNREAD = (
@@ -111,6 +127,16 @@ _UNREAD = (
     )
     .values(first_read=FirstRead.RESTORED)
 )
+_LESSER = (
+    update(CONTACT)
+    .where(
+        one_of(CONTACT.c.connector_id, "b_connectors"),
+        CONTACT.c.first_read == FirstRead.PAST,
+        ~select(MEMBER.c.id).where(MEMBER.c.id == CONTACT.c.member_id, _OF_ITS_OWNER).exists(),
+    )
+    .values(first_read=FirstRead.MOVED)
+)
+"""Who owned no member then has come to the one that it owns when it does."""
 _READ = (
     update(CONTACT)
     .where(one_of(CONTACT.c.connector_id, "b_connectors"), CONTACT.c.first_read == FirstRead.MOVED)
@@ -142,6 +168,8 @@ def put_back(database: Database, organizations: Sequence[OrganizationConfig], *,
             _keep(connection, row.id, PutBack(by, tuple(names)))
             # An interrupted sweep would go on behind what it has read.
             connection.execute(update(CONNECTOR).where(mine).values(cursor=None, sweep_cursor=None))
+            theirs = as_list(connection.scalars(select(CONNECTOR.c.id).where(mine)))
+            connection.execute(_LESSER, {"b_connectors": theirs})
         begin_history(connection)
     database.mark()
 
@@ -213,23 +241,28 @@ class Restoration:
             rows, points = rows + len(found), points + sum(found)
         self._silence()
         with self._scope.database.writing() as connection:
-            connection.execute(_INTRODUCED, self._scope.bound())
-            for statement in (_READ, _UNREAD):
-                connection.execute(statement, {"b_connectors": as_list(self._scope.connectors.values())})
+            self._hold_elsewhere(connection, now)
+            for statement in (_INTRODUCED, _READ, _UNREAD):
+                connection.execute(statement, self._concerned())
             assert self._found is not None  # noqa: S101 - who calls this has looked
             left = tuple(it for it in self._found.connectors if it not in self._scope.connectors)
             self._found = PutBack(self._found.by, left, read=True)
             _keep(connection, self._scope.organization_id, self._found)
         return rows, points
 
+    def _concerned(self, **values: Any) -> dict[str, Any]:
+        assert self._found is not None  # noqa: S101 - who calls this has looked
+        read = [number for name, number in self._scope.connectors.items() if name in self._found.connectors]
+        return self._scope.bound(b_first=not self._found.read, b_connectors=as_list(read), **values)
+
     def _doubt_some(self, connection: Connection, now: datetime) -> Collection[int]:
         """Make one batch of members that are owed points, in doubt; returns the points of its rows."""
         mine = select(BRAND.c.id).where(BRAND.c.organization_id == self._scope.organization_id)
         for brand in connection.scalars(mine.order_by(BRAND.c.id)).all():
-            members = connection.execute(_OWING, {"b_brand": brand}).all()
+            members = connection.execute(_OWING, self._concerned(b_brand=brand)).all()
             if members:
                 before, stakes = self._end_older_doubts(connection, members, now)
-                members = connection.execute(_OWING, {"b_brand": brand}).all()
+                members = connection.execute(_OWING, self._concerned(b_brand=brand)).all()
                 return self._claim(connection, brand, members, before, stakes, now)
         return ()
 
@@ -290,12 +323,20 @@ class Restoration:
         self._settlements.settle_in(connection, batch_id, rulings, now=now, facts=Facts(detail=told))
         return points
 
+    def _hold_elsewhere(self, connection: Connection, now: datetime) -> None:
+        """Hold older doubts whose points others count by now: they may have been paid where those are."""
+        rulings: dict[int, dict[int, Ruling]] = {}
+        for row in connection.execute(_ELSEWHERE, self._scope.bound()):
+            rulings.setdefault(row.batch_id, {})[row.position] = Ruling(Outcome.HELD, Grade.POLICY)
+        for batch, them in rulings.items():
+            self._settlements.settle_in(connection, batch, them, now=now)
+
     def _silence(self) -> None:
         """Take the mails out of every profile that waits to be sent."""
         after = 0
         while True:
             with self._scope.database.writing() as connection:
-                page = connection.execute(_MAILING, self._scope.bound(b_after=after)).all()
+                page = connection.execute(_MAILING, self._concerned(b_after=after)).all()
                 if not page:
                     return
                 silence(connection, page)

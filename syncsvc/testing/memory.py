@@ -31,7 +31,7 @@ class MemoryCrm:
     """A CRM in memory, and the connector type that reads it.
 
     Each change has a number; a poll reads what is numbered above its cursor, and the last `overlap` changes
-    again. A sweep reads live records in the order of their ids.
+    again. A sweep reads live records in the order of their ids; with `tombstones`, after those that are gone.
     """
 
     Settings: ClassVar[type[Settings]] = Settings
@@ -49,6 +49,7 @@ class MemoryCrm:
         self.between: Callable[[int], None] = lambda _: None
         self.cursors_lost = False
         self.short_pages = False
+        self.tombstones = False
         self._changed: dict[str, int] = {}
         self._gone: dict[str, str | None] = {}
         self._merged: dict[str, tuple[str, ...]] = {}
@@ -159,6 +160,8 @@ class MemoryCrm:
         raise CursorError("the cursor is none of this CRM's")
 
     def _sweep(self, began: int, after: str) -> Iterator[Page]:
+        if self.tombstones and self._gone and not after:
+            yield Page([self._contact(it) for it in self._gone], f"{began}:", len(self.records))
         while True:
             left = sorted(record_id for record_id in self.records if record_id > after)
             page, rest = left[: self._size()], left[self._size() :]

@@ -18,18 +18,25 @@ from syncsvc.state.doubts import Choice
 Settings = Mapping[str, Any]
 MOVE: Settings = {"policy": {"on_email_change": "move"}}
 TWO: Settings = {"connectors": {"crm": {}, "shop": {}}}
+PLAIN: Settings = {
+    **MOVE,
+    "connectors": {"crm": {}, "shop": {"member": {"email": "{email}", "name": "{name}"}}},
+}
 ADOPT: Settings = {"first_run": "adopt_points"}
+FOREVER = 1_000_000
 
 
 class Story(NamedTuple):
     """What happens, and the least and the most that may be awarded in all: `due`, where no more is said.
 
     a@s100: contact a has the email s and 100 points, a@-: it has none; -a: it is deleted; a>b: it is merged
-    into b, which alone tells. A dot is a cycle, ! one that reads everything, ~ cycles until all is settled,
-    ? lets the next import's answer be lost, % the request, and the log be silent for a while, x lets it be
-    refused. B keeps a backup, P puts it back, and L says of what is held that it landed. R runs on without
-    the shop, R' without the CRM, A with both; S sets points instead of adding them. shop: is said before what
-    happens there.
+    into b, which alone tells; a<b: into b, as the tombstone of a tells;
+    a>b": as both tell. A dot is a cycle, ! one that reads
+    everything, ~ cycles until all is settled, ? lets the next import's answer be lost, % the request, and the
+    log be silent for a while, ?? and %% until ^; x lets it be refused. From 0 on, rows without points do not
+    move the log. B keeps a backup, P puts it back; L says of
+    what is held that it landed, N that it did not. R runs on without the shop, R' without the CRM, A with
+    both; S sets points instead of adding them. shop: is said before what happens there.
     """
 
     settings: Settings
@@ -46,6 +53,10 @@ SHARED = {
     "told merged after the other moved": Story(MOVE, "x@s100 . a@s0 b@b0 . -x . a@a0 . x>b b@b100 . !", 100),
     "two into two": Story(
         MOVE, "x@s100 . y@s130 b@b0 c@c0 . -x ! ! -y . x>b b@b100 . y>c c@c130 . !", 130, 230
+    ),
+    "merged into one that was never read alive": Story(MOVE, 'a@t50 . c@u0 a>c" c@u50 b@w0 c>b b@w50 .', 50),
+    "merged into one that was never read alive, long before": Story(
+        MOVE, "b@t50 a@w0 . d@u0 b<d d@u50 -d . d@u50 d>a a@w50 .", 50
     ),
     "passed on over its own": Story(
         MOVE, "x@s100 t@a0 . y@s130 z@s0 . -x ! ! y@a130 . x>y y@a230 . -t ! !", 130, 230
@@ -79,6 +90,25 @@ SHARED = {
     "a row moves before its outcome, and comes twice": Story(
         MOVE, "y@s100 w@t0 . x@s0 . y@s150 ? . -y . x>w . ~ y>w w@t150 ~ w@t190 ~", 190
     ),
+    "owed, and the next owner moves, who has no points": Story(
+        PLAIN, "a@s100 shop:m@s0 shop:n@s0 ~ a@s150 x . x -a . x shop:m@n0 . ~ a@y150 . ~", 150
+    ),
+    "owed, and the next owner comes to have points": Story(
+        PLAIN, "a@s100 shop:n@s0 ~ a@s150 x . x -a . x A . x . ~ a@y150 . ~", 150
+    ),
+    "restored after the other moved, beside a doubt": Story(
+        MOVE, "a@s100 ~ z@s0 . a@s150 ? . -a . z@z0 . a@s150 . ~", 150
+    ),
+    "restored after the other was merged, beside a doubt": Story(
+        {}, "a@s100 b@b0 ~ z@s0 . a@s150 ? . -a . z>b . a@s150 . ~", 150
+    ),
+    "both leave, beside a doubt": Story(MOVE, "a@s100 ~ z@s0 . a@s150 ? . -a . -z . a@a150 z@z0 . ~", 150),
+    "one leaves after the other, beside a doubt": Story(
+        MOVE, "a@s100 ~ z@s0 . a@s150 ?? . -a . z@z0 . a@a150 . ^ ~", 150
+    ),
+    "the other leaves first, beside a doubt": Story(
+        MOVE, "a@s100 ~ z@s0 . a@s150 ?? . -a . -z . a@a150 . z@z150 . ^ ~", 150
+    ),
     "a row moves, and its new account is not its member": Story(
         MOVE, "y@s100 a@t200 . x@s0 w@t0 . y@s150 ? . y@y150 . -a . x>w . ~ a>y y@y350 ~", 350
     ),
@@ -95,6 +125,9 @@ RETIRED = {
     ),
     "moved meanwhile, after it came back unread": Story(
         {**MOVE, **TWO}, "a@s100 . z@s0 . -a . a@s100 . -z . R' . a@y130 A . ~", 130
+    ),
+    "moved meanwhile, from one that left, beside a doubt": Story(
+        {**MOVE, **TWO}, "a@s100 shop:z@s0 ~ a@s150 ? . R' . shop:z@z0 . a@s150 A . ~", 150
     ),
     "back as it was": Story(TWO, "a@a100 b@b0 . R' . a@a120 A . ~", 120),
     "no heir": Story(TWO, "a@s100 . shop:z@s0 . R . -a . n@s150 . ~", 150),
@@ -119,7 +152,27 @@ RESTORED = {
     "merged before": Story({}, "a@a10 z@z100 ~ B z@z150 ~ z>a a@a160 ~ P ~ L ~", 160),
     "merged before, with one that is not known": Story({}, "a@a10 ~ B z@z100 ~ z>a a@a110 ~ P ~ L ~", 110),
     "gone in the backup": Story({}, "a@s100 z@s0 ~ B P ~ z>a ~ a@s150 ~", 150),
-    "passed on since, and nothing was awarded": Story({}, "a@s10 z@s100 ~ B -a P . ~ z@s150 ~", 150),
+    "passed on since, and nothing was awarded": Story({}, "a@s10 z@s100 ~ B -a P . ~ N ~ z@s150 ~", 150),
+    "passed on to who was away": Story(MOVE, "a@s0 z@s0 ~ B z@z100 ~ z@s100 . -a P ~ L ~", 100),
+    "in doubt, then merged": Story({}, "a@a100 b@b0 ~ a@a150 % . B a>b b@b150 . ~ P ~ L ~", 150),
+    "in doubt, and another has a stake": Story(
+        MOVE, "0 a@s100 z@s0 ~ a@s150 %% . a@a150 . . B ^ ~ z@s200 P ~ L ~", 150
+    ),
+    "merged, then in doubt": Story({}, "a@a100 b@b0 ~ a@a150 % . a>b b@b150 . B ~ P ~ L ~", 150),
+    "in doubt, then shared and left": Story(MOVE, "a@a100 z@a0 ~ a@a150 % . B a@y150 . ~ P ~ L ~", 150),
+    "merged with one that is not known, and new itself": Story(
+        {}, "a@a10 ~ B z@z100 ~ b@b0 z>b b@b100 P ~ L ~", 110
+    ),
+    "taken over from a connector that is out": Story(
+        {**MOVE, **TWO}, "a@s0 shop:z@s0 ~ B shop:z@z100 ~ shop:z@s100 . R' P ~ L ~", 100
+    ),
+    "merged with one that is not known, as the other tells": Story(
+        MOVE, "a@s50 b@b0 ~ B n@n40 ~ n<a a@s90 P ~ L ~", 90
+    ),
+    "a connector that comes back later": Story(TWO, "a@a100 shop:b@b50 ~ R ~ B P ~ a@a150 A . ~", 200),
+    "new since, and under another email by now": Story({}, "b@b0 ~ B a@t50 ~ a@s50 P ~ L ~", 50),
+    "new since, and its new email is held": Story({}, "b@b0 ~ B a@t50 ~ a@s50 ~ P ~ L ~", 50),
+    "new since, and not awarded yet": Story({}, "b@b0 ~ B a@t50 P ~ N ~", 50),
     "a connector that is out": Story(TWO, "shop:a@a100 ~ B shop:a@a150 ~ R P . A ~ L ~", 150),
     "moved before": Story(MOVE, "z@z100 ~ B z@z150 ~ z@n150 ~ P ~ L ~", 150),
     "moved before, to one that is gone": Story(MOVE, "z@z100 b@b0 ~ B z@z150 ~ -b z@b150 ~ P ~", 150),
@@ -162,9 +215,13 @@ class Teller:
                 lab.calm()
             case "x":
                 lab.fault(Kind.STATUS, status=429)
-            case "?" | "%":
-                lab.fault(Kind.RESET_AFTER if what == "?" else Kind.RESET_BEFORE)
-                lab.fault(Kind.STATUS, LOG, skip=1, times=20, status=503)
+            case "?" | "%" | "??" | "%%":
+                lab.fault(Kind.RESET_AFTER if what[0] == "?" else Kind.RESET_BEFORE)
+                lab.fault(Kind.STATUS, LOG, skip=1, times=FOREVER if what[1:] else 20, status=503)
+            case "0":
+                lab.wallet.knobs.zero_moves_log = False
+            case "^":
+                lab.wallet.faults.clear()
             case _:
                 return False
         return True
@@ -175,8 +232,8 @@ class Teller:
                 self.backup = self.lab.ground.contents()
             case "P":
                 put(self.lab, self.backup)
-            case "L":
-                self.says_landed()
+            case "L" | "N":
+                self.says(Choice.LANDED if what == "L" else Choice.REFUTED)
             case "R":
                 self.lab.restart(connectors={"crm": {}})
             case "R'":
@@ -190,20 +247,23 @@ class Teller:
                 return False
         return True
 
-    def says_landed(self) -> None:
+    def says(self, choice: Choice) -> None:
         store = self.lab.store
         held = [it for it in cases(store, self.lab.organization.config.wallet) if it.suspect.held]
         assert held
         for it in held:
             which, now = {it.suspect.row: it.evidence}, self.lab.clock.now()
-            store.doubts.decide(it.suspect.batch, Choice.LANDED, which, by="ann", now=now)
+            store.doubts.decide(it.suspect.batch, choice, which, by="ann", now=now)
 
     def happens(self, where: str, what: str) -> None:
         crm = self.lab.crms[where]
         if what[0] == "-":
             crm.delete(what[1:])
         elif ">" in what:
-            crm.merge(what[2], what[0], told_by="winner")
+            crm.merge(what[2], what[0], told_by="both" if what[3:] else "winner")
+        elif "<" in what:
+            crm.tombstones = True
+            crm.merge(what[2], what[0], told_by="loser")
         else:
             email = None if what[2] == "-" else f"{what[2]}@example.org"
             crm.put(what[0], email=email, points=int(what[3:]))

@@ -67,8 +67,8 @@ MUTATIONS = (
     Mutation(
         "cursor first",
         "syncsvc/state/intake.py",
-        "        heirs = {*survivors, *absorbed.values()}\n",
-        """        heirs = {*survivors, *absorbed.values()}
+        "        heirs = merges.heirs(absorbed)\n",
+        """        heirs = merges.heirs(absorbed)
         if not sweeping:
             with self._scope.database.writing() as connection:
                 first = update(CONNECTOR).where(CONNECTOR.c.id == connector_id)
@@ -239,10 +239,17 @@ MUTATIONS = (
     ),
     Mutation(
         "what a survivor says is lost beside a deletion that names nobody",
-        "syncsvc/state/intake.py",
-        "                del by_id[old]  # that it is gone is less than what its survivor says",
+        "syncsvc/state/merges.py",
+        "                del self.contacts[old]",
         "                pass",
         _HISTORY,
+    ),
+    Mutation(
+        "history waits for one who was never read alive, though its survivor names it",
+        "syncsvc/state/merges.py",
+        "if old in relays\n            or (",
+        "if (",
+        _STORIES,
     ),
     Mutation(
         "a contact takes along what was paid to a member that it never owned",
@@ -452,8 +459,36 @@ MUTATIONS = (
     Mutation(
         "what is owed after a restore is sent",
         "syncsvc/state/restoration.py",
-        "_OWED > 0)",
-        "_OWED > 10**9)",
+        "_OWED > 0, ",
+        "_OWED > 10**9, ",
         ("tests/engine/test_engine_restore.py",),
+    ),
+    Mutation(
+        "what a restored state does not know of its contacts is taken for proven",
+        "syncsvc/state/membership.py",
+        "if it not in linked or member.id != linked[it]]",
+        "if member.id != linked.get(it)]",
+        _STORIES,
+    ),
+    Mutation(
+        "who came to own a member since a state was put back is taken for its owner of before",
+        "syncsvc/state/restoration.py",
+        "            connection.execute(_LESSER, ",
+        "            connection.execute(_READ, ",
+        _STORIES,
+    ),
+    Mutation(
+        "after a restore an entry proves what may have been paid to another member",
+        "syncsvc/state/restoration.py",
+        "            self._hold_elsewhere(connection, now)\n",
+        "",
+        _STORIES,
+    ),
+    Mutation(
+        "points in doubt are forgotten where another took the member over meanwhile",
+        "syncsvc/state/inheritance.py",
+        "                self._make_up(it, member)\n                self._stake(record_id, it, member)\n",
+        "                self._make_up(it, member)\n",
+        _STORIES,
     ),
 )

@@ -31,7 +31,13 @@ def test_points_in_doubt_are_listed_with_their_evidence_and_settled_by_hand(
     assert "its log entry has not moved: at 20" in told.out
     assert not any(it.email in told.out for it in world.people())
 
-    for wrong in (["1"], ["one", "landed"], ["1", "perhaps"], ["1", "landed", "--history"]):
+    for wrong in (
+        ["1"],
+        ["one", "landed"],
+        ["1", "perhaps"],
+        ["1", "landed", "--history"],
+        ["--only", "mute"],
+    ):
         assert command("-c", config, "doubt", *wrong).code == 2
     nowhere = command("-c", config, "doubt", "77", "landed", "--yes")
     assert (nowhere.code, "77 is no case in doubt or held" in nowhere.err) == (1, True)
@@ -82,6 +88,24 @@ def test_points_in_doubt_are_listed_with_their_evidence_and_settled_by_hand(
     owned = [person for person in world.people() if person.record_id == cases["1:0"]["record"]]
     explained = command("-c", config, "explain", owned[0].email)
     assert "decided: by Ann, choice landed" in explained.out
+
+
+def test_of_a_batch_only_the_rows_are_settled_whose_entries_are_so(world: World, config: Path) -> None:
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace('settle_after = "1s"', 'settle_after = "1h"'), encoding="utf-8")
+    world.wallet.faults.add(Fault(Kind.RESET_BEFORE, "POST", "/v2/import"))
+    assert command("-c", config, "once").code == 75
+    assert command("-c", config, "doubt", "--only", "unmoved").code == 2
+    none = command("-c", config, "doubt", "1", "landed", "--only", "in_window", "--yes")
+    assert (
+        none.code,
+        "no row that is in doubt or held there has an entry that is in_window" in none.err,
+    ) == (
+        1,
+        True,
+    )
+    refuted = command("-c", config, "doubt", "1", "refuted", "--only", "unmoved", "--yes")
+    assert (refuted.code, "39 rows settled by " in refuted.out) == (0, True)
 
 
 def test_the_witness_is_shown_by_check_by_the_books_and_beside_a_doubt(world: World, config: Path) -> None:
