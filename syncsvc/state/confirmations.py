@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, case, func, or_, select, update
 
 from syncsvc.config import WalletConfig
 from syncsvc.rules.completeness import Completeness, Seen, judge_reading
@@ -14,7 +14,7 @@ from syncsvc.rules.lateness import Move
 from syncsvc.rules.values import instant_or_none
 from syncsvc.state.bulk import update_rows
 from syncsvc.state.codes import Lane, Outcome
-from syncsvc.state.database import as_list, change_row, from_ms, one_of, to_ms
+from syncsvc.state.database import as_object, change_row, each_of, from_ms, to_ms
 from syncsvc.state.late import LandedLate, forget_past, notice
 from syncsvc.state.scope import OURS, THIS_BRAND, Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER
@@ -90,16 +90,19 @@ _BRAND = select(BRAND).where(THIS_BRAND)
 _READ_AT = select(BRAND.c.log_read_at).where(THIS_BRAND)
 _RESOLUTION = select(BRAND.c.resolution_ms).where(THIS_BRAND)
 _MORE_KNOWN = update(BRAND).where(THIS_BRAND).values(log_known=BRAND.c.log_known + bindparam("b_new"))
+_TOLD = each_of("b_entries")
+_NEWS = MEMBER.c.log_value.is_distinct_from(_TOLD.c.value)
+# Of members that have not moved, which are nearly all, nothing is made but the id.
 _ENTRIES = (
     select(
         MEMBER.c.id,
-        MEMBER.c.email_key,
-        MEMBER.c.log_value,
-        MEMBER.c.log_at,
-        and_(MEMBER.c.late_until.is_not(None), MEMBER.c.open_batch.is_(None)),
+        case((_NEWS, _TOLD.c.value)),
+        case((_NEWS, MEMBER.c.log_value)),
+        case((_NEWS, MEMBER.c.log_at)),
+        and_(_NEWS, MEMBER.c.late_until.is_not(None), MEMBER.c.open_batch.is_(None)),
     )
     .join(BRAND, and_(BRAND.c.id == MEMBER.c.brand, THIS_BRAND))
-    .where(one_of(MEMBER.c.email_key, "b_emails"))
+    .join(_TOLD, _TOLD.c.key == MEMBER.c.email_key)
 )
 _ENTRY = update_rows(MEMBER, ("id",), ("log_value", "log_at"))
 _ENTERED = select(MEMBER.c.id).where(MEMBER.c.brand == bindparam("b_brand"), MEMBER.c.log_value.is_not(None))
@@ -152,11 +155,10 @@ class Confirmations:
         with self._scope.database.reading() as connection:
             moved, new, late = [], 0, LandedLate()
             suspicious: dict[int, Move] = {}
-            listed = connection.execute(_ENTRIES, self._of(brand_id, b_emails=as_list(entries))).all()
+            listed = connection.execute(_ENTRIES, self._of(brand_id, b_entries=as_object(entries))).all()
             twice = seen.add([member for member, *_ in listed])
-            for member, key, before, before_at, waits in listed:
-                text = entries[key]
-                if text == before:
+            for member, text, before, before_at, waits in listed:
+                if text is None:
                     continue
                 instant = instant_or_none(text, zone=self.zone)
                 at = None if instant is None else to_ms(instant.at)

@@ -35,6 +35,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 from syncsvc.errors import StateError
 from syncsvc.state.leases import LEASE, Lease, Leases
@@ -107,6 +108,35 @@ def _in_array(element: _InList, compiler: Any, **options: Any) -> str:
         f"SELECT value::{kind} FROM json_array_elements_text(({compiler.process(values, **options)})::json)"
     )
     return f"{compiler.process(column, **options)} = ANY (ARRAY({listed}))"
+
+
+def each_of(name: str) -> TableValuedAlias:
+    """Return the keys and values that are bound as `name` by `as_object`: `key` and `value` of a table."""
+    return _Pairs(bindparam(name, type_=String)).table_valued("key", "value", name="pairs")
+
+
+def as_object(values: Mapping[str, str]) -> str:
+    """Return any number of texts by their keys as one value, to be bound where `each_of` names it."""
+    return orjson.dumps(values).decode()
+
+
+class _Pairs(FunctionElement[str]):
+    """The members of an object in JSON."""
+
+    inherit_cache = True
+    name = "pairs"
+
+
+@compiles(_Pairs)
+def _each(element: _Pairs, compiler: Any, **options: Any) -> str:
+    (values,) = element.clauses
+    return f"json_each({compiler.process(values, **options)})"
+
+
+@compiles(_Pairs, "postgresql")
+def _each_text(element: _Pairs, compiler: Any, **options: Any) -> str:
+    (values,) = element.clauses
+    return f"json_each_text(({compiler.process(values, **options)})::json)"
 
 
 def change_row(connection: Connection, table: Table, row_id: int, values: Mapping[str, Any]) -> None:

@@ -144,7 +144,7 @@ def test_two_connectors_are_each_asked_once(open_lab: Callable[..., Lab]) -> Non
     assert (lab.crm.asked, shop.asked) == (asked[0] + 1, asked[1] + 1)
 
 
-FEW = {"brand", "connector", "organization", "hold", "json_each", "decision", "noticed"}
+FEW = {"brand", "connector", "organization", "hold", "json_each", "pairs", "decision", "noticed"}
 """What may be looked at as a whole, as it does not grow with contacts or with time."""
 
 
