@@ -146,7 +146,7 @@ class IntakeStore:
         """
         merges = Merges(rows)
         by_id = merges.contacts
-        restored = self._restoration.put_back is not None  # then nobody who is new is like the others
+        restored = self._restoration.is_behind(connector_id)  # then nobody who is new is like the others
         with self._scope.database.reading() as connection:
             before = self._before(connection, connector_id, merges.named())
             stands = connection.execute(_STANDS, {"b_connector": connector_id}).one()
@@ -296,7 +296,7 @@ class IntakeStore:
         membership.part()
         first_reads = FirstReads(before, merges, adopting=adopting not in {None, FirstRun.IMPORT})
         self._join(membership, staying, first_reads)
-        if self._restoration.put_back is not None:
+        if self._restoration.is_behind(connector_id):
             first_reads.moved([*membership.arrived(linked), *filter(None, merges.values())])
         membership.inherit(linked)
         members = membership.save()

@@ -225,6 +225,10 @@ class Restoration:
             return None
         return self._found
 
+    def is_behind(self, connector_id: int) -> bool:
+        """Return whether the state was put back, and this connector has not been read in whole since."""
+        return connector_id in self._behind()
+
     def doubt_what_is_owed(self, *, now: datetime) -> tuple[int, int]:
         """Put everything that is owed in doubt, as sent by a process that is lost; returns rows and points.
 
@@ -240,11 +244,12 @@ class Restoration:
                 break
             rows, points = rows + len(found), points + sum(found)
         self._silence()
+        assert self._found is not None  # noqa: S101 - who calls this has looked
         with self._scope.database.writing() as connection:
-            self._hold_elsewhere(connection, now)
+            if not self._found.read:
+                self._hold_elsewhere(connection, now)
             for statement in (_INTRODUCED, _READ, _UNREAD):
                 connection.execute(statement, self._concerned())
-            assert self._found is not None  # noqa: S101 - who calls this has looked
             left = tuple(it for it in self._found.connectors if it not in self._scope.connectors)
             self._found = PutBack(self._found.by, left, read=True)
             _keep(connection, self._scope.organization_id, self._found)
@@ -252,8 +257,11 @@ class Restoration:
 
     def _concerned(self, **values: Any) -> dict[str, Any]:
         assert self._found is not None  # noqa: S101 - who calls this has looked
-        read = [number for name, number in self._scope.connectors.items() if name in self._found.connectors]
-        return self._scope.bound(b_first=not self._found.read, b_connectors=as_list(read), **values)
+        return self._scope.bound(b_first=not self._found.read, b_connectors=as_list(self._behind()), **values)
+
+    def _behind(self) -> list[int]:
+        found = self.put_back
+        return [it for name, it in self._scope.connectors.items() if found and name in found.connectors]
 
     def _doubt_some(self, connection: Connection, now: datetime) -> Collection[int]:
         """Make one batch of members that are owed points, in doubt; returns the points of its rows."""

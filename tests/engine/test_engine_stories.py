@@ -170,6 +170,15 @@ RESTORED = {
         MOVE, "a@s50 b@b0 ~ B n@n40 ~ n<a a@s90 P ~ L ~", 90
     ),
     "a connector that comes back later": Story(TWO, "a@a100 shop:b@b50 ~ R ~ B P ~ a@a150 A . ~", 200),
+    "another connector comes back, as one moves": Story(
+        {**MOVE, **TWO}, "a@s100 z@s0 b@b0 shop:x@x0 ~ R ~ B z@z50 ~ z@s50 ~ P ~ A z@b50 ~ z@z50 ~", 150
+    ),
+    "another connector comes back, as one is merged": Story(
+        TWO, "a@a100 z@z50 c@c0 shop:x@x0 ~ R ~ B z@z90 ~ z@-90 ~ P ~ A c@-0 z>c ~ c@c90 ~", 190
+    ),
+    "another connector comes back, beside a doubt": Story(
+        {**TWO, **MOVE}, "a@a100 z@a0 shop:x@x0 ~ R ~ B P ~ a@a150 %% . a@y150 . A . ^ ~", 150
+    ),
     "new since, and under another email by now": Story({}, "b@b0 ~ B a@t50 ~ a@s50 P ~ L ~", 50),
     "new since, and its new email is held": Story({}, "b@b0 ~ B a@t50 ~ a@s50 ~ P ~ L ~", 50),
     "new since, and not awarded yet": Story({}, "b@b0 ~ B a@t50 P ~ N ~", 50),
