@@ -96,7 +96,9 @@ def doubt(
     Points that may have been awarded twice are listed too. Of these CHOICE says what the wallet has: twice
     (they were), or once (they were not). It is recorded, and they are listed no more.
     """
-    if (case is None) != (choice is None) or (case is not None and history) or (case is None and only):
+    if only and choice not in list(Choice):
+        raise click.UsageError("--only goes with landed, refuted, award or skip")
+    if (case is None) != (choice is None) or (history and case is not None):
         raise click.UsageError("name both a CASE and a CHOICE to settle, or neither to list")
     now = datetime.now(UTC)
     opened = Stores(context)

@@ -49,7 +49,18 @@ _OF_ITS_OWNER = and_(
 )
 _CONCERNED = or_(bindparam("b_first") == true(), one_of(MEMBER.c.owner_connector, "b_connectors"))
 """The condition for members that what is read now tells about: all of them, at first."""
-_MOVED = select(CONTACT.c.seen).where(_OF_ITS_OWNER, CONTACT.c.first_read == FirstRead.MOVED).exists()
+_SWEEP = select(CONNECTOR.c.sweep).where(CONNECTOR.c.id == CONTACT.c.connector_id).scalar_subquery()
+_SAME = (
+    select(CONTACT.c.seen)
+    .where(
+        _OF_ITS_OWNER,
+        CONTACT.c.state == ContactState.ACTIVE,
+        CONTACT.c.seen >= _SWEEP,
+        CONTACT.c.first_read == FirstRead.PAST,
+    )
+    .exists()
+)
+"""The condition for members whose owner was read now, and is theirs in the state that was put back too."""
 _OWING = (
     select(
         MEMBER.c.id,
@@ -57,7 +68,6 @@ _OWING = (
         MEMBER.c.unsettled,
         MEMBER.c.log_value,
         _OWED.label("owed"),
-        _MOVED.label("moved"),
     )
     .where(MEMBER.c.brand == bindparam("b_brand"), _OWED > 0, _CONCERNED)
     .order_by(MEMBER.c.id)
@@ -81,7 +91,7 @@ _ELSEWHERE = (
         UNSETTLED_BATCHES,
         BATCH.c.lane == Lane.POINTS,
         BATCH_ROW.c.outcome == Outcome.DOUBT,
-        or_(BATCH_ROW.c.account_id.is_not(None), select(STAKE.c.id).where(OF_ITS_ROW).exists(), _MOVED),
+        or_(BATCH_ROW.c.account_id.is_not(None), select(STAKE.c.id).where(OF_ITS_ROW).exists(), ~_SAME),
     )
 )
 _LAST_SENT = (
@@ -108,7 +118,6 @@ _INTRODUCED = (
     .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.introduced == 0, _CONCERNED)
     .values(introduced=1)
 )
-_SWEEP = select(CONNECTOR.c.sweep).where(CONNECTOR.c.id == CONTACT.c.connector_id).scalar_subquery()
 _UNREAD = (
     update(CONTACT)
     .where(
@@ -325,14 +334,13 @@ class Restoration:
         lay(connection, batch_id, {place: stakes.get(it.id, []) for place, it in enumerate(members)})
         _CLAIMED.run(connection, [(it.unsettled + it.owed, batch_id, it.id) for it in members])
         told = f"the state was put back by {self._found.by}, and may not know that it was sent"
-        # What an owner brought along may have been awarded where it was: this member's entry proves nothing.
-        outcomes = [Outcome.HELD if it.moved or self._found.read else Outcome.DOUBT for it in members]
-        rulings = {place: Ruling(outcome, Grade.POLICY) for place, outcome in enumerate(outcomes)}
+        outcome = Outcome.HELD if self._found.read else Outcome.DOUBT
+        rulings = dict.fromkeys(range(len(members)), Ruling(outcome, Grade.POLICY))
         self._settlements.settle_in(connection, batch_id, rulings, now=now, facts=Facts(detail=told))
         return points
 
     def _hold_elsewhere(self, connection: Connection, now: datetime) -> None:
-        """Hold older doubts whose points others count by now: they may have been paid where those are."""
+        """Hold what may have been paid to another member, or for another owner: an entry proves nothing."""
         rulings: dict[int, dict[int, Ruling]] = {}
         for row in connection.execute(_ELSEWHERE, self._scope.bound()):
             rulings.setdefault(row.batch_id, {})[row.position] = Ruling(Outcome.HELD, Grade.POLICY)

@@ -179,6 +179,12 @@ RESTORED = {
     "another connector comes back, beside a doubt": Story(
         {**TWO, **MOVE}, "a@a100 z@a0 shop:x@x0 ~ R ~ B P ~ a@a150 %% . a@y150 . A . ^ ~", 150
     ),
+    "owed, then merged into one that is gone": Story(
+        MOVE, "a@a100 b@b0 ~ a@a150 x . B a>b b@b150 ~ -b P ~ L ~", 150
+    ),
+    "in doubt, then merged into one that is gone": Story(
+        MOVE, "a@a100 b@b0 ~ a@a150 % . B a>b b@b150 ~ -b P ~ L ~", 150
+    ),
     "new since, and under another email by now": Story({}, "b@b0 ~ B a@t50 ~ a@s50 P ~ L ~", 50),
     "new since, and its new email is held": Story({}, "b@b0 ~ B a@t50 ~ a@s50 ~ P ~ L ~", 50),
     "new since, and not awarded yet": Story({}, "b@b0 ~ B a@t50 P ~ N ~", 50),

@@ -287,13 +287,6 @@ MUTATIONS = (
         _STORIES,
     ),
     Mutation(
-        "after a restore, the log of the member that a contact came to decides",
-        "syncsvc/state/restoration.py",
-        "Outcome.HELD if it.moved or self._found.read",
-        "Outcome.HELD if self._found.read",
-        _STORIES,
-    ),
-    Mutation(
         "what was to be adopted of a contact is awarded to whom it is merged into",
         "syncsvc/state/first_reads.py",
         "return self._handed.get(record_id) or (",
@@ -475,6 +468,13 @@ MUTATIONS = (
         "syncsvc/state/restoration.py",
         "            connection.execute(_LESSER, ",
         "            connection.execute(_READ, ",
+        _STORIES,
+    ),
+    Mutation(
+        "after a restore, one whose owner nobody has read is proven by its entry",
+        "syncsvc/state/restoration.py",
+        "        CONTACT.c.state == ContactState.ACTIVE,\n        CONTACT.c.seen >= _SWEEP,\n",
+        "",
         _STORIES,
     ),
     Mutation(
