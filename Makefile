@@ -14,7 +14,8 @@ test: $(VENV)/.dev
 	$(BIN)/pytest -n auto --dist worksteal
 
 soak: $(VENV)/.dev  ## the proofs in their long forms: ten times the seeds, a cycle after every event
-	SYNCSVC_SOAK=1 $(BIN)/pytest -n auto --dist worksteal --timeout 7200 tests/engine tests/system/test_kills.py tests/system/test_replicas.py
+	SYNCSVC_SOAK=1 $(BIN)/pytest -n auto --dist worksteal --timeout 7200 tests/engine tests/system/test_kills.py tests/system/test_replicas.py \
+	  tests/system/test_scale.py
 
 test-postgresql: $(VENV)/.dev  ## every test of the engine with its state on a PostgreSQL server of its own
 	SYNCSVC_STATE=postgresql SYNCSVC_POSTGRES=required $(BIN)/pytest -n auto --dist worksteal tests/engine
