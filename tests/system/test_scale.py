@@ -57,11 +57,21 @@ points = "{{loyalty_points}}"
 last_updated = "wallet_last_updated"
 """
 
+# The peak of a process begins with the memory of the one that starts it: let that be small.
+_MEASURED = """\
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+with open(sys.argv[1], "w") as peak:
+    peak.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"""
+
 
 class Installation:
     """A folder of organization files, and the commands that run on it, each a process of its own."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.state = folder / "state.db"
         self._config = folder / "organizations"
         self._config.mkdir()
@@ -74,17 +84,19 @@ class Installation:
 
     def command(self, *arguments: str) -> int:
         """Run a command to its good end; returns the most memory that it held."""
+        told = self._folder / "told"
         command = [sys.executable, "-m", "syncsvc", "-c", str(self._config), *arguments]
         environment = {**os.environ, "SCALE_TOKEN": TOKEN}
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        ) as process:
-            assert process.stdout is not None
-            told = process.stdout.read()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0, told[-4000:].decode()
-        return usage.ru_maxrss * 1024
+        with told.open("wb") as stream:
+            ran = subprocess.run(
+                [sys.executable, "-c", _MEASURED, str(self._folder / "peak"), *command],
+                env=environment,
+                stdout=stream,
+                stderr=stream,
+                check=False,
+            )
+        assert ran.returncode == 0, told.read_text(encoding="utf-8")[-4000:]
+        return int((self._folder / "peak").read_text(encoding="ascii")) * 1024
 
 
 @contextmanager
