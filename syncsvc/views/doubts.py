@@ -128,6 +128,8 @@ def outlook(case: Case, now: datetime) -> str:
     said = _FOUND[found]
     if case.restored and found in {Finding.IN_WINDOW, Finding.ELSEWHERE}:
         said = "its log entry moved since: by an award that is not known any more, a till, or a dashboard"
+    if case.restored and case.suspect.held and found is Finding.UNMOVED:
+        said += ", but its contact is new or another since, and may have been awarded under another email"
     if case.grade is not None and case.grade != case.asked:
         said += f", which is proof of grade {case.grade}, where {case.asked} is asked for (wallet.evidence)"
     if case.suspect.held:

@@ -192,7 +192,9 @@ def test_nothing_is_sent_before_every_connector_was_read(open_quick: OpenQuick) 
     assert (held(lab), paid(lab, ["bob", "kim"])) == ({"bob": 50, "kim": 30}, [150, 0])
 
 
-def test_a_state_that_was_lost_begins_anew_and_awards_nothing_again(quick: QuickLab) -> None:
+def test_a_state_that_was_lost_begins_anew_and_awards_nothing_again(
+    quick: QuickLab, capsys: pytest.CaptureFixture[str]
+) -> None:
     nothing = quick.ground.contents()
     quick.crm.put("ann", points=100)
     go_on(quick)
@@ -203,6 +205,12 @@ def test_a_state_that_was_lost_begins_anew_and_awards_nothing_again(quick: Quick
         register(database, quick.organization.config)
         put_back(database, [quick.organization.config], by="ann")
     quick.restart()
+    quick.cycle()
+    show_doubts(
+        {"acme": cases(quick.store, quick.organization.config.wallet)}, {"acme": []}, now=NOON, as_json=False
+    )
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "its log entry has not moved, but its contact is new or another since" in shown
     go_on(quick)
     assert (held(quick), paid(quick, ["ann", "kim"])) == ({"ann": 100, "kim": 30}, [100, 0])
 
