@@ -480,8 +480,8 @@ MUTATIONS = (
     Mutation(
         "after a restore an entry proves what may have been paid to another member",
         "syncsvc/state/restoration.py",
-        "            self._hold_elsewhere(connection, now)\n",
-        "",
+        "            if not self._found.read:\n",
+        "            if False:\n",
         _STORIES,
     ),
     Mutation(
