@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Update,
+    and_,
     bindparam,
     case,
     func,
@@ -27,12 +29,12 @@ from sqlalchemy import (
 from syncsvc.config import Points
 from syncsvc.rules.settling import Grade
 from syncsvc.state.books import Credit, append
-from syncsvc.state.bulk import Bulk, put_rows
+from syncsvc.state.bulk import Bulk, put_rows, update_rows
 from syncsvc.state.codes import Entry, Lane, Outcome
 from syncsvc.state.database import Record, as_list, change_row, one_of, to_ms
 from syncsvc.state.doubtful import DoubtfulBatch, doubtful
 from syncsvc.state.late import latest, send_unproven_again, unsure
-from syncsvc.state.payloads import silence
+from syncsvc.state.payloads import OF_MEMBER, silence
 from syncsvc.state.scope import UNSETTLED_BATCHES, Scope
 from syncsvc.state.stakes import count
 from syncsvc.state.stakes import settle as settle_stakes
@@ -76,26 +78,35 @@ class Facts:
 _CREDITS = {Outcome.LANDED, Outcome.SKIPPED}
 _UNSETTLED = {Outcome.DOUBT, Outcome.HELD}
 _BATCH = select(BATCH).where(BATCH.c.id == bindparam("b_batch"))
-_OPEN_ROWS = (
-    select(
-        BATCH_ROW,
-        MEMBER.c.credited,
-        MEMBER.c.wanted,
-        MEMBER.c.delivered,
-        MEMBER.c.late_until,
-        MEMBER.c.owner_connector,
-        MEMBER.c.owner_record,
-    )
-    .join(MEMBER, MEMBER.c.id == BATCH_ROW.c.member_id)
-    .where(BATCH_ROW.c.batch_id == bindparam("b_batch"), BATCH_ROW.c.outcome < Outcome.LANDED)
+_OF_BATCH = BATCH_ROW.c.batch_id == bindparam("b_batch")
+_OPEN_ROWS = select(
+    BATCH_ROW.c.position, BATCH_ROW.c.member_id, BATCH_ROW.c.account_id, BATCH_ROW.c.points
+).where(_OF_BATCH, BATCH_ROW.c.outcome < Outcome.LANDED)
+_LEAST = select(func.min(BATCH_ROW.c.outcome)).where(_OF_BATCH)
+_THESE = and_(_OF_BATCH, one_of(BATCH_ROW.c.position, "b_positions"))
+"""The condition for rows of a batch by position; `_MEMBERS` joins their members."""
+_MEMBERS = and_(_THESE, MEMBER.c.id == BATCH_ROW.c.member_id)
+_RULED = update(BATCH_ROW).where(_THESE).values(outcome=bindparam("b_outcome"), grade=bindparam("b_grade"))
+_BALANCES = select(MEMBER.c.id, MEMBER.c.credited).where(_MEMBERS)
+_OWNERS = select(MEMBER.c.owner_connector, MEMBER.c.owner_record).where(
+    _MEMBERS, MEMBER.c.owner_record.is_not(None)
 )
-_LEAST = select(func.min(BATCH_ROW.c.outcome)).where(BATCH_ROW.c.batch_id == bindparam("b_batch"))
-_RULED = (
-    update(BATCH_ROW)
-    .where(BATCH_ROW.c.batch_id == bindparam("b_batch"), one_of(BATCH_ROW.c.position, "b_positions"))
-    .values(outcome=bindparam("b_outcome"), grade=bindparam("b_grade"))
+_OVERWRITTEN = select(MEMBER.c.id, MEMBER.c.delivered).where(
+    _MEMBERS, MEMBER.c.delivered.is_not(None), MEMBER.c.delivered.is_distinct_from(BATCH_ROW.c.fingerprint)
 )
-_PAYLOADS = select(PAYLOAD.c.member_id, PAYLOAD.c.content).where(one_of(PAYLOAD.c.member_id, "b_members"))
+_UNSURE = update_rows(MEMBER, ("id",), ("delivered",))
+_KEPT = (
+    select(PAYLOAD.c.member_id, PAYLOAD.c.content)
+    .join(MEMBER, OF_MEMBER)
+    .join(BATCH_ROW, BATCH_ROW.c.member_id == MEMBER.c.id)
+    .where(_THESE, MEMBER.c.wanted == BATCH_ROW.c.fingerprint)
+)
+_ANY_LATE = (
+    select(MEMBER.c.id)
+    .where(MEMBER.c.brand == bindparam("b_brand"), MEMBER.c.late_until.is_not(None))
+    .limit(1)
+)
+_KEPT_FOR_LATE = _KEPT.where(MEMBER.c.late_until.is_not(None))
 _REFUSED = put_rows(QUARANTINE)
 _OF_MEMBER = update(MEMBER).where(MEMBER.c.id == bindparam("b_id"))
 _POINTS: ColumnElement[int] = bindparam("b_points")
@@ -108,50 +119,35 @@ _ANY_DOUBT = select(BATCH.c.id).where(UNSETTLED_BATCHES, BATCH.c.outcome == Outc
 
 
 @cache
-def _settled(outcome: Outcome, *, own: bool, quiet: bool, late: bool, frees: bool) -> Bulk:
-    """Return what an outcome makes of a row's member; its points are credited and `frees` here if its `own`.
+def _settled(outcome: Outcome, *, sets: bool, quiet: bool, late: bool, frees: bool) -> Update:
+    """Return what an outcome makes of the members of `_THESE` rows, and of the rows' points that are theirs.
 
-    The statement's names say what a row of it holds.
+    `sets` says of rows that land whether their points are the balance, and not more of them.
     """
-    values: dict[str, Any] = {}  # in the order of the table
-    names: list[str] = []
+    theirs = BATCH_ROW.c.account_id.is_(None)
+    points = case((theirs, BATCH_ROW.c.points), else_=0)
+    values: dict[str, Any] = {}
     if outcome is Outcome.LANDED:
-        values["delivered"] = bindparam("b_fingerprint")
-        names.append("b_fingerprint")
-    if outcome is Outcome.RELEASED:
-        values["delivered"] = bindparam("b_delivered")
-        names.append("b_delivered")
+        values["delivered"] = BATCH_ROW.c.fingerprint
     if outcome is Outcome.REFUSED:
-        values["refused"] = bindparam("b_fingerprint")
-        names.append("b_fingerprint")
-    if own and outcome in _CREDITS:
-        values["credited"] = MEMBER.c.credited + bindparam("b_credit")
-        names.append("b_credit")
-    if own and frees:
-        values["unsettled"] = MEMBER.c.unsettled - _POINTS
-        names.append("b_points")
+        values["refused"] = BATCH_ROW.c.fingerprint
+    if outcome in _CREDITS:
+        more = MEMBER.c.credited + points
+        values["credited"] = case((theirs, BATCH_ROW.c.points), else_=MEMBER.c.credited) if sets else more
+    if frees:
+        values["unsettled"] = MEMBER.c.unsettled - points
     if outcome is not Outcome.DOUBT:
         # A row that was held has let its member go, who may ride in another batch by now.
-        rides = MEMBER.c.open_batch == bindparam("b_batch")
+        rides = MEMBER.c.open_batch == BATCH_ROW.c.batch_id
         values["open_batch"] = case((rides, null()), else_=MEMBER.c.open_batch)
-        names.append("b_batch")
     if quiet:
         until: ColumnElement[int] = bindparam("b_quiet_until")
         values["quiet_until"] = case((MEMBER.c.quiet_until > until, MEMBER.c.quiet_until), else_=until)
-        names += ["b_quiet_until", "b_quiet_until"]
     if late:
         values["late_until"] = bindparam("b_late_until")
-        names.append("b_late_until")
     if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
         values["introduced"] = literal_column("1")
-    return Bulk(_OF_MEMBER.values(values), [*names, "b_id"])
-
-
-def _still_delivered(row: Record) -> bytes | None:
-    """Return what counts as delivered where a row may have overwritten it, of which nobody heard."""
-    if row.delivered is None or row.delivered == row.fingerprint:
-        return row.delivered  # type: ignore[no-any-return]
-    return unsure(row.delivered)
+    return update(MEMBER).where(_MEMBERS).values(values)
 
 
 class Settlements:
@@ -200,15 +196,16 @@ class Settlements:
         """Do what `settle` does, inside the caller's transaction."""
         this = {"b_batch": batch_id}
         batch = connection.execute(_BATCH, this).one()
-        open_rows = [row for row in connection.execute(_OPEN_ROWS, this) if row.position in rulings]
-        groups: dict[tuple[Outcome, bool, bool], list[Record]] = defaultdict(list)
-        for row in open_rows:
-            ruling = rulings[row.position]
-            groups[ruling.outcome, ruling.may_land_late, ruling.may_be_under_way].append(row)
-        for rows in groups.values():
-            self._settle_group(connection, batch, rows, rulings, now=now, quiet_for=quiet_for)
-        heirs = self._settle_stakes(connection, batch, open_rows, rulings, now=now)
-        self._rule(connection, batch_id, {row.position: rulings[row.position] for row in open_rows})
+        rows = [row for row in connection.execute(_OPEN_ROWS, this) if row.position in rulings]
+        groups: dict[Ruling, list[Record]] = defaultdict(list)
+        for row in rows:
+            groups[rulings[row.position]].append(row)
+        for ruling, alike in groups.items():
+            self._settle_group(connection, batch, ruling, alike, now=now, quiet_for=quiet_for)
+        heirs = self._settle_stakes(connection, batch, rows, rulings, now=now)
+        for ruling, alike in groups.items():
+            ruled = {"b_outcome": ruling.outcome, "b_grade": ruling.grade}
+            connection.execute(_RULED, _these(batch, alike) | ruled)
         least = connection.scalar(_LEAST, this)
         values: dict[str, Any] = {"outcome": least}
         if least is not None and least >= Outcome.LANDED:
@@ -228,7 +225,8 @@ class Settlements:
         change_row(connection, BATCH, batch_id, values)
         if batch.outcome == Outcome.DOUBT and least is not None and least > Outcome.DOUBT:
             send_unproven_again(connection, self._scope, batch_id)
-        members = [*{it for row in open_rows for it in (row.member_id, _account(row))}, *heirs]
+        accounts = [row.account_id for row in rows if row.account_id is not None]
+        members = [*(row.member_id for row in rows), *accounts, *heirs]
         self._scope.refresh(connection, members)
         self._scope.mark_for_write_back(connection, members)
 
@@ -268,121 +266,94 @@ class Settlements:
             return set()
         return settle_stakes(connection, self._scope, batch.id, credited, now=now)
 
-    @staticmethod
-    def _rule(connection: Connection, batch_id: int, rulings: Mapping[int, Ruling]) -> None:
-        alike: dict[tuple[Outcome, Grade], list[int]] = defaultdict(list)
-        for position, ruling in rulings.items():
-            alike[ruling.outcome, ruling.grade].append(position)
-        for (outcome, grade), positions in alike.items():
-            ruled = {"b_outcome": outcome, "b_grade": grade, "b_positions": as_list(positions)}
-            connection.execute(_RULED, {"b_batch": batch_id, **ruled})
-
     def _settle_group(
         self,
         connection: Connection,
         batch: Record,
+        ruling: Ruling,
         rows: Sequence[Record],
-        rulings: Mapping[int, Ruling],
         *,
         now: datetime,
         quiet_for: timedelta,
     ) -> None:
-        alike = rulings[rows[0].position]  # in everything but the grade
-        outcome, late = alike.outcome, alike.may_land_late
+        outcome, these = ruling.outcome, _these(batch, rows)
+        sets = self._scope.rules.points is Points.SET and batch.lane == Lane.PROFILE
         if outcome in _CREDITS:
-            self._credit(connection, batch, outcome, rows, rulings, now=now)
+            self._credit(connection, batch, ruling, rows, sets=sets, now=now)
         if outcome is Outcome.REFUSED:
-            self._quarantine(connection, rows, rulings, now)
+            self._quarantine(connection, these, ruling.field, now)
         if outcome is Outcome.LANDED:
             # Where the payload stays, in case that it is sent again, its mails have been sent.
-            stays = [it for it in rows if late or it.late_until is not None]
-            kept = [it for it in stays if it.wanted == it.fingerprint]
-            self._forget_mails(connection, [row.member_id for row in kept])
+            self._forget_mails(connection, batch, these, all_stay=ruling.may_land_late)
+        if outcome is Outcome.RELEASED:
+            overwritten = connection.execute(_OVERWRITTEN, these)
+            _UNSURE.run(connection, [(unsure(delivered), member) for member, delivered in overwritten])
         adds = self._scope.rules.points is Points.ADD
-        quiet = adds and alike.may_be_under_way and quiet_for > timedelta()
-        frees = batch.lane == Lane.POINTS and outcome not in _UNSETTLED
-        quiet_until, late_until = to_ms(now + quiet_for), latest(batch.sent_at)
-        members: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
-        for row in rows:
-            members[row.account_id is None].append(
-                {
-                    "b_id": row.member_id,
-                    "b_batch": batch.id,
-                    "b_points": row.points,
-                    "b_credit": self._credit_of(batch, row),
-                    "b_fingerprint": row.fingerprint,
-                    "b_delivered": _still_delivered(row),
-                    "b_quiet_until": quiet_until,
-                    "b_late_until": late_until,
-                }
-            )
-        for own, bound in members.items():
-            settled = _settled(outcome, own=own, quiet=quiet, late=late, frees=frees)
-            settled.run(connection, [tuple([it[name] for name in settled.names]) for it in bound])
-        if frees:  # the points of such a row are on another member's account
+        settled = _settled(
+            outcome,
+            sets=sets,
+            quiet=adds and ruling.may_be_under_way and quiet_for > timedelta(),
+            late=ruling.may_land_late,
+            frees=batch.lane == Lane.POINTS and outcome not in _UNSETTLED,
+        )
+        times = {"b_quiet_until": to_ms(now + quiet_for), "b_late_until": latest(batch.sent_at)}
+        connection.execute(settled, these | times)
+        if batch.lane == Lane.POINTS and outcome not in _UNSETTLED:
+            # The points of such a row are on another member's account.
             _FREED.run(connection, [(it.points, it.account_id) for it in rows if it.account_id is not None])
 
     def _credit(
         self,
         connection: Connection,
         batch: Record,
-        outcome: Outcome,
+        ruling: Ruling,
         rows: Sequence[Record],
-        rulings: Mapping[int, Ruling],
         *,
+        sets: bool,
         now: datetime,
     ) -> None:
-        entry = Entry.AWARDED if outcome is Outcome.LANDED else Entry.SKIPPED
-        credits_ = [
-            Credit(entry, self._credit_of(batch, row), rulings[row.position].grade, batch.id, row.member_id)
-            for row in rows
-        ]
-        # Those of an own account are credited with what else becomes of it: see `_settled`.
-        beside = [credit for credit, row in zip(credits_, rows, strict=True) if row.account_id is not None]
+        """Add the rows' points to the ledger, and to balances where they are not their own member's.
+
+        With `sets`, what a row adds is what the balance differs by; `wallet.points` may be another since.
+        """
+        entry = Entry.AWARDED if ruling.outcome is Outcome.LANDED else Entry.SKIPPED
+        before = dict(connection.execute(_BALANCES, _these(batch, rows)).all()) if sets else {}
+        entries, beside = [], []
+        for row in rows:
+            points = row.points - before.get(row.member_id, 0)
+            if points:
+                entries.append(Credit(entry, points, ruling.grade, batch.id, row.member_id))
+            if row.account_id is not None:  # else credited with what else becomes of it: see `_settled`
+                beside.append((points, row.member_id))
         moved = []
         for row in rows:
             if row.account_id is not None and row.points:  # its history went to another member meanwhile
                 moved.append(Credit(Entry.MOVED_OUT, -row.points, member_id=row.member_id))
                 moved.append(Credit(Entry.MOVED_IN, row.points, member_id=row.account_id))
                 count(connection, row.account_id, row.member_id, -batch.id, row.points)
-        _CREDITED.run(connection, [(credit.points, credit.member_id) for credit in (*beside, *moved)])
-        earning = [credit for credit in (*credits_, *moved) if credit.points]
-        if earning:
-            append(connection, self._scope.organization_id, earning, now=now)
-
-    def _credit_of(self, batch: Record, row: Record) -> int:
-        """Return what a row is credited with where it landed; `wallet.points` may be another since."""
-        sets = self._scope.rules.points is Points.SET and batch.lane == Lane.PROFILE
-        return int(row.points - row.credited if sets else row.points)
+        _CREDITED.run(connection, [*beside, *((it.points, it.member_id) for it in moved)])
+        if entries or moved:
+            append(connection, self._scope.organization_id, [*entries, *moved], now=now)
 
     @staticmethod
-    def _forget_mails(connection: Connection, member_ids: Sequence[int]) -> None:
-        if not member_ids:
-            return
-        silence(connection, connection.execute(_PAYLOADS, {"b_members": as_list(member_ids)}).all())
-
-    @staticmethod
-    def _quarantine(
-        connection: Connection, rows: Sequence[Record], rulings: Mapping[int, Ruling], now: datetime
+    def _forget_mails(
+        connection: Connection, batch: Record, these: dict[str, Any], *, all_stay: bool
     ) -> None:
-        owned = [row for row in rows if row.owner_record is not None]
-        if owned:
+        if all_stay or connection.scalar(_ANY_LATE, {"b_brand": batch.brand}) is not None:
+            kept = _KEPT if all_stay else _KEPT_FOR_LATE
+            silence(connection, connection.execute(kept, these).all())
+
+    @staticmethod
+    def _quarantine(connection: Connection, these: dict[str, Any], field: str, now: datetime) -> None:
+        owners = connection.execute(_OWNERS, these).all()
+        if owners:
+            refused = {"side": "wallet", "field": field, "reason": f"the wallet refuses the field {field}"}
+            refused_at = refused | {"since": to_ms(now)}
             connection.execute(
-                _REFUSED,
-                [
-                    {
-                        "connector_id": row.owner_connector,
-                        "record_id": row.owner_record,
-                        "side": "wallet",
-                        "field": rulings[row.position].field,
-                        "reason": f"the wallet refuses the field {rulings[row.position].field}",
-                        "since": to_ms(now),
-                    }
-                    for row in owned
-                ],
+                _REFUSED, [{"connector_id": it, "record_id": record} | refused_at for it, record in owners]
             )
 
 
-def _account(row: Record) -> int:
-    """Return the member whose points a row's are: another one where its history was moved since."""
-    return int(row.member_id if row.account_id is None else row.account_id)
+def _these(batch: Record, rows: Sequence[Record]) -> dict[str, Any]:
+    """Return the parameters that name these rows of a batch."""
+    return {"b_batch": batch.id, "b_positions": as_list(row.position for row in rows)}
