@@ -10,12 +10,12 @@ for the server's name: a token goes nowhere but to `url`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote, urlsplit
 
+from msgspec.structs import replace
 from pydantic import Field
 
 from connectors import dynamics_schema

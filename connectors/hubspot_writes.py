@@ -7,10 +7,12 @@ is halved until the bad one stands alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
+
+from msgspec.structs import replace
 
 from connectors.hubspot_api import (
     HubSpotApi,
@@ -106,6 +108,9 @@ def _result(error: Mapping[str, Any]) -> tuple[Written, str]:
 
 
 def _written(content: str | datetime) -> str:
-    if isinstance(content, str):
-        return content
+    return content if isinstance(content, str) else _time(content)
+
+
+@lru_cache(maxsize=BATCH)  # members of one import have one time
+def _time(content: datetime) -> str:
     return content.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

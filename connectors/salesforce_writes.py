@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
+
+from msgspec.structs import replace
 
 from connectors.salesforce_api import Session
 from connectors.salesforce_records import ID, MERGEABLE, Records, literal

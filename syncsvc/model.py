@@ -66,8 +66,7 @@ STATUS_LENGTH = 255
 """How many characters a status that is written back has at most: a line of text holds them in every CRM."""
 
 
-@dataclass(frozen=True, slots=True)
-class WriteBack:
+class WriteBack(Struct, frozen=True, gc=False):
     """What one CRM record should hold: the CRM's field names with their new values."""
 
     record_id: str
@@ -84,8 +83,7 @@ class Written(StrEnum):
     RETRY = "retry"  # passing trouble (a row lock); try again in a later cycle
 
 
-@dataclass(frozen=True, slots=True)
-class WriteOutcome:
+class WriteOutcome(Struct, frozen=True, gc=False):
     """The outcome of one write-back, in the CRM's own words but without personal data.
 
     `record_id` is the id under which the record lives now: it differs from the one asked for after a merge.

@@ -10,6 +10,7 @@ import math
 import re
 import unicodedata
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import NamedTuple
 
 from syncsvc.model import FieldValue
@@ -225,6 +226,7 @@ def read_instant(value: object, *, zone: tzinfo = UTC) -> Instant:
         ) from None
 
 
+@lru_cache(maxsize=1024)  # members of one import have one time
 def instant_or_none(text: str, *, zone: tzinfo) -> Instant | None:
     """Return the time that a text of the log tells, or None where it tells none; as `read_instant`."""
     try:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from syncsvc.errors import StoppedError
 from syncsvc.model import WriteBack, WriteOutcome, Written
 from syncsvc.remote.connector import Connector
 from syncsvc.rules.brakes import Allowed
+from syncsvc.state.database import from_ms
 from syncsvc.state.write_backs import DueWrite, WriteBacks
 
 _PAGE = 20_000
 """Records of one call: a file is written anew with each, and this many are no burden for the memory."""
-_RECORD_EVERY = 200
+_LOOK_EVERY = 200
+"""So many go by before it is looked whether to stop: whole calls, where one writes many."""
+_RECORD_EVERY = 600
+"""So many at most are written again after a death; fewer to a transaction cost more than themselves."""
 
 
 def write_back(
@@ -74,11 +77,13 @@ def _write(
             told.append((value, outcome))
             outcomes[outcome.result] += 1
             outcomes[Written.WRITTEN] += value.time_taken
+            if len(told) % _LOOK_EVERY:
+                continue
             if len(told) >= _RECORD_EVERY:
                 write_backs.record(connector_id, told, now=now())
                 told = []
-                if stopping():
-                    raise StoppedError("asked to stop while writing back")
+            if stopping():
+                raise StoppedError("asked to stop while writing back")
     finally:
         if told:
             write_backs.record(connector_id, told, now=now())
@@ -96,14 +101,14 @@ def _answers(
             parted.append((value, outcome))
         else:
             yield value, outcome
-    times = [replace(value, status=None) for value, _ in parted]
+    times = [value._replace(status=None) for value, _ in parted]
     for (value, refusal), (_, outcome) in zip(parted, _told(connector, times, fields), strict=True):
         if outcome.result is Written.WRITTEN:
-            yield replace(value, time_taken=True), refusal
+            yield value._replace(time_taken=True), refusal
         elif outcome.result is Written.REFUSED:
             yield value, refusal
         else:
-            yield replace(value, status=None), outcome
+            yield value._replace(status=None), outcome
 
 
 def _told(
@@ -115,7 +120,7 @@ def _told(
 def _values(due: DueWrite, fields: Mapping[str, str]) -> WriteBack:
     values: dict[str, str | datetime] = {}
     if due.last_updated is not None:
-        values[fields["last_updated"]] = due.last_updated
+        values[fields["last_updated"]] = from_ms(due.last_updated)
     if due.status is not None:
         values[fields["status"]] = due.status
     return WriteBack(due.record_id, values)

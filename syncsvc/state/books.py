@@ -7,9 +7,9 @@ removed by hand breaks the chain for whoever follows it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
+from typing import NamedTuple
 
 import orjson
 from sqlalchemy import Connection, bindparam, select
@@ -34,8 +34,7 @@ _ADDED = insert_rows(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Credit:
+class Credit(NamedTuple):
     """Points for one member's account, and why; `grade` is what they rest on."""
 
     entry: Entry
@@ -46,7 +45,7 @@ class Credit:
 
     def of(self, member_id: int) -> Credit:
         """Return the same credit for a member."""
-        return replace(self, member_id=member_id)
+        return self._replace(member_id=member_id)
 
 
 def append(connection: Connection, organization_id: int, entries: Sequence[Credit], *, now: datetime) -> None:

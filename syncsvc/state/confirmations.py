@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime, timedelta, tzinfo
+from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, case, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    String,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from syncsvc.config import WalletConfig
 from syncsvc.rules.completeness import Completeness, Seen, judge_reading
 from syncsvc.rules.lateness import Move
 from syncsvc.rules.values import instant_or_none
-from syncsvc.state.bulk import update_rows
+from syncsvc.state.bulk import Bulk, update_rows
 from syncsvc.state.codes import Lane, Outcome
-from syncsvc.state.database import as_object, change_row, each_of, from_ms, to_ms
+from syncsvc.state.database import as_list, as_object, change_row, each_of, from_ms, one_of, to_ms
 from syncsvc.state.late import LandedLate, forget_past, notice
 from syncsvc.state.scope import OURS, THIS_BRAND, Scope
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, MEMBER
@@ -104,7 +118,13 @@ _ENTRIES = (
     .join(BRAND, and_(BRAND.c.id == MEMBER.c.brand, THIS_BRAND))
     .join(_TOLD, _TOLD.c.key == MEMBER.c.email_key)
 )
-_ENTRY = update_rows(MEMBER, ("id",), ("log_value", "log_at"))
+# Members of one import have one time, as a rule.
+_MOVED = Bulk(
+    update(MEMBER)
+    .where(one_of(MEMBER.c.id, "b_members"))
+    .values(log_value=bindparam("b_text", type_=String), log_at=bindparam("b_at", type_=BigInteger)),
+    ["b_text", "b_at", "b_members"],
+)
 _ENTERED = select(MEMBER.c.id).where(MEMBER.c.brand == bindparam("b_brand"), MEMBER.c.log_value.is_not(None))
 _SLOWER = update_rows(BRAND, ("id",), ("slowest_ms",))
 _SHOWN_AT = update_rows(BATCH, ("id",), ("moved_at",))
@@ -153,7 +173,8 @@ class Confirmations:
         where nothing moved.
         """
         with self._scope.database.reading() as connection:
-            moved, new, late = [], 0, LandedLate()
+            moved: dict[tuple[str, int | None], list[int]] = defaultdict(list)
+            new, late = 0, LandedLate()
             suspicious: dict[int, Move] = {}
             listed = connection.execute(_ENTRIES, self._of(brand_id, b_entries=as_object(entries))).all()
             twice = seen.add([member for member, *_ in listed])
@@ -164,19 +185,20 @@ class Confirmations:
                 at = None if instant is None else to_ms(instant.at)
                 if member in twice and (at is None or (before_at is not None and at <= before_at)):
                     continue
-                moved.append((text, at, member))
+                moved[text, at].append(member)
                 new += before is None
                 if waits and instant is not None:
                     last = None if before_at is None else from_ms(before_at)
                     suspicious[member] = Move(before, last, instant.at)
         if moved:
             with self._scope.database.writing() as connection:
-                _ENTRY.run(connection, moved)
+                _MOVED.run(connection, [(*entry, as_list(them)) for entry, them in moved.items()])
                 if new:
                     connection.execute(_MORE_KNOWN, self._of(brand_id, b_new=new))
-                self._scope.mark_for_write_back(connection, [member for _, _, member in moved])
+                members = list(chain.from_iterable(moved.values()))
+                self._scope.mark_for_write_back(connection, members)
                 late = notice(connection, self._scope, brand_id, suspicious, settle_after=self._settle_after)
-        return len(moved), late
+        return sum(map(len, moved.values())), late
 
     def record_witness(self, brand_id: str, entries: Mapping[str, str]) -> bool:
         """Remember the witness's entry where it is among these; returns whether others have moved it."""
@@ -223,7 +245,7 @@ class Confirmations:
     @staticmethod
     def _forget_unseen(connection: Connection, brand: int, seen: Seen) -> None:
         entered = connection.scalars(_ENTERED, {"b_brand": brand})
-        _ENTRY.run(connection, [(None, None, it) for it in entered if it not in seen])
+        _MOVED.run(connection, [(None, None, as_list(it for it in entered if it not in seen))])
 
     def measure(self, cycle: str) -> None:
         """Learn from this cycle's landed batches how long an import takes to be carried out."""

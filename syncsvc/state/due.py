@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -29,19 +29,22 @@ from syncsvc.state.scope import LEAVES, OWN_BRANDS, payable
 from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER, PAYLOAD
 
 _MOST = bindparam("b_most", type_=BigInteger)
-_CLAIMED = (
-    MEMBER.c.id,
-    MEMBER.c.email_key,
-    MEMBER.c.email,
-    MEMBER.c.wanted,
-    MEMBER.c.delivered,
-    PAYLOAD.c.content,
-    MEMBER.c.earned,
-    MEMBER.c.credited,
-    MEMBER.c.unsettled,
-    MEMBER.c.introduced,
-    MEMBER.c.log_value,
-)
+
+
+class Claimable(NamedTuple):
+    """A member with something to send, and what `Outbox.claim` makes its row of."""
+
+    id: int
+    email_key: str
+    email: str | None
+    wanted: bytes
+    delivered: bytes | None
+    content: bytes
+    earned: int
+    credited: int
+    unsettled: int
+    introduced: int
+    log_value: str | None
 
 
 def sendable(*, known: bool, leaving: bool) -> list[ColumnElement[bool]]:
@@ -134,7 +137,10 @@ def any_due(points: Points, lane: Lane, *, known: bool, leaving: bool) -> Select
 
 @cache
 def claimable(points: Points, lane: Lane, *, known: bool, leaving: bool) -> Select[Any]:
-    """Return up to `b_rows` members of brand `b_place` with ids above `b_after`, as `Outbox.claim` says."""
+    """Return up to `b_rows` members of brand `b_place` with ids above `b_after`, as `Outbox.claim` says.
+
+    Their columns are those of `Claimable`.
+    """
     conditions = [
         MEMBER.c.brand == bindparam("b_place"),
         *sendable(known=known, leaving=leaving),
@@ -152,4 +158,5 @@ def claimable(points: Points, lane: Lane, *, known: bool, leaving: bool) -> Sele
             ~_may_move_yet(),
         ]
     rows = bindparam("b_rows", type_=Integer)
-    return select(*_CLAIMED).join(PAYLOAD, OF_MEMBER).where(*conditions).order_by(MEMBER.c.id).limit(rows)
+    columns = (PAYLOAD.c.content if it == "content" else MEMBER.c[it] for it in Claimable._fields)
+    return select(*columns).join(PAYLOAD, OF_MEMBER).where(*conditions).order_by(MEMBER.c.id).limit(rows)

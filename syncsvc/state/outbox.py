@@ -28,9 +28,9 @@ from syncsvc.config import BrakesConfig, Points, WalletConfig
 from syncsvc.rules.brakes import Allowed, Totals, enough
 from syncsvc.rules.mapping import MAILS
 from syncsvc.state import due
-from syncsvc.state.bulk import Bulk, insert_rows
+from syncsvc.state.bulk import insert_rows
 from syncsvc.state.codes import Lane, Outcome
-from syncsvc.state.database import Record, as_list, one_of, to_ms
+from syncsvc.state.database import as_list, one_of, to_ms
 from syncsvc.state.late import unsure
 from syncsvc.state.payloads import OF_MEMBER
 from syncsvc.state.plans import Planned
@@ -104,12 +104,12 @@ _CLAIM = BATCH.insert().returning(BATCH.c.id)
 _CLAIM_ROWS = insert_rows(
     BATCH_ROW, ("batch_id", "position", "member_id", "fingerprint", "points", "log_before")
 )
-_CLAIM_MEMBER = Bulk(
+_CLAIMED = (
     update(MEMBER)
-    .where(MEMBER.c.id == bindparam("b_id"))
-    .values(unsettled=MEMBER.c.unsettled + bindparam("b_points"), open_batch=bindparam("b_batch")),
-    ["b_points", "b_batch", "b_id"],
+    .where(MEMBER.c.id == BATCH_ROW.c.member_id, BATCH_ROW.c.batch_id == bindparam("b_batch"))
+    .values(open_batch=BATCH_ROW.c.batch_id)
 )
+_CLAIMED_POINTS = _CLAIMED.values(unsettled=MEMBER.c.unsettled + BATCH_ROW.c.points)
 _ASKED_BEFORE = _asked_before()
 
 
@@ -258,7 +258,7 @@ class Outbox:
                 "b_landed": to_ms(sent_at - self._settle_after),
                 "b_rows": limit - rides,
             }
-            members = connection.execute(statement, bound).all()
+            members = list(map(due.Claimable._make, connection.execute(statement, bound).all()))
             if not members:
                 return None
             users = [self._user(row, brand_id, lane) for row in members]
@@ -285,18 +285,12 @@ class Outbox:
                     for position, (row, user) in enumerate(zip(members, users, strict=True))
                 ],
             )
-            counts = lane is Lane.POINTS
-            _CLAIM_MEMBER.run(
-                connection,
-                [
-                    (user["points"] if counts else 0, batch_id, row.id)
-                    for row, user in zip(members, users, strict=True)
-                ],
-            )
+            claimed = _CLAIMED_POINTS if lane is Lane.POINTS else _CLAIMED
+            connection.execute(claimed, {"b_batch": batch_id})
         self._scope.database.reached(batch_id)
         return Batch(batch_id, brand_id, lane, users, points, members[-1].id, witness)
 
-    def _user(self, row: Record, brand_id: str, lane: Lane) -> dict[str, Any]:
+    def _user(self, row: due.Claimable, brand_id: str, lane: Lane) -> dict[str, Any]:
         content = orjson.loads(row.content)
         user = {"email": row.email or row.email_key, "brand_id": brand_id, **content["profile"]}
         if lane is Lane.POINTS:
@@ -311,7 +305,11 @@ class Outbox:
         return user
 
     def _silence(
-        self, connection: Connection, lane: Lane, members: Sequence[Record], users: Sequence[dict[str, Any]]
+        self,
+        connection: Connection,
+        lane: Lane,
+        members: Sequence[due.Claimable],
+        users: Sequence[dict[str, Any]],
     ) -> None:
         """Take the mails out of rows whose change may have sent them already.
 

@@ -65,6 +65,15 @@ class Ruling(NamedTuple):
         return self.outcome is Outcome.RELEASED or self.grade is not Grade.ANSWER
 
 
+class _OpenRow(NamedTuple):
+    """A row of a batch without a final outcome; a row of the database costs more at each look."""
+
+    position: int
+    member_id: int
+    account_id: int | None
+    points: int
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is remembered of an answer."""
@@ -196,8 +205,9 @@ class Settlements:
         """Do what `settle` does, inside the caller's transaction."""
         this = {"b_batch": batch_id}
         batch = connection.execute(_BATCH, this).one()
-        rows = [row for row in connection.execute(_OPEN_ROWS, this) if row.position in rulings]
-        groups: dict[Ruling, list[Record]] = defaultdict(list)
+        found = map(_OpenRow._make, connection.execute(_OPEN_ROWS, this).all())
+        rows = [row for row in found if row.position in rulings]
+        groups: dict[Ruling, list[_OpenRow]] = defaultdict(list)
         for row in rows:
             groups[rulings[row.position]].append(row)
         for ruling, alike in groups.items():
@@ -254,7 +264,7 @@ class Settlements:
         self,
         connection: Connection,
         batch: Record,
-        rows: Sequence[Record],
+        rows: Sequence[_OpenRow],
         rulings: Mapping[int, Ruling],
         *,
         now: datetime,
@@ -271,7 +281,7 @@ class Settlements:
         connection: Connection,
         batch: Record,
         ruling: Ruling,
-        rows: Sequence[Record],
+        rows: Sequence[_OpenRow],
         *,
         now: datetime,
         quiet_for: timedelta,
@@ -289,17 +299,17 @@ class Settlements:
             overwritten = connection.execute(_OVERWRITTEN, these)
             _UNSURE.run(connection, [(unsure(delivered), member) for member, delivered in overwritten])
         adds = self._scope.rules.points is Points.ADD
+        frees = batch.lane == Lane.POINTS and outcome not in _UNSETTLED
         settled = _settled(
             outcome,
             sets=sets,
             quiet=adds and ruling.may_be_under_way and quiet_for > timedelta(),
             late=ruling.may_land_late,
-            frees=batch.lane == Lane.POINTS and outcome not in _UNSETTLED,
+            frees=frees,
         )
         times = {"b_quiet_until": to_ms(now + quiet_for), "b_late_until": latest(batch.sent_at)}
         connection.execute(settled, these | times)
-        if batch.lane == Lane.POINTS and outcome not in _UNSETTLED:
-            # The points of such a row are on another member's account.
+        if frees:  # the points of such a row are on another member's account
             _FREED.run(connection, [(it.points, it.account_id) for it in rows if it.account_id is not None])
 
     def _credit(
@@ -307,7 +317,7 @@ class Settlements:
         connection: Connection,
         batch: Record,
         ruling: Ruling,
-        rows: Sequence[Record],
+        rows: Sequence[_OpenRow],
         *,
         sets: bool,
         now: datetime,
@@ -354,6 +364,6 @@ class Settlements:
             )
 
 
-def _these(batch: Record, rows: Sequence[Record]) -> dict[str, Any]:
+def _these(batch: Record, rows: Sequence[_OpenRow]) -> dict[str, Any]:
     """Return the parameters that name these rows of a batch."""
     return {"b_batch": batch.id, "b_positions": as_list(row.position for row in rows)}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -30,9 +30,9 @@ from syncsvc.config import Points
 from syncsvc.model import STATUS_LENGTH, WriteOutcome, Written
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.intake import ContactState
-from syncsvc.state.bulk import Bulk, Row
+from syncsvc.state.bulk import Bulk
 from syncsvc.state.codes import Outcome, WriteDue
-from syncsvc.state.database import Record, as_list, from_ms, one_of, to_ms
+from syncsvc.state.database import as_list, one_of, to_ms
 from syncsvc.state.scope import Scope, at_most, kept_back
 from syncsvc.state.tables import BATCH, CONTACT, MEMBER, QUARANTINE, WRITE_RETRY
 
@@ -52,16 +52,15 @@ def to_second(ms: int) -> int:
     return ms - ms % _SECOND
 
 
-@dataclass(frozen=True, slots=True)
-class DueWrite:
+class DueWrite(NamedTuple):
     """What one CRM record should hold; None where that fact needs no writing.
 
-    `tries` is how often writing it has failed already, `log_at` (milliseconds) the time in the import log.
+    Times are in milliseconds. `tries` is how often writing it has failed already, `log_at` what the log says.
     `time_taken` says of one that was refused that the CRM took `last_updated` without the status.
     """
 
     record_id: str
-    last_updated: datetime | None
+    last_updated: int | None
     status: str | None
     tries: int = 0
     log_at: int | None = None
@@ -71,6 +70,35 @@ class DueWrite:
     def differs(self) -> bool:
         """Whether anything is to be written at all."""
         return self.last_updated is not None or self.status is not None
+
+
+class _Held(NamedTuple):
+    """What records hold by now, as `_WRITTEN` takes it; one time for all members of an import."""
+
+    last_updated: int | None
+    status: str | None
+    due: WriteDue
+
+
+# A record that lives on under another id does not come home under this one.
+_TAKEN = {Written.WRITTEN: WriteDue.ECHO, Written.MERGED: WriteDue.NO}
+
+
+class _Shown(NamedTuple):
+    """A record, what was written on it, and what its member is; the columns of `_due`."""
+
+    record_id: str
+    state: int
+    written_at: int | None
+    written_status: str | None
+    log_at: int | None
+    due: int | None
+    delivered: bytes | None
+    unsettled: int | None
+    kept_back: bool | None
+    doubt: int | None
+    reason: str | None
+    tries: int | None
 
 
 @cache
@@ -133,17 +161,16 @@ def _these(connector_id: int, record_ids: Sequence[str]) -> dict[str, Any]:
 
 
 def _written() -> Bulk:
-    mine = CONTACT.c.connector_id == bindparam("b_connector")
     statement = (
         update(CONTACT)
-        .where(mine, CONTACT.c.record_id == bindparam("b_record"))
+        .where(_among(CONTACT))
         .values(
             written_at=func.coalesce(bindparam("b_at", type_=BigInteger), CONTACT.c.written_at),
             written_status=func.coalesce(bindparam("b_status", type_=String), CONTACT.c.written_status),
             write_due=bindparam("b_due", type_=SmallInteger),
         )
     )
-    return Bulk(statement, ["b_at", "b_status", "b_due", "b_connector", "b_record"])
+    return Bulk(statement, ["b_at", "b_status", "b_due", "b_connector", "b_records"])
 
 
 _WRITTEN = _written()
@@ -187,7 +214,7 @@ class WriteBacks:
             b_limit=limit,
         )
         with self._scope.database.reading() as connection:
-            rows = connection.execute(statement, bound).all()
+            rows = list(map(_Shown._make, connection.execute(statement, bound).all()))
         values = []
         for row in rows:
             wanted_at = to_second(row.log_at) if time and row.log_at is not None else None
@@ -195,7 +222,7 @@ class WriteBacks:
             values.append(
                 DueWrite(
                     row.record_id,
-                    from_ms(wanted_at) if wanted_at is not None and wanted_at != row.written_at else None,
+                    wanted_at if wanted_at != row.written_at else None,
                     wanted_status if wanted_status != row.written_status else None,
                     row.tries or 0,
                     row.log_at,
@@ -224,21 +251,19 @@ class WriteBacks:
         or where its trouble has not passed for `MANY_TRIES` tries. A time that was taken without its status
         is written, and the status alone is tried again.
         """
-        written = [(value, it) for value, it in outcomes if it.result in {Written.WRITTEN, Written.MERGED}]
-        gone = [value.record_id for value, it in outcomes if it.result is Written.GONE]
-        failed = [(value, it) for value, it in outcomes if it.result in {Written.REFUSED, Written.RETRY}]
+        held: dict[_Held, list[str]] = defaultdict(list)
+        gone, failed = [], []
+        for value, outcome in outcomes:
+            if outcome.result in _TAKEN:
+                held[_Held(value.last_updated, value.status, _TAKEN[outcome.result])].append(value.record_id)
+            elif outcome.result is Written.GONE:
+                gone.append(value.record_id)
+            else:
+                failed.append((value, outcome))
+                if value.time_taken:
+                    held[_Held(value.last_updated, None, WriteDue.YES)].append(value.record_id)
         with self._scope.database.writing() as connection:
-            # A record that lives on under another id does not come home under this one.
-            held = [
-                _holds(connector_id, value, WriteDue.ECHO if it.result is Written.WRITTEN else WriteDue.NO)
-                for value, it in written
-            ]
-            held += [
-                _holds(connector_id, replace(value, status=None), WriteDue.YES)
-                for value, _ in failed
-                if value.time_taken
-            ]
-            _WRITTEN.run(connection, held)
+            _WRITTEN.run(connection, [(*it, connector_id, as_list(them)) for it, them in held.items()])
             if gone:
                 connection.execute(_ANEW, _these(connector_id, gone))
             self._forget_failures(connection, connector_id, [value.record_id for value, _ in outcomes])
@@ -298,12 +323,6 @@ def _pause(result: Written, tries: int) -> timedelta:
     return min(first * (1 << min(tries, 16)), longest)
 
 
-def _holds(connector_id: int, value: DueWrite, due: WriteDue) -> Row:
-    """Return the row of `_WRITTEN` for a value that its record holds now."""
-    at = None if value.last_updated is None else to_ms(value.last_updated)
-    return at, value.status, int(due), connector_id, value.record_id
-
-
 def _cut(text: str) -> str:
     """Return a status as far as a field holds it, also where its characters are counted in UTF-16."""
     units = text.encode("utf-16-le", "replace")
@@ -312,7 +331,7 @@ def _cut(text: str) -> str:
     return units[: 2 * STATUS_LENGTH - 2].decode("utf-16-le", "ignore").rstrip() + "…"
 
 
-def _status(row: Record) -> str | None:
+def _status(row: _Shown) -> str | None:
     if row.state == ContactState.QUARANTINED or row.reason is not None:
         return _cut(f"quarantined: {row.reason}")
     if row.doubt is not None:

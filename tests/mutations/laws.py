@@ -151,8 +151,8 @@ MUTATIONS = (
     Mutation(
         "a profile that landed asks for its mails again with points that a person lets go",
         "syncsvc/state/settlements.py",
-        "self._forget_mails(connection, [row.member_id for row in kept])",
-        "self._forget_mails(connection, [])",
+        "silence(connection, connection.execute(kept, these).all())",
+        "del kept, these",
         _LATE,
     ),
     Mutation(
@@ -303,8 +303,8 @@ MUTATIONS = (
     Mutation(
         "what was delivered before a lost profile is taken for what the wallet has",
         "syncsvc/state/settlements.py",
-        "    return unsure(row.delivered)",
-        "    return row.delivered",
+        "(unsure(delivered), member)",
+        "(delivered, member)",
         _LATE,
     ),
     Mutation(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -181,11 +180,11 @@ def test_every_fact_of_a_row_takes_part_in_its_digest(credit: Credit, at: int, b
     assert len(digest) == 16
     assert digest == link(before, credit, at)
     others = [
-        replace(credit, points=credit.points + 1),
-        replace(credit, member_id=credit.member_id + 1),
-        replace(credit, batch_id=(credit.batch_id or 0) + 1),
-        replace(credit, entry=Entry((credit.entry + 1) % len(Entry))),
-        replace(credit, grade=Grade.PERSON if credit.grade is not Grade.PERSON else Grade.ANSWER),
+        credit._replace(points=credit.points + 1),
+        credit._replace(member_id=credit.member_id + 1),
+        credit._replace(batch_id=(credit.batch_id or 0) + 1),
+        credit._replace(entry=Entry((credit.entry + 1) % len(Entry))),
+        credit._replace(grade=Grade.PERSON if credit.grade is not Grade.PERSON else Grade.ANSWER),
     ]
     digests = [link(before, other, at) for other in others]
     digests += [link(before, credit, at + 1), link(bytes([before[0] ^ 1]) + before[1:], credit, at)]
