@@ -76,7 +76,8 @@ def _write(
         for value, outcome in _answers(connector, due, fields):
             told.append((value, outcome))
             outcomes[outcome.result] += 1
-            outcomes[Written.WRITTEN] += value.time_taken
+            if value.time_taken:
+                outcomes[Written.WRITTEN] += 1
             if len(told) % _LOOK_EVERY:
                 continue
             if len(told) >= _RECORD_EVERY:
@@ -96,8 +97,8 @@ def _answers(
     """Yield what became of each value; those of which the time alone may be taken come last."""
     parted = []
     for value, outcome in _told(connector, due, fields):
-        both = value.last_updated is not None and value.status is not None
-        if both and outcome.result is Written.REFUSED:
+        refused = outcome.result is Written.REFUSED
+        if refused and value.last_updated is not None and value.status is not None:
             parted.append((value, outcome))
         else:
             yield value, outcome

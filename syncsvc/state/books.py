@@ -55,12 +55,12 @@ def append(connection: Connection, organization_id: int, entries: Sequence[Credi
     rows = []
     for credit in entries:
         digest = link(digest, credit, at)
-        what = int(credit.entry), credit.points, at, credit.grade, digest
+        what = int(credit.entry), credit.points, at, str(credit.grade), digest
         rows.append((organization_id, credit.member_id, credit.batch_id, *what))
     _ADDED.run(connection, rows)
 
 
 def link(before: bytes, credit: Credit, at: int) -> bytes:
     """Return the digest of a ledger row that follows the one with the digest `before`."""
-    row = [credit.member_id, credit.batch_id, int(credit.entry), credit.points, at, credit.grade]
+    row = credit.member_id, credit.batch_id, int(credit.entry), credit.points, at, str(credit.grade)
     return blake2b(before + orjson.dumps(row), digest_size=16).digest()

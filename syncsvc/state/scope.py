@@ -171,7 +171,7 @@ def _differs(points: Points) -> ColumnElement[bool]:
 @cache
 def _refreshed(points: Points) -> Update:
     refused = and_(MEMBER.c.refused.is_not(None), MEMBER.c.refused == MEMBER.c.wanted)
-    due = and_(AT_HAND, _differs(points), ~refused)
+    due = and_(_differs(points), ~refused, AT_HAND)  # in this order: most need no look at the payloads
     return update(MEMBER).where(one_of(MEMBER.c.id, "b_members")).values(due=case((due, 1), else_=0))
 
 
