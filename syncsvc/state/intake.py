@@ -213,7 +213,7 @@ class IntakeStore:
             with self._scope.database.writing() as connection:
                 sweep = self._sweep(connection, connector_id)
                 page = connection.execute(_MISSED_ONES, {"b_connector": connector_id, "b_sweep": sweep}).all()
-                before = {row.record_id: Known(*row) for row in page}
+                before = {was.record_id: was for was in map(Known._make, page)}
                 self._apply(connection, connector_id, [], dict.fromkeys(before), before, now, sweep, None)
             gone += len(page)
             bury = bool(page)
@@ -254,8 +254,8 @@ class IntakeStore:
             ends = {"b_least": min(record_ids), "b_most": max(record_ids)}
             if connection.execute(_NEAR, {"b_connector": connector_id, **ends}).first() is None:
                 return {}
-        found = connection.execute(_KNOWN, _these(connector_id, record_ids))
-        return {row.record_id: Known(*row) for row in found}
+        found = map(Known._make, connection.execute(_KNOWN, _these(connector_id, record_ids)).all())
+        return {was.record_id: was for was in found}
 
     @staticmethod
     def _sweep(connection: Connection, connector_id: int) -> int:

@@ -124,7 +124,7 @@ class Membership:
         if ids:
             asked.append((_BY_ID, {"b_members": as_list(ids)}))
         for statement, bound in asked:
-            for row in self._connection.execute(statement, bound):
+            for row in self._connection.execute(statement, bound).all():
                 member = Member(*row)
                 self._by_key.setdefault((member.brand, member.email_key), member)
         self._by_id = {member.id: member for member in self._by_key.values() if member.id is not None}
@@ -355,8 +355,12 @@ class Membership:
             CONTACT.c.state == ContactState.ACTIVE,
             CONTACT.c.connector_id.in_(self._scope.connectors.values()),
         )
-        found = {(row.connector_id, row.record_id): row.points for row in self._connection.execute(listed)}
-        return {contact: points for contact, points in found.items() if contact not in self._leaving}
+        found = self._connection.execute(listed).all()
+        return {
+            (connector, record): points
+            for connector, record, points in found
+            if (connector, record) not in self._leaving
+        }
 
     def _pass_on(self) -> None:
         positions = {row_id: place for place, row_id in enumerate(self._scope.connectors.values())}

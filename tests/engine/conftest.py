@@ -23,10 +23,15 @@ TWICE_UNSETTLED = """SELECT r.member_id FROM batch_row r JOIN batch b ON b.id = 
 TOO = {"test_engine_fresh", "test_engine_mails"}
 """What always runs on both engines of the state, where a server is installed; see `grounds`."""
 
+FILES = {"test_engine_salvage"}
+"""What is about files alone."""
+
 _WANTED = os.environ.get("SYNCSVC_STATE", "")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__ in FILES:
+        return
     if _WANTED == "postgresql":
         metafunc.parametrize("ground", ["postgresql"], indirect=True)
     elif metafunc.module.__name__ in TOO:
