@@ -30,7 +30,7 @@ import orjson
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from install import HERE, PEERS, python_of
-from run import CHANGES, Facts, Round, Standin
+from run import CHANGES, Facts, Round, Standin, whole_job
 
 _WORK = {"A": "first read", "B": "nothing changed", "C": f"{CHANGES:,} changed", "D": "A, and the delivery"}
 _OURS = {"A": "first pull", "B": "idle", "C": "changes"}
@@ -88,16 +88,12 @@ def one_round(contacts: int, peers: Sequence[str]) -> dict[str, dict[str, Facts]
         facts = {name: it | {"requests": sum(it["requests"].values())} for name, it in ours.facts.items()}
         found["floor"] = {"A": facts["floor"]}
         found["syncsvc"] = {work: facts[name] for work, name in _OURS.items()}
-        found["syncsvc"]["D"] = _together(facts["first pull"], facts["first delivery"])
+        whole = whole_job(contacts)["whole job"]
+        found["syncsvc"]["D"] = whole | {"requests": sum(whole["requests"].values())}
     for name in peers:
         with Standin(contacts) as standin, tempfile.TemporaryDirectory(prefix="peers-") as folder:
             found[name] = Peers(standin, Path(folder), contacts=contacts).peer(name)
     return found
-
-
-def _together(one: Facts, other: Facts) -> Facts:
-    summed = {key: one[key] + other[key] for key in ("cpu", "work", "wall", "requests")}
-    return summed | {"peak": max(one["peak"], other["peak"])}
 
 
 def median(rounds: Sequence[Facts], key: str) -> float:
