@@ -15,7 +15,6 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
-    case,
     func,
     or_,
     select,
@@ -105,19 +104,19 @@ _READ_AT = select(BRAND.c.log_read_at).where(THIS_BRAND)
 _RESOLUTION = select(BRAND.c.resolution_ms).where(THIS_BRAND)
 _MORE_KNOWN = update(BRAND).where(THIS_BRAND).values(log_known=BRAND.c.log_known + bindparam("b_new"))
 _TOLD = each_of("b_entries")
-_NEWS = MEMBER.c.log_value.is_distinct_from(_TOLD.c.value)
-# Of members that have not moved, which are nearly all, nothing is made but the id.
+# Of members that have not moved, nearly all, nothing is made but the id. What was told is named once: SQLite
+# makes it anew each time.
 _ENTRIES = (
-    select(
-        MEMBER.c.id,
-        case((_NEWS, _TOLD.c.value)),
-        case((_NEWS, MEMBER.c.log_value)),
-        case((_NEWS, MEMBER.c.log_at)),
-        and_(_NEWS, MEMBER.c.late_until.is_not(None), MEMBER.c.open_batch.is_(None)),
-    )
+    select(MEMBER.c.id, func.nullif(_TOLD.c.value, MEMBER.c.log_value))
     .join(BRAND, and_(BRAND.c.id == MEMBER.c.brand, THIS_BRAND))
     .join(_TOLD, _TOLD.c.key == MEMBER.c.email_key)
 )
+_BEFORE = select(
+    MEMBER.c.id,
+    MEMBER.c.log_value,
+    MEMBER.c.log_at,
+    and_(MEMBER.c.late_until.is_not(None), MEMBER.c.open_batch.is_(None)),
+).where(one_of(MEMBER.c.id, "b_members"))
 # Members of one import have one time, as a rule.
 _MOVED = Bulk(
     update(MEMBER)
@@ -177,10 +176,11 @@ class Confirmations:
             new, late = 0, LandedLate()
             suspicious: dict[int, Move] = {}
             listed = connection.execute(_ENTRIES, self._of(brand_id, b_entries=as_object(entries))).all()
-            twice = seen.add([member for member, *_ in listed])
-            for member, text, before, before_at, waits in listed:
-                if text is None:
-                    continue
+            twice = seen.add([member for member, _ in listed])
+            texts = {member: text for member, text in listed if text is not None}
+            known = connection.execute(_BEFORE, {"b_members": as_list(texts)}).all() if texts else []
+            for member, before, before_at, waits in known:
+                text = texts[member]
                 instant = instant_or_none(text, zone=self.zone)
                 at = None if instant is None else to_ms(instant.at)
                 if member in twice and (at is None or (before_at is not None and at <= before_at)):

@@ -130,8 +130,8 @@ MUTATIONS = (
     Mutation(
         "a status that the CRM refuses keeps the time from being written",
         "syncsvc/stages/write_back.py",
-        "        if both and outcome.result is Written.REFUSED:\n",
-        "        if both and outcome.result is Written.MERGED:\n",
+        "        refused = outcome.result is Written.REFUSED\n",
+        "        refused = outcome.result is Written.MERGED\n",
         ("tests/engine/test_engine_write_back.py",),
     ),
     Mutation(
