@@ -77,9 +77,9 @@ Facts = dict[str, Any]
 class Standin:
     """The stand-in server as a process of its own: what it costs is not counted."""
 
-    def __init__(self, contacts: int) -> None:
+    def __init__(self, contacts: int, *options: str) -> None:
         """Prepare; nothing runs yet."""
-        self._command = [sys.executable, str(HERE / "standin.py"), str(contacts)]
+        self._command = [sys.executable, str(HERE / "standin.py"), str(contacts), *options]
 
     def __enter__(self) -> Self:
         """Start, and wait until it serves."""

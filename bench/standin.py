@@ -2,13 +2,15 @@
 
     python bench/standin.py 1000000        prints {"port": 40123} and serves until it is ended
 
-Contacts have the ids 1 to N, person<id>@example.com and a stamp months ago; pages are rendered as they are
-asked for. What is kept is a few numbers per contact (awarded points, times), so memory stays flat. It checks
-no token and little else: whether an answer is right is a question for the simulators. Unlike HubSpot's, a
-contact's stamp does not move by what is written back.
+Contacts have the ids 1 to N, person<id>@example.com and a stamp months ago, with `--apart` one a millisecond
+after that of the contact before; pages are rendered as they are asked for. What is kept is a few numbers per
+contact (awarded points, times), so memory stays flat. It checks no token and little else: whether an answer
+is right is a question for the simulators. Unlike HubSpot's, a contact's stamp does not move by what is
+written back.
 
-HubSpot: list, search, batch/update, properties. Salesforce, for its peer alone: the query of all contacts or
-of those modified since. Wallet: POST /v2/import, GET /import/log. And, of its own:
+HubSpot: list, search, batch/update, properties; 403 for properties of anything but contacts, as a token gets
+that may read contacts alone. Salesforce, for its peer alone: the query of all contacts or of those modified
+since. Wallet: POST /v2/import, GET /import/log. And, of its own:
 POST /standin/changed?count=N   gives contacts 1 to N one more point and a stamp of now
 GET  /standin/totals            requests by path, rows imported, points awarded, values written back
 """
@@ -79,9 +81,10 @@ def _iso(milliseconds: int) -> bytes:
 class People:
     """The contacts and the members made of them: a few numbers each, by id; index 0 stays unused."""
 
-    def __init__(self, contacts: int, members: int) -> None:
+    def __init__(self, contacts: int, members: int, *, apart: bool = False) -> None:
         """Hold `contacts`, of which the first `members` are in the import log already."""
         self.contacts = contacts
+        self._apart = apart
         self.awarded = array("q", bytes(8 * (contacts + 1)))
         self._logged = array("q", bytes(8 * (contacts + 1)))  # seconds; 0 = not in the log
         self._logged[1 : members + 1] = array("q", [int(_OLD.timestamp())]) * members
@@ -99,15 +102,23 @@ class People:
 
     def stamp(self, contact: int) -> int:
         """Return when a contact was last modified, in milliseconds."""
-        return max((stamp for count, stamp in self._changes if contact <= count), default=_OLD_MS)
+        old = _OLD_MS + (contact - 1 if self._apart else 0)
+        return max((stamp for count, stamp in self._changes if contact <= count), default=old)
 
     def changed(self, start: int, until: int, above: int) -> Sequence[int]:
         """Return the ids above `above` that were last modified from `start` to `until`, ascending."""
-        old = start <= _OLD_MS <= until
-        if not self._changes:
-            return range(above + 1, self.contacts + 1) if old else ()
-        last = self.contacts if old else max(count for count, _ in self._changes)
-        return [contact for contact in range(above + 1, last + 1) if start <= self.stamp(contact) <= until]
+        touched = max((count for count, _ in self._changes), default=0)
+        found = [
+            contact for contact in range(above + 1, touched + 1) if start <= self.stamp(contact) <= until
+        ]
+        old = self._old_from(start, until, max(above, touched))
+        return [*found, *old] if found else old
+
+    def _old_from(self, start: int, until: int, above: int) -> range:
+        """Return the ids above `above` whose first stamps, changed or not, are from `start` to `until`."""
+        if self._apart:
+            return range(max(above, start - _OLD_MS) + 1, min(self.contacts, until - _OLD_MS + 1) + 1)
+        return range(above + 1, self.contacts + 1) if start <= _OLD_MS <= until else range(0)
 
     def points(self, contact: int) -> int:
         """Return what a contact has earned."""
@@ -116,7 +127,7 @@ class People:
     def rendered(self, contact: int, names: frozenset[str]) -> bytes:
         """Return a contact as HubSpot would send it, null for those of `names` that it does not hold."""
         stamp, points = self._old, self.points(contact)
-        if self._changes:
+        if self._changes or self._apart:
             stamp = _iso(self.stamp(contact))
         fragment = self._fragment(self._written[contact], names)
         return _CONTACT % (contact, contact, contact, contact, stamp, contact, points, fragment, stamp)
@@ -176,6 +187,7 @@ class Standin:
             ("POST", re.compile(objects + "/search"), self._search),
             ("POST", re.compile(objects + "/batch/update"), self._update),
             ("GET", re.compile(properties), self._properties),
+            ("GET", re.compile(r"/crm/v3/properties/[^/]+"), self._forbidden),
             ("GET", re.compile(r"/services/data/v[0-9.]+/query/"), self._query),
             ("GET", re.compile(r"/services/data/v[0-9.]+/query/[0-9]+-[0-9]+"), self._query),
             ("POST", re.compile("/v2/import"), self._import),
@@ -278,6 +290,9 @@ class Standin:
             for name, (kind, form) in kinds.items()
         ]
         return 200, {"results": results}
+
+    def _forbidden(self, _: Query, __: bytes) -> Reply:
+        raise StandinError(403, "this token may read contacts alone")
 
     def _import(self, _: Query, body: bytes) -> Reply:
         users = orjson.loads(body)["users"]
@@ -386,11 +401,13 @@ def main() -> None:
     parser.add_argument(
         "--members", type=int, default=0, help="how many are in the import log from the start"
     )
+    parser.add_argument("--apart", action="store_true", help="first stamps are a millisecond apart")
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
     if not 0 <= options.members <= options.contacts:
         parser.error("--members is at most the number of contacts")
-    asyncio.run(_run(Standin(People(options.contacts, options.members)), options.port))
+    people = People(options.contacts, options.members, apart=options.apart)
+    asyncio.run(_run(Standin(people), options.port))
 
 
 if __name__ == "__main__":
