@@ -40,7 +40,8 @@ GRACE_SECONDS = 25.0
 """How long running cycles may take to reach a safe point; containers kill after 30 s."""
 
 _WATCH_SECONDS = 0.5
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 1.0, 5.0  # from one look to the next, at least and at most
+_LOOK_SHARE = 0.05  # of the time goes by in looking, where files are so many that it takes a while
 _LOOKS = 3  # at how leases are spread, in the time that a lease lasts
 _CLOCK_STEP = timedelta(seconds=30)
 
@@ -363,7 +364,8 @@ class Daemon:
     def _watch(self) -> None:
         """Return when asked to stop; meanwhile look after files, stuck cycles and the wall clock."""
         wall, steady = datetime.now(UTC), time.monotonic()
-        looked = steady
+        looked, (least, most) = steady, _LOOK_SECONDS
+        pause = least
         while not self._stop.wait(_WATCH_SECONDS):
             now = time.monotonic()
             step = datetime.now(UTC) - wall - timedelta(seconds=now - steady)
@@ -375,9 +377,10 @@ class Daemon:
                 wall, steady = datetime.now(UTC), now
             for runner in self._runners.values():
                 runner.watch()
-            if now - looked >= _LOOK_SECONDS:
+            if now - looked >= pause:
                 looked = now
                 self.look()
+                pause = min(most, max(least, (time.monotonic() - now) / _LOOK_SHARE))
 
     def _wait_for_cycles(self) -> bool:
         with self._turns:

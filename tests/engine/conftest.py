@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,34 @@ TWICE_UNSETTLED = """SELECT r.member_id FROM batch_row r JOIN batch b ON b.id = 
     WHERE b.lane = 1 AND r.outcome < 3 AND r.points > 0 GROUP BY r.member_id HAVING count(*) > 1"""
 
 
-TOO = {"test_engine_fresh", "test_engine_mails"}
-"""What always runs on both engines of the state, where a server is installed; see `grounds`."""
-
 FILES = {"test_engine_salvage"}
 """What is about files alone."""
+TOO = {"test_engine_fresh", "test_engine_mails"}
+"""What always runs whole on both engines of the state, where a server is installed; see `grounds`."""
+ONE_IN = 20
+"""Of all else, the first test of each file and each so-manieth after it run on the server besides."""
 
 _WANTED = os.environ.get("SYNCSVC_STATE", "")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__ in FILES:
-        return
+    if metafunc.module.__name__ not in FILES:
+        grounds = ["postgresql"] if _WANTED == "postgresql" else ["sqlite", "postgresql"]
+        metafunc.parametrize("ground", grounds, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if _WANTED == "postgresql":
-        metafunc.parametrize("ground", ["postgresql"], indirect=True)
-    elif metafunc.module.__name__ in TOO:
-        metafunc.parametrize("ground", ["sqlite", "postgresql"], indirect=True)
+        return
+    met: Counter[str] = Counter()
+    left = set()
+    for item in items:
+        if "[postgresql" in item.name and item.path.stem not in TOO:
+            if met[item.path.stem] % ONE_IN:
+                left.add(item)
+            met[item.path.stem] += 1
+    config.hook.pytest_deselected(items=list(left))
+    items[:] = [it for it in items if it not in left]
 
 
 @pytest.fixture(autouse=True)
