@@ -40,8 +40,9 @@ GRACE_SECONDS = 25.0
 """How long running cycles may take to reach a safe point; containers kill after 30 s."""
 
 _WATCH_SECONDS = 0.5
-_LOOK_SECONDS = 1.0, 5.0  # from one look to the next, at least and at most
-_LOOK_SHARE = 0.05  # of the time goes by in looking, where files are so many that it takes a while
+_LOOK_SECONDS = 1.0  # at least, from one look to the next
+_LOOK_SPARES = 20  # times as long as the last one took, where files are many thousands ...
+_LOOK_SECONDS_AT_MOST = 5.0  # ... but no longer
 _LOOKS = 3  # at how leases are spread, in the time that a lease lasts
 _CLOCK_STEP = timedelta(seconds=30)
 
@@ -364,8 +365,7 @@ class Daemon:
     def _watch(self) -> None:
         """Return when asked to stop; meanwhile look after files, stuck cycles and the wall clock."""
         wall, steady = datetime.now(UTC), time.monotonic()
-        looked, (least, most) = steady, _LOOK_SECONDS
-        pause = least
+        looked, pause = steady, _LOOK_SECONDS
         while not self._stop.wait(_WATCH_SECONDS):
             now = time.monotonic()
             step = datetime.now(UTC) - wall - timedelta(seconds=now - steady)
@@ -378,9 +378,9 @@ class Daemon:
             for runner in self._runners.values():
                 runner.watch()
             if now - looked >= pause:
-                looked = now
                 self.look()
-                pause = min(most, max(least, (time.monotonic() - now) / _LOOK_SHARE))
+                looked = time.monotonic()
+                pause = min(max(_LOOK_SECONDS, _LOOK_SPARES * (looked - now)), _LOOK_SECONDS_AT_MOST)
 
     def _wait_for_cycles(self) -> bool:
         with self._turns:

@@ -17,7 +17,7 @@ _PAGE = 20_000
 """Records of one call: a file is written anew with each, and this many are no burden for the memory."""
 _LOOK_EVERY = 200
 """So many go by before it is looked whether to stop: whole calls, where one writes many."""
-_RECORD_EVERY = 600
+_RECORD_EVERY = 3 * _LOOK_EVERY
 """So many at most are written again after a death; fewer to a transaction cost more than themselves."""
 
 

@@ -6,10 +6,11 @@ The statements are still built from the tables; only the rows pass by.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, Insert, Table, Update, bindparam, update
 from sqlalchemy.dialects.postgresql import Insert as Upsert
 from sqlalchemy.dialects.postgresql import insert  # its ON CONFLICT is SQLite's too
@@ -64,6 +65,18 @@ class BulkInsert(Bulk):
             values, unless, taken = rest.partition(" ON CONFLICT ")
             self._longer[name] = f"{head} VALUES {', '.join([values] * _TOGETHER)}{unless}{taken}"
         return self._longer[name]
+
+
+def run_alike(
+    connection: Connection, one: Bulk, many: Bulk, alike: Mapping[Row, Sequence[str | int]]
+) -> None:
+    """Give rows values that some of them share: `alike` says by the values which, each by its key.
+
+    `many` takes the values and a list of keys (JSON), `one` the values and a key: cheaper for a row alone.
+    """
+    one.run(connection, [(*values, *keys) for values, keys in alike.items() if len(keys) == 1])
+    shared = [(values, keys) for values, keys in alike.items() if len(keys) > 1]
+    many.run(connection, [(*values, orjson.dumps(keys).decode()) for values, keys in shared])
 
 
 def insert_rows(

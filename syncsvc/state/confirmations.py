@@ -25,7 +25,7 @@ from syncsvc.config import WalletConfig
 from syncsvc.rules.completeness import Completeness, Seen, judge_reading
 from syncsvc.rules.lateness import Move
 from syncsvc.rules.values import instant_or_none
-from syncsvc.state.bulk import Bulk, update_rows
+from syncsvc.state.bulk import Bulk, run_alike, update_rows
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.database import as_list, as_object, change_row, each_of, from_ms, one_of, to_ms
 from syncsvc.state.late import LandedLate, forget_past, notice
@@ -117,8 +117,9 @@ _BEFORE = select(
     MEMBER.c.log_at,
     and_(MEMBER.c.late_until.is_not(None), MEMBER.c.open_batch.is_(None)),
 ).where(one_of(MEMBER.c.id, "b_members"))
+_ENTRY = update_rows(MEMBER, ("id",), ("log_value", "log_at"))
 # Members of one import have one time, as a rule.
-_MOVED = Bulk(
+_SAME_ENTRY = Bulk(
     update(MEMBER)
     .where(one_of(MEMBER.c.id, "b_members"))
     .values(log_value=bindparam("b_text", type_=String), log_at=bindparam("b_at", type_=BigInteger)),
@@ -192,7 +193,7 @@ class Confirmations:
                     suspicious[member] = Move(before, last, instant.at)
         if moved:
             with self._scope.database.writing() as connection:
-                _MOVED.run(connection, [(*entry, as_list(them)) for entry, them in moved.items()])
+                run_alike(connection, _ENTRY, _SAME_ENTRY, moved)
                 if new:
                     connection.execute(_MORE_KNOWN, self._of(brand_id, b_new=new))
                 members = list(chain.from_iterable(moved.values()))
@@ -245,7 +246,7 @@ class Confirmations:
     @staticmethod
     def _forget_unseen(connection: Connection, brand: int, seen: Seen) -> None:
         entered = connection.scalars(_ENTERED, {"b_brand": brand})
-        _MOVED.run(connection, [(None, None, as_list(it for it in entered if it not in seen))])
+        _SAME_ENTRY.run(connection, [(None, None, as_list(it for it in entered if it not in seen))])
 
     def measure(self, cycle: str) -> None:
         """Learn from this cycle's landed batches how long an import takes to be carried out."""

@@ -93,15 +93,15 @@ _OPEN_ROWS = select(
 ).where(_OF_BATCH, BATCH_ROW.c.outcome < Outcome.LANDED)
 _LEAST = select(func.min(BATCH_ROW.c.outcome)).where(_OF_BATCH)
 _THESE = and_(_OF_BATCH, one_of(BATCH_ROW.c.position, "b_positions"))
-"""The condition for rows of a batch by position; `_MEMBERS` joins their members."""
-_MEMBERS = and_(_THESE, MEMBER.c.id == BATCH_ROW.c.member_id)
+"""The condition for rows of a batch by position; `_OF_MEMBERS` joins their members."""
+_OF_MEMBERS = and_(_THESE, MEMBER.c.id == BATCH_ROW.c.member_id)
 _RULED = update(BATCH_ROW).where(_THESE).values(outcome=bindparam("b_outcome"), grade=bindparam("b_grade"))
-_BALANCES = select(MEMBER.c.id, MEMBER.c.credited).where(_MEMBERS)
+_BALANCES = select(MEMBER.c.id, MEMBER.c.credited).where(_OF_MEMBERS)
 _OWNERS = select(MEMBER.c.owner_connector, MEMBER.c.owner_record).where(
-    _MEMBERS, MEMBER.c.owner_record.is_not(None)
+    _OF_MEMBERS, MEMBER.c.owner_record.is_not(None)
 )
 _OVERWRITTEN = select(MEMBER.c.id, MEMBER.c.delivered).where(
-    _MEMBERS, MEMBER.c.delivered.is_not(None), MEMBER.c.delivered.is_distinct_from(BATCH_ROW.c.fingerprint)
+    _OF_MEMBERS, MEMBER.c.delivered.is_not(None), MEMBER.c.delivered.is_distinct_from(BATCH_ROW.c.fingerprint)
 )
 _UNSURE = update_rows(MEMBER, ("id",), ("delivered",))
 _KEPT = (
@@ -131,7 +131,7 @@ _ANY_DOUBT = select(BATCH.c.id).where(UNSETTLED_BATCHES, BATCH.c.outcome == Outc
 def _settled(outcome: Outcome, *, sets: bool, quiet: bool, late: bool, frees: bool) -> Update:
     """Return what an outcome makes of the members of `_THESE` rows, and of the rows' points that are theirs.
 
-    `sets` says of rows that land whether their points are the balance, and not more of them.
+    `sets` says that a row's points are the balance, and not more of it: no history moves out of such a row.
     """
     theirs = BATCH_ROW.c.account_id.is_(None)
     points = case((theirs, BATCH_ROW.c.points), else_=0)
@@ -141,8 +141,7 @@ def _settled(outcome: Outcome, *, sets: bool, quiet: bool, late: bool, frees: bo
     if outcome is Outcome.REFUSED:
         values["refused"] = BATCH_ROW.c.fingerprint
     if outcome in _CREDITS:
-        more = MEMBER.c.credited + points
-        values["credited"] = case((theirs, BATCH_ROW.c.points), else_=MEMBER.c.credited) if sets else more
+        values["credited"] = BATCH_ROW.c.points if sets else MEMBER.c.credited + points
     if frees:
         values["unsettled"] = MEMBER.c.unsettled - points
     if outcome is not Outcome.DOUBT:
@@ -156,7 +155,7 @@ def _settled(outcome: Outcome, *, sets: bool, quiet: bool, late: bool, frees: bo
         values["late_until"] = bindparam("b_late_until")
     if outcome in {Outcome.LANDED, Outcome.SKIPPED, Outcome.DOUBT, Outcome.RELEASED}:
         values["introduced"] = literal_column("1")
-    return update(MEMBER).where(_MEMBERS).values(values)
+    return update(MEMBER).where(_OF_MEMBERS).values(values)
 
 
 class Settlements:
@@ -349,6 +348,7 @@ class Settlements:
     def _forget_mails(
         connection: Connection, batch: Record, these: dict[str, Any], *, all_stay: bool
     ) -> None:
+        # Nearly always nobody has such a row, which is known for less than asking for each of them costs.
         if all_stay or connection.scalar(_ANY_LATE, {"b_brand": batch.brand}) is not None:
             kept = _KEPT if all_stay else _KEPT_FOR_LATE
             silence(connection, connection.execute(kept, these).all())
@@ -357,11 +357,12 @@ class Settlements:
     def _quarantine(connection: Connection, these: dict[str, Any], field: str, now: datetime) -> None:
         owners = connection.execute(_OWNERS, these).all()
         if owners:
-            refused = {"side": "wallet", "field": field, "reason": f"the wallet refuses the field {field}"}
-            refused_at = refused | {"since": to_ms(now)}
-            connection.execute(
-                _REFUSED, [{"connector_id": it, "record_id": record} | refused_at for it, record in owners]
-            )
+            why = {"side": "wallet", "field": field, "reason": f"the wallet refuses the field {field}"}
+            rows = [
+                {"connector_id": connector, "record_id": record, "since": to_ms(now), **why}
+                for connector, record in owners
+            ]
+            connection.execute(_REFUSED, rows)
 
 
 def _these(batch: Record, rows: Sequence[_OpenRow]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from syncsvc.config import Points
 from syncsvc.model import STATUS_LENGTH, WriteOutcome, Written
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.intake import ContactState
-from syncsvc.state.bulk import Bulk
+from syncsvc.state.bulk import Bulk, run_alike
 from syncsvc.state.codes import Outcome, WriteDue
 from syncsvc.state.database import as_list, one_of, to_ms
 from syncsvc.state.scope import Scope, at_most, kept_back
@@ -160,20 +160,22 @@ def _these(connector_id: int, record_ids: Sequence[str]) -> dict[str, Any]:
     return {"b_connector": connector_id, "b_records": as_list(record_ids)}
 
 
-def _written() -> Bulk:
+def _written(records: ColumnElement[bool], name: str) -> Bulk:
     statement = (
         update(CONTACT)
-        .where(_among(CONTACT))
+        .where(records)
         .values(
             written_at=func.coalesce(bindparam("b_at", type_=BigInteger), CONTACT.c.written_at),
             written_status=func.coalesce(bindparam("b_status", type_=String), CONTACT.c.written_status),
             write_due=bindparam("b_due", type_=SmallInteger),
         )
     )
-    return Bulk(statement, ["b_at", "b_status", "b_due", "b_connector", "b_records"])
+    return Bulk(statement, ["b_at", "b_status", "b_due", "b_connector", name])
 
 
-_WRITTEN = _written()
+_MINE = CONTACT.c.connector_id == bindparam("b_connector")
+_WRITTEN = _written(and_(_MINE, CONTACT.c.record_id == bindparam("b_record")), "b_record")
+_WRITTEN_ALIKE = _written(_among(CONTACT), "b_records")
 _NOT_DUE = update(CONTACT).where(_among(CONTACT)).values(write_due=WriteDue.NO)
 _ANEW = update(CONTACT).where(_among(CONTACT)).values(write_due=WriteDue.NO, fingerprint=None)
 """What is gone may come back unseen: whenever it is read again, it is news."""
@@ -263,7 +265,8 @@ class WriteBacks:
                 if value.time_taken:
                     held[_Held(value.last_updated, None, WriteDue.YES)].append(value.record_id)
         with self._scope.database.writing() as connection:
-            _WRITTEN.run(connection, [(*it, connector_id, as_list(them)) for it, them in held.items()])
+            alike = {(*it, connector_id): records for it, records in held.items()}
+            run_alike(connection, _WRITTEN, _WRITTEN_ALIKE, alike)
             if gone:
                 connection.execute(_ANEW, _these(connector_id, gone))
             self._forget_failures(connection, connector_id, [value.record_id for value, _ in outcomes])

@@ -301,6 +301,20 @@ MUTATIONS = (
         _HISTORY,
     ),
     Mutation(
+        "points of a row whose history has moved are credited to who was sent them",
+        "syncsvc/state/settlements.py",
+        "theirs = BATCH_ROW.c.account_id.is_(None)",
+        "theirs = BATCH_ROW.c.position >= 0",
+        _HISTORY,
+    ),
+    Mutation(
+        "points on their way are not unsettled",
+        "syncsvc/state/outbox.py",
+        "unsettled=MEMBER.c.unsettled + BATCH_ROW.c.points",
+        "unsettled=MEMBER.c.unsettled",
+        _DOUBT,
+    ),
+    Mutation(
         "what was delivered before a lost profile is taken for what the wallet has",
         "syncsvc/state/settlements.py",
         "(unsure(delivered), member)",
