@@ -173,8 +173,8 @@ def _written(records: ColumnElement[bool], name: str) -> Bulk:
     return Bulk(statement, ["b_at", "b_status", "b_due", "b_connector", name])
 
 
-_MINE = CONTACT.c.connector_id == bindparam("b_connector")
-_WRITTEN = _written(and_(_MINE, CONTACT.c.record_id == bindparam("b_record")), "b_record")
+_THIS = and_(CONTACT.c.connector_id == bindparam("b_connector"), CONTACT.c.record_id == bindparam("b_record"))
+_WRITTEN = _written(_THIS, "b_record")
 _WRITTEN_ALIKE = _written(_among(CONTACT), "b_records")
 _NOT_DUE = update(CONTACT).where(_among(CONTACT)).values(write_due=WriteDue.NO)
 _ANEW = update(CONTACT).where(_among(CONTACT)).values(write_due=WriteDue.NO, fingerprint=None)

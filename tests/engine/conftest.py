@@ -26,7 +26,7 @@ FILES = {"test_engine_salvage"}
 TOO = {"test_engine_fresh", "test_engine_mails"}
 """What always runs whole on both engines of the state, where a server is installed; see `grounds`."""
 ONE_IN = 20
-"""Of all else, the first test of each file and each so-manieth after it run on the server besides."""
+"""Of all else, one test in so many runs on the server besides, the first of each file among them."""
 
 _WANTED = os.environ.get("SYNCSVC_STATE", "")
 
