@@ -26,6 +26,7 @@ from typing import Any
 from meter import metered, tell
 from sqlalchemy import Engine, event
 
+import syncsvc.__main__  # noqa: F401 - the process is set up as a start of the service does it
 from syncsvc import cycle as cycles
 from syncsvc.configfile import load
 from syncsvc.organization import open_organization

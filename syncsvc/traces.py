@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -52,7 +52,7 @@ class Span:
             self.fail(str(status))
 
 
-_NONE = Span()
+_NOBODY = nullcontext(Span())
 
 
 def _listening() -> bool:
@@ -62,12 +62,13 @@ def _listening() -> bool:
     return not isinstance(_api.get_tracer_provider(), _api.ProxyTracerProvider)
 
 
-@contextmanager
-def span(name: str, **facts: Fact) -> Iterator[Span]:
+def span(name: str, **facts: Fact) -> AbstractContextManager[Span]:
     """Let everything inside be part of a span of this name; an error that leaves it marks it as failed."""
-    if not _listening():
-        yield _NONE
-        return
+    return _taken(name, facts) if _listening() else _NOBODY
+
+
+@contextmanager
+def _taken(name: str, facts: dict[str, Fact]) -> Iterator[Span]:
     beginning = _tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False)
     with beginning as inner:
         made = Span(inner)

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpcore
@@ -50,12 +50,15 @@ class _TimedStream:
         return getattr(self._stream, name)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        with self._ending():
+        try:
             data: bytes = self._stream.read(max_bytes, self._left(timeout))
+        except httpcore.TimeoutException:
+            self._drop()
+            raise
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        with self._ending():
+        try:
             for begin in range(0, len(buffer), _PIECE):
                 lease = self._deadline.left()
                 if lease <= 0:
@@ -64,6 +67,9 @@ class _TimedStream:
                 if begin == 0:
                     self._bear_silence(left)
                 self._stream.write(buffer[begin : begin + _PIECE], left)
+        except httpcore.TimeoutException:
+            self._drop()
+            raise
 
     def start_tls(self, *args: Any, **kwargs: Any) -> _TimedStream:
         return _TimedStream(self._stream.start_tls(*args, **kwargs), self._deadline)
@@ -74,16 +80,11 @@ class _TimedStream:
             with contextlib.suppress(OSError):  # a system that does not know it; or what is written tells
                 self._socket.setsockopt(socket.IPPROTO_TCP, _SILENCE, max(1, int(seconds * 1000)))
 
-    @contextlib.contextmanager
-    def _ending(self) -> Iterator[None]:
-        """Let nothing that is still on its way leave once a wait took too long."""
-        try:
-            yield
-        except httpcore.TimeoutException:
-            if self._socket is not None:
-                with contextlib.suppress(OSError):
-                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-            raise
+    def _drop(self) -> None:
+        """Let nothing that is still on its way leave: a wait took too long."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
 
     def _left(self, timeout: float | None) -> float:
         left = self._deadline.until - time.monotonic()

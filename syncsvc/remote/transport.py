@@ -210,9 +210,8 @@ class HttpClient:
         try:
             sent = self._sent(method, site.netloc, headers, content)
             url = site.url(target=target)
-            request = httpcore.Request(
-                method, url, headers=sent, content=content, extensions=self._extensions
-            )
+            request = httpcore.Request(method, url, content=content, extensions=self._extensions)
+            request.headers = sent  # they are bytes, and need not be looked at one by one
             with telling(describe, site.host) as traced:
                 response = site.pool.handle_request(request)
                 traced.answered(response.status)
