@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
 
 from syncsvc.departures import departure
 from syncsvc.doubts import terms_of
-from syncsvc.errors import OperatorError, StateError, StoppedError, TransientError
-from syncsvc.model import Written
-from syncsvc.organization import OpenConnector, Organization
+from syncsvc.errors import StateError, StoppedError
+from syncsvc.organization import Organization
 from syncsvc.remote.calling import calling_for
 from syncsvc.remote.retry import repeat
+from syncsvc.round import Round
 from syncsvc.rules.brakes import Allowed
 from syncsvc.rules.settling import Reading
 from syncsvc.stages.brakes import Brakes
 from syncsvc.stages.confirm import read_log
 from syncsvc.stages.deliver import Delivery, deliver
-from syncsvc.stages.pull import Pulled, pull, sweep
 from syncsvc.stages.restore import take_on
 from syncsvc.stages.settle import settle_abandoned, settle_doubts
-from syncsvc.stages.write_back import write_back
 from syncsvc.state.codes import Lane
 from syncsvc.state.database import to_ms
 from syncsvc.state.outbox import Batch
+from syncsvc.steps import Steps
 from syncsvc.tally import Tally
 from syncsvc.tidings import (
     Progress,
@@ -43,19 +40,14 @@ from syncsvc.tidings import (
     tell_of_log,
     tell_of_outcome,
     tell_of_pauses,
-    tell_of_reading,
     tell_of_recovery,
     tell_of_restored,
     tell_of_settled,
     tell_of_state,
     tell_of_stray,
-    tell_of_sweep,
-    tell_of_trouble,
 )
-from syncsvc.traces import span
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.report import CycleReport
-from syncsvc.watch.states import UNREADABLE, WHOLE
 
 log = logger()
 
@@ -80,7 +72,6 @@ class Cycle:
         With the digest of a `plan`, it delivers exactly what that plan says, or nothing.
         """
         self.id = secrets.token_hex(6)
-        self.at = ""  # the stage that runs, and the connector it is about
         self._organization = organization
         self._store = organization.store
         self._network = organization.network
@@ -97,7 +88,13 @@ class Cycle:
             tell=tell_of_brake,
         )
         self._tally = Tally(held_by=self._brakes.held_by)
+        self._steps = Steps(self._tally, organization.states)
         self._requests = {name: it.network.requests for name, it in organization.connectors.items()}
+
+    @property
+    def at(self) -> str:
+        """The stage that runs, and the connector it is about."""
+        return self._steps.at
 
     def run(self) -> CycleReport:
         """Do everything that can be done now, and say what it came to. Never raises for passing trouble."""
@@ -128,61 +125,37 @@ class Cycle:
             tell_of_pauses(self._organization.states, pauses, self._organization.connectors)
         if None in self._tally.paused:
             return
-        with self._stage("settle"):
+        with self._steps.stage("settle"):
             self._settle()
-        connectors = [
-            it for it in self._organization.connectors.values() if it.name not in self._tally.paused
-        ]
-        for connector in connectors:
-            with bound(connector=connector.name), self._timed("pull", connector.name):
-                self._pull(connector)
+        connectors = Round(
+            self._organization,
+            [it for it in self._organization.connectors.values() if it.name not in self._tally.paused],
+            brakes=self._brakes,
+            steps=self._steps,
+            tally=self._tally,
+            stopping=self._stopping,
+            progress=self._progress,
+            full=self._full,
+        )
+        connectors.read()
         if self._store.restoration.put_back:
-            with self._stage("restore"):
+            with self._steps.stage("restore"):
                 tell_of_restored(*take_on(self._store, self._tally.paused, now=self._network.now()))
                 self._confirm()  # so that whoever looks sees what the log shows now
             return
-        with self._stage("brakes"):
+        with self._steps.stage("brakes"):
             self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
         if not self._send:
             return
         departs = False
-        with self._stage("plan"):
+        with self._steps.stage("plan"):
             departs = self._departs_from_plan()
         if not departs:
-            with self._stage("deliver"):
+            with self._steps.stage("deliver"):
                 self._deliver()
-        with self._stage("confirm"):
+        with self._steps.stage("confirm"):
             self._confirm()
-        for connector in connectors:
-            with bound(connector=connector.name), self._stage("write_back", connector.name):
-                self._write_back(connector)
-
-    @contextmanager
-    def _timed(self, stage: str, connector: str = "") -> Iterator[None]:
-        """Count the time of a stage that comes to its end."""
-        begun, self.at = time.monotonic(), f"{stage} {connector}".rstrip()
-        with span(stage, connector=connector) as traced, self._tally.telling(traced):
-            yield
-        spent = self._tally.stages.get(stage, 0.0)
-        self._tally.stages[stage] = spent + time.monotonic() - begun
-
-    @contextmanager
-    def _stage(self, name: str, connector: str = "") -> Iterator[None]:
-        """Time a stage, noting its trouble."""
-        with self._timed(name, connector), self._noting(name, connector):
-            yield
-
-    @contextmanager
-    def _noting(self, name: str, connector: str = "") -> Iterator[None]:
-        """Let trouble end the block and no more; it is noted."""
-        try:
-            yield
-        except (TransientError, OperatorError) as error:
-            self._tally.note(name, error)
-            tell_of_trouble(self._states, name, connector, error)
-        else:
-            if self._states.of(f"pull:{connector}") != UNREADABLE:  # else it was not even asked
-                tell_of_recovery(self._states, name, connector)
+        connectors.write_back(self.allowed)
 
     def _settle(self) -> None:
         settlements, wallet = self._store.settlements, self._organization.config.wallet
@@ -203,82 +176,6 @@ class Cycle:
         settled = settle_doubts(self._store.settlements, terms, now=self._network.now)
         self._tally.settled.add(settled)
         tell_of_settled(settled)
-
-    def _pull(self, connector: OpenConnector) -> None:
-        pulled = self._tally.pulled.setdefault(connector.name, Pulled())
-        intake, began = self._store.intake, self._network.now()
-        try:
-            everything = pull(
-                connector.connector,
-                connector.id,
-                pulled,
-                reader=connector.reader,
-                intake=intake,
-                now=self._network.now,
-                stopping=self._stopping,
-                tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
-            )
-            due = everything or self._sweep_due(connector)
-            whole = not due or self._sweep(connector, pulled, polled=everything)
-        except OperatorError as error:
-            self._states.became(f"pull:{connector.name}", UNREADABLE)
-            if intake.set_trouble(connector.id, str(error)):
-                log.error("connector_unreadable", reason=str(error))
-            self._tally.note("pull", error, connector=connector.name)
-            return
-        except TransientError as error:
-            self._tally.note("pull", error, connector=connector.name)
-            tell_of_trouble(self._states, "pull", connector.name, error)
-            return
-        finally:
-            tell_of_reading(pulled)
-        if whole:
-            self._tally.read_until[connector.name] = began
-        if intake.set_trouble(connector.id, None):
-            self._states.became(f"pull:{connector.name}", WHOLE)
-            log.info("connector_readable_again")
-        tell_of_recovery(self._states, "pull", connector.name)
-
-    def _sweep_due(self, connector: OpenConnector) -> bool:
-        progress = self._store.intake.progress(connector.id)
-        if progress.cursor is None or progress.sweep_cursor is not None or progress.swept_at is None:
-            return True
-        if self._full or progress.mapping != connector.mapping or progress.sweep < progress.sweep_asked:
-            return True
-        every = self._organization.config.schedule.sweep_every // timedelta(milliseconds=1)
-        if to_ms(self._network.now()) - progress.swept_at >= every:
-            return True
-        return self._brakes.sweep_released(connector.name)
-
-    def _sweep(self, connector: OpenConnector, pulled: Pulled, *, polled: bool) -> bool:
-        """Read everything again, `polled` where a poll asks for it; returns whether that came to its end."""
-        complete = sweep(
-            connector.connector,
-            connector.id,
-            pulled,
-            reader=connector.reader,
-            intake=self._store.intake,
-            first_run=self._organization.config.first_run,
-            mapping=connector.mapping,
-            now=self._network.now,
-            stopping=self._stopping,
-            tell=lambda done, expected: self._progress("sweep", connector.name, done, expected),
-        )
-        if not complete:
-            return False
-        missing, known = self._store.intake.missing(connector.id)
-        partial = pulled.partial
-        tell_of_sweep(self._states, connector.name, partial=partial, missing=missing)
-        bury = self._brakes.judge_sweep(connector.name, known=known, missing=missing, partial=partial)
-        pulled.gone += self._store.intake.finish_sweep(
-            connector.id,
-            mapping=connector.mapping,
-            bury=bury,
-            polled=polled,
-            partial=missing if partial and not bury else None,
-            now=self._network.now(),
-        )
-        return True
 
     @property
     def allowed(self) -> Allowed:
@@ -303,7 +200,7 @@ class Cycle:
             return
         lanes = [Lane.PROFILE]
         if outbox.has_due(Lane.POINTS, self.allowed):
-            with self._noting("log"):  # without the log nothing could be proven; profiles need no proof
+            with self._steps.noting("log"):  # without the log nothing could be proven; profiles need no proof
                 self._read_logs()
                 lanes.insert(0, Lane.POINTS)
         delivery = Delivery(
@@ -360,23 +257,6 @@ class Cycle:
                 network=self._network,
                 attempts=_LOG_ATTEMPTS,
             )
-
-    def _write_back(self, connector: OpenConnector) -> None:
-        if not connector.needs.write or self._store.intake.progress(connector.id).trouble:
-            return
-        outcomes = write_back(
-            connector.connector,
-            connector.id,
-            fields=connector.needs.write,
-            allowed=self.allowed,
-            write_backs=self._store.write_backs,
-            now=self._network.now,
-            stopping=self._stopping,
-        )
-        self._tally.written += outcomes
-        self._progress("write back", connector.name, outcomes.total(), None)
-        if outcomes[Written.REFUSED]:
-            log.warning("write_backs_refused", records=outcomes[Written.REFUSED])
 
     def _keep_allowances(self) -> None:
         for connector in self._organization.connectors.values():

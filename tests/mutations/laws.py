@@ -351,7 +351,7 @@ MUTATIONS = (
     ),
     Mutation(
         "sudden emptiness is data",
-        "syncsvc/cycle.py",
+        "syncsvc/round.py",
         "            bury=bury,\n",
         "            bury=True,\n",
         _IDENTITY,

@@ -1,0 +1,159 @@
+"""A round over the connectors of a cycle: what changed in them is read, in order, and written back to them.
+
+Trouble with one connector ends that connector's part; the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from syncsvc.errors import OperatorError, TransientError
+from syncsvc.model import Written
+from syncsvc.organization import OpenConnector, Organization
+from syncsvc.rules.brakes import Allowed
+from syncsvc.stages.brakes import Brakes
+from syncsvc.stages.pull import Pulled, pull, sweep
+from syncsvc.stages.write_back import write_back
+from syncsvc.state.database import to_ms
+from syncsvc.steps import Steps
+from syncsvc.tally import Tally
+from syncsvc.tidings import Progress, tell_of_reading, tell_of_recovery, tell_of_sweep, tell_of_trouble
+from syncsvc.watch.log import bound, logger
+from syncsvc.watch.states import UNREADABLE, WHOLE
+
+log = logger()
+
+
+class Round:
+    """The connectors of one cycle, those that are paused left out."""
+
+    def __init__(
+        self,
+        organization: Organization,
+        connectors: Sequence[OpenConnector],
+        *,
+        brakes: Brakes,
+        steps: Steps,
+        tally: Tally,
+        stopping: Callable[[], bool],
+        progress: Progress,
+        full: bool,
+    ) -> None:
+        """Go over `connectors`, which are in order of ownership; `full` sweeps all of them."""
+        self._organization = organization
+        self._connectors = connectors
+        self._store = organization.store
+        self._network = organization.network
+        self._states = organization.states
+        self._brakes = brakes
+        self._steps = steps
+        self._tally = tally
+        self._stopping = stopping
+        self._progress = progress
+        self._full = full
+
+    def read(self) -> None:
+        """Store what changed in each connector, counted in the tally."""
+        for connector in self._connectors:
+            with bound(connector=connector.name), self._steps.timed("pull", connector.name):
+                self._pull(connector)
+
+    def write_back(self, allowed: Allowed) -> None:
+        """Write to each connector what its records should hold; `allowed` is what brakes let flow."""
+        for connector in self._connectors:
+            with bound(connector=connector.name), self._steps.stage("write_back", connector.name):
+                self._write_back(connector, allowed)
+
+    def _pull(self, connector: OpenConnector) -> None:
+        pulled = self._tally.pulled.setdefault(connector.name, Pulled())
+        intake, began = self._store.intake, self._network.now()
+        try:
+            everything = pull(
+                connector.connector,
+                connector.id,
+                pulled,
+                reader=connector.reader,
+                intake=intake,
+                now=self._network.now,
+                stopping=self._stopping,
+                tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
+            )
+            due = everything or self._sweep_due(connector)
+            whole = not due or self._sweep(connector, pulled, polled=everything)
+        except OperatorError as error:
+            self._states.became(f"pull:{connector.name}", UNREADABLE)
+            if intake.set_trouble(connector.id, str(error)):
+                log.error("connector_unreadable", reason=str(error))
+            self._tally.note("pull", error, connector=connector.name)
+            return
+        except TransientError as error:
+            self._tally.note("pull", error, connector=connector.name)
+            tell_of_trouble(self._states, "pull", connector.name, error)
+            return
+        finally:
+            tell_of_reading(pulled)
+        if whole:
+            self._tally.read_until[connector.name] = began
+        if intake.set_trouble(connector.id, None):
+            self._states.became(f"pull:{connector.name}", WHOLE)
+            log.info("connector_readable_again")
+        tell_of_recovery(self._states, "pull", connector.name)
+
+    def _sweep_due(self, connector: OpenConnector) -> bool:
+        progress = self._store.intake.progress(connector.id)
+        if progress.cursor is None or progress.sweep_cursor is not None or progress.swept_at is None:
+            return True
+        if self._full or progress.mapping != connector.mapping or progress.sweep < progress.sweep_asked:
+            return True
+        every = self._organization.config.schedule.sweep_every // timedelta(milliseconds=1)
+        if to_ms(self._network.now()) - progress.swept_at >= every:
+            return True
+        return self._brakes.sweep_released(connector.name)
+
+    def _sweep(self, connector: OpenConnector, pulled: Pulled, *, polled: bool) -> bool:
+        """Read everything again, `polled` where a poll asks for it; returns whether that came to its end."""
+        complete = sweep(
+            connector.connector,
+            connector.id,
+            pulled,
+            reader=connector.reader,
+            intake=self._store.intake,
+            first_run=self._organization.config.first_run,
+            mapping=connector.mapping,
+            now=self._network.now,
+            stopping=self._stopping,
+            tell=lambda done, expected: self._progress("sweep", connector.name, done, expected),
+        )
+        if not complete:
+            return False
+        missing, known = self._store.intake.missing(connector.id)
+        partial = pulled.partial
+        tell_of_sweep(self._states, connector.name, partial=partial, missing=missing)
+        bury = self._brakes.judge_sweep(connector.name, known=known, missing=missing, partial=partial)
+        pulled.gone += self._store.intake.finish_sweep(
+            connector.id,
+            mapping=connector.mapping,
+            bury=bury,
+            polled=polled,
+            partial=missing if partial and not bury else None,
+            now=self._network.now(),
+        )
+        return True
+
+    def _write_back(self, connector: OpenConnector, allowed: Allowed) -> None:
+        if not connector.needs.write or self._store.intake.progress(connector.id).trouble:
+            return
+        outcomes = write_back(
+            connector.connector,
+            connector.id,
+            fields=connector.needs.write,
+            allowed=allowed,
+            write_backs=self._store.write_backs,
+            now=self._network.now,
+            stopping=self._stopping,
+        )
+        self._tally.written += outcomes
+        self._progress("write back", connector.name, outcomes.total(), None)
+        if outcomes[Written.REFUSED]:
+            log.warning("write_backs_refused", records=outcomes[Written.REFUSED])
