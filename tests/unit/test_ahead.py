@@ -1,0 +1,82 @@
+"""Items that are asked for before they are needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import pytest
+
+from syncsvc.errors import TransientError
+from syncsvc.remote.ahead import Ahead
+
+WHO: ContextVar[str] = ContextVar("who", default="nobody")
+LONG = 10.0
+
+
+def numbers(asked: list[int], at: threading.Event | None = None) -> Iterator[int]:
+    for number in range(3):
+        asked.append(number)
+        if at is not None:
+            at.set()
+        yield number
+
+
+def test_nothing_is_asked_before_it_is_needed_or_let_begin() -> None:
+    asked: list[int] = []
+    with Ahead(numbers(asked)) as ahead:
+        assert asked == []
+        assert next(ahead) == 0
+        assert asked == [0]
+
+
+def test_what_was_let_begin_is_asked_while_nobody_takes_it_and_once() -> None:
+    asked: list[int] = []
+    at = threading.Event()
+    with Ahead(numbers(asked, at)) as ahead:
+        ahead.begin()
+        assert at.wait(LONG)
+        ahead.begin()
+        assert list(ahead) == [0, 1, 2]
+        ahead.begin()
+        assert list(ahead) == []
+    assert asked == [0, 1, 2]
+
+
+def test_an_error_is_raised_where_its_item_would_be_taken() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise TransientError("a page is missing")
+
+    with Ahead(failing()) as ahead:
+        assert next(ahead) == 1
+        ahead.begin()
+        with pytest.raises(TransientError, match="a page is missing"):
+            next(ahead)
+
+
+def test_what_is_asked_ahead_is_asked_in_the_name_of_whoever_let_it_begin() -> None:
+    def who() -> Iterator[str]:
+        while True:
+            yield WHO.get()
+
+    with Ahead(who()) as ahead:
+        token = WHO.set("ann")
+        ahead.begin()
+        WHO.reset(token)
+        assert [next(ahead), next(ahead)] == ["ann", "nobody"]
+
+
+def test_nothing_is_on_its_way_any_more_once_it_is_left() -> None:
+    leaves = threading.Event()
+    left: list[bool] = []
+
+    def slow() -> Iterator[int]:
+        left.append(leaves.wait(LONG))
+        yield 1
+
+    with Ahead(slow()) as ahead:
+        ahead.begin()
+        leaves.set()
+    assert left == [True]
