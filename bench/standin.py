@@ -229,11 +229,14 @@ def _milliseconds(value: str) -> int:
     return int(text) if text.isdecimal() else int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
-async def _serve(standin: Standin, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve(
+    standin: Standin, latency: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     method, target, _ = head[: head.index(b"\r\n")].decode("ascii").split(" ")
     length = re.search(rb"\r\ncontent-length:[ \t]*([0-9]+)", head, re.IGNORECASE)
     body = await reader.readexactly(int(length[1])) if length else b""
+    await asyncio.sleep(latency)
     url = urlsplit(target)
     if (method, url.path) == ("GET", "/import/log"):
         writer.write(
@@ -262,14 +265,14 @@ def _date() -> bytes:
     return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()
 
 
-async def _run(standin: Standin, port: int) -> None:
+async def _run(standin: Standin, port: int, latency: float) -> None:
     open_connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The other side may leave between two requests, or in the middle of one.
         with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                await _serve(standin, reader, writer)
+                await _serve(standin, latency, reader, writer)
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(serve_all(reader, writer))
@@ -297,11 +300,12 @@ def main() -> None:
     )
     parser.add_argument("--apart", action="store_true", help="first stamps are a millisecond apart")
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--latency", type=float, default=0.0, help="milliseconds before each answer")
     options = parser.parse_args()
     if not 0 <= options.members <= options.contacts:
         parser.error("--members is at most the number of contacts")
     people = People(options.contacts, options.members, apart=options.apart)
-    asyncio.run(_run(Standin(people), options.port))
+    asyncio.run(_run(Standin(people), options.port, options.latency / 1000))
 
 
 if __name__ == "__main__":
