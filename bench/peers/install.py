@@ -12,7 +12,8 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PEERS = tuple(sorted(it.stem for it in HERE.glob("*.txt")))
+ENVIRONMENTS = tuple(sorted(it.stem for it in HERE.glob("*.txt")))
+PEERS = tuple(it for it in ENVIRONMENTS if (HERE / f"{it}.py").exists())
 
 
 def python_of(peer: str) -> Path:
@@ -28,6 +29,6 @@ def install(peer: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or PEERS:
+    for name in sys.argv[1:] or ENVIRONMENTS:
         install(name)
         print(f"{name} is installed")
