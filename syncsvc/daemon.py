@@ -40,11 +40,19 @@ GRACE_SECONDS = 25.0
 """How long running cycles may take to reach a safe point; containers kill after 30 s."""
 
 _WATCH_SECONDS = 0.5
-_LOOK_SECONDS = 1.0  # at least, from one look to the next
-_LOOK_SPARES = 20  # times as long as the last one took, where files are many thousands ...
-_LOOK_SECONDS_AT_MOST = 5.0  # ... but no longer
+_LOOK_SECONDS, _LOOK_SECONDS_AT_MOST = 1.0, 5.0
+_LOOK_SPARES = 20
 _LOOKS = 3  # at how leases are spread, in the time that a lease lasts
 _CLOCK_STEP = timedelta(seconds=30)
+
+
+def rest_after(look: float) -> float:
+    """Return the seconds from a look at the files to the next, where that one took `look` seconds.
+
+    One, as a rule. Where files are many thousands a look is dear: then 20 times as long as it took, at most
+    5 seconds.
+    """
+    return min(max(_LOOK_SECONDS, _LOOK_SPARES * look), _LOOK_SECONDS_AT_MOST)
 
 
 def stop_on_signals(stop: threading.Event) -> None:
@@ -380,7 +388,7 @@ class Daemon:
             if now - looked >= pause:
                 self.look()
                 looked = time.monotonic()
-                pause = min(max(_LOOK_SECONDS, _LOOK_SPARES * (looked - now)), _LOOK_SECONDS_AT_MOST)
+                pause = rest_after(looked - now)
 
     def _wait_for_cycles(self) -> bool:
         with self._turns:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from connectors.csv import Csv
+from syncsvc.daemon import rest_after
 from syncsvc.errors import ConfigurationError
 from syncsvc.roster import Changes, Roster
 from syncsvc.watch.redaction import redacted
@@ -254,3 +255,10 @@ def test_one_file_alone_is_looked_after_too(folder: Folder) -> None:
     assert (folder.names, folder.every("acme")) == (["acme"], 4)
     folder.write("acme", every="3s")
     assert list(folder.look().mended) == [path]
+
+
+@pytest.mark.parametrize(
+    ("look", "rest"), [(0.0, 1.0), (0.05, 1.0), (0.1, 2.0), (0.176, 3.52), (0.25, 5.0), (9.0, 5.0)]
+)
+def test_dear_looks_are_farther_apart_and_never_far(look: float, rest: float) -> None:
+    assert rest_after(look) == pytest.approx(rest)
