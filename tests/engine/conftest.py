@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ TWICE_UNSETTLED = """SELECT r.member_id FROM batch_row r JOIN batch b ON b.id = 
 FILES = {"test_engine_salvage"}
 """What is about files alone."""
 TOO = {"test_engine_fresh", "test_engine_mails"}
-"""What always runs whole on both engines of the state, where a server is installed; see `grounds`."""
-ONE_IN = 20
-"""Of all else, one test in so many runs on the server besides, the first of each file among them."""
+"""What always runs whole on both engines of the state, where a server is installed; see `grounds`.
+
+Of all else, every test runs on the server besides, with the first of its parameters.
+"""
 
 _WANTED = os.environ.get("SYNCSVC_STATE", "")
 
@@ -40,14 +40,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if _WANTED == "postgresql":
         return
-    met: Counter[str] = Counter()
-    left = set()
+    met: set[object] = set()
+    left: set[pytest.Item] = set()
     for item in items:
-        on_a_server = isinstance(item, pytest.Function) and _ground_of(item) == "postgresql"
-        if on_a_server and item.path.stem not in TOO:
-            if met[item.path.stem] % ONE_IN:
+        if (
+            isinstance(item, pytest.Function)
+            and _ground_of(item) == "postgresql"
+            and item.path.stem not in TOO
+        ):
+            if item.function in met:
                 left.add(item)
-            met[item.path.stem] += 1
+            met.add(item.function)
     config.hook.pytest_deselected(items=list(left))
     items[:] = [it for it in items if it not in left]
 
