@@ -12,9 +12,6 @@ import orjson
 _LOG_CHUNK = 1000
 _OLD = datetime(2026, 1, 15, 8, 0, tzinfo=UTC)
 _OLD_MS = int(_OLD.timestamp() * 1000)
-FIRST = 100_000_000_000
-"""The id of a contact less its number: all are as long as each other, as those of one year are at HubSpot."""
-
 _CONTACT = (
     b'{"id":"%d","properties":{"createdate":"2026-01-15T08:00:00.000Z","email":"person%d@example.com",'
     b'"firstname":"First%d","hs_object_id":"%d","lastmodifieddate":"%s","lastname":"Last%d",'
@@ -29,7 +26,7 @@ def iso(milliseconds: int) -> bytes:
 
 
 class People:
-    """The contacts and the members made of them: a few numbers each, by number; index 0 stays unused."""
+    """The contacts and the members made of them: a few numbers each, by id; index 0 stays unused."""
 
     def __init__(self, contacts: int, members: int, *, apart: bool = False) -> None:
         """Hold `contacts`, of which the first `members` are in the import log already."""
@@ -80,8 +77,7 @@ class People:
         if self._changes or self._apart:
             stamp = iso(self.stamp(contact))
         fragment = self._fragment(self._written[contact], names)
-        record = FIRST + contact
-        return _CONTACT % (record, contact, contact, record, stamp, contact, points, fragment, stamp)
+        return _CONTACT % (contact, contact, contact, contact, stamp, contact, points, fragment, stamp)
 
     def _fragment(self, index: int, names: frozenset[str]) -> bytes:
         if (index, names) not in self._rendered_fragments:

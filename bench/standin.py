@@ -2,11 +2,11 @@
 
     python bench/standin.py 1000000        prints {"port": 40123} and serves until it is ended
 
-Contacts 1 to N have ids of twelve digits, person<number>@example.com and a stamp months ago, with `--apart`
-one a millisecond after that of the contact before; pages are rendered as they are asked for. What is kept is
-a few numbers per contact (awarded points, times), so memory stays flat. It checks no token and little else:
-whether an answer is right is a question for the simulators. Unlike HubSpot's, a contact's stamp does not
-move by what is written back.
+Contacts have the ids 1 to N, person<id>@example.com and a stamp months ago, with `--apart` one a millisecond
+after that of the contact before; pages are rendered as they are asked for. What is kept is a few numbers per
+contact (awarded points, times), so memory stays flat. It checks no token and little else: whether an answer
+is right is a question for the simulators. Unlike HubSpot's, a contact's stamp does not move by what is
+written back.
 
 HubSpot: list, search, batch/update, properties; 403 for properties of anything but contacts, as a token gets
 that may read contacts alone. Salesforce, for its peer alone: the query of all contacts or of those modified
@@ -31,7 +31,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
-from people import FIRST, People, iso
+from people import People, iso
 
 MAX_USERS = 2000
 _LIST_LIMIT, _SEARCH_LIMIT, _BATCH_LIMIT = 100, 200, 100
@@ -127,7 +127,7 @@ class Standin:
         for rule in (rule for group in asked.get("filterGroups", [])[:1] for rule in group["filters"]):
             name, operator = rule["propertyName"], rule["operator"]
             if name == "hs_object_id" and operator in {"GT", "GTE"}:
-                above = max(0, int(rule["value"]) - FIRST - (operator == "GTE"))
+                above = int(rule["value"]) - (operator == "GTE")
             elif name == "lastmodifieddate" and operator in {"GT", "GTE", "BETWEEN", "LT", "LTE"}:
                 if operator.startswith("L"):
                     until = _milliseconds(rule["value"]) - (operator == "LT")
@@ -166,10 +166,9 @@ class Standin:
             raise StandinError(400, "100 inputs at most")
         now = iso(time.time_ns() // 1_000_000).decode()
         for one in inputs:
-            contact = int(one["id"]) - FIRST
-            if not 1 <= contact <= self._people.contacts:
+            if not 1 <= int(one["id"]) <= self._people.contacts:
                 raise StandinError(400, "no such contact")
-            self._people.write(contact, one["properties"])
+            self._people.write(int(one["id"]), one["properties"])
         self._written += len(inputs)
         common = {"createdAt": self._people.created, "updatedAt": now, "archived": False}
         results = [{"id": one["id"], "properties": one["properties"], **common} for one in inputs]

@@ -84,9 +84,11 @@ _NEAR = (
     .where(
         CONTACT.c.connector_id == bindparam("b_connector"),
         CONTACT.c.record_id.between(bindparam("b_least"), bindparam("b_most")),
+        func.length(CONTACT.c.record_id) == bindparam("b_length"),
     )
     .limit(1)
 )
+_LENGTHS = 2  # of a page's ids, where one is the next number after another
 _LIVING = and_(CONTACT.c.connector_id == bindparam("b_connector"), CONTACT.c.state != GONE)
 _MISSING = and_(_LIVING, CONTACT.c.seen < bindparam("b_sweep"))
 _LIVE = select(func.count()).select_from(CONTACT).where(_LIVING)
@@ -98,6 +100,11 @@ _NOT_DUE = update(CONTACT).where(_THESE).values(write_due=WriteDue.NO)
 
 def _these(connector_id: int, record_ids: Iterable[str]) -> dict[str, Any]:
     return {"b_connector": connector_id, "b_records": as_list(record_ids)}
+
+
+def _span(connector_id: int, record_ids: Sequence[str]) -> dict[str, Any]:
+    ends = {"b_least": min(record_ids), "b_most": max(record_ids), "b_length": len(record_ids[0])}
+    return {"b_connector": connector_id, **ends}
 
 
 class IntakeStore:
@@ -249,10 +256,16 @@ class IntakeStore:
     def _before(
         self, connection: Connection, connector_id: int, record_ids: Collection[str]
     ) -> dict[str, Known]:
-        if record_ids and connection.dialect.name == "sqlite":  # a server may have another order of texts
-            # A first read brings ids in their order: one look tells that none of them is known.
-            ends = {"b_least": min(record_ids), "b_most": max(record_ids)}
-            if connection.execute(_NEAR, {"b_connector": connector_id, **ends}).first() is None:
+        if connection.dialect.name == "sqlite":  # a server may have another order of texts
+            # A first read brings ids in their order, those of numbers by their length: a look or two tell
+            # that none of them is known.
+            lengths = {len(it) for it in record_ids}
+            if len(lengths) <= _LENGTHS and not any(
+                connection.execute(
+                    _NEAR, _span(connector_id, [it for it in record_ids if len(it) == length])
+                ).first()
+                for length in lengths
+            ):
                 return {}
         found = map(Known._make, connection.execute(_KNOWN, _these(connector_id, record_ids)).all())
         return {was.record_id: was for was in found}

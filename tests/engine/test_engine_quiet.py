@@ -178,3 +178,18 @@ def test_no_cycle_looks_at_whatever_there_is_of_members_contacts_or_history(
                 if scan and scan[1] not in FEW and "LIMIT" not in statement:
                     scanned[row[-1]] = statement
     assert scanned == {}
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 100])
+def test_ids_of_any_length_are_known_again(quick: QuickLab, page_size: int) -> None:
+    quick.crm.page_size = page_size
+    ids = ["9", "10", "99", "100", "0", "000", "00000000-0000", "é", "z"]
+    for record_id in ids:
+        quick.crm.put(record_id, email=f"m{ids.index(record_id)}@example.org", points=7)
+    assert quick.cycle().changed == len(ids)
+    for record_id in ids[:3]:
+        quick.crm.put(record_id, points=8)
+    quick.crm.put("11", points=1)
+    report = quick.cycle(full=True)
+    assert (report.changed, report.rows_landed, report.points_landed) == (4, 4, 4)
+    quick.silent()
