@@ -350,6 +350,13 @@ MUTATIONS = (
         _IDENTITY,
     ),
     Mutation(
+        "connectors are stored in another order than the configured one",
+        "syncsvc/round.py",
+        "            for connector, pages in polls:\n",
+        "            for connector, pages in reversed(polls):\n",
+        ("tests/engine/test_engine_ahead.py",),
+    ),
+    Mutation(
         "sudden emptiness is data",
         "syncsvc/round.py",
         "            bury=bury,\n",
