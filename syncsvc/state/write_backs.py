@@ -85,56 +85,35 @@ _TAKEN = {Written.WRITTEN: WriteDue.ECHO, Written.MERGED: WriteDue.NO}
 
 
 class _Shown(NamedTuple):
-    """A record, what was written on it, and what its member is; the columns of `_due`."""
+    """A record, what was written on it, and what its member is; the columns of `_due`, in its order."""
 
     record_id: str
-    state: int
     written_at: int | None
-    written_status: str | None
     log_at: int | None
-    due: int | None
-    delivered: bytes | None
-    unsettled: int | None
-    kept_back: bool | None
-    doubt: int | None
-    reason: str | None
     tries: int | None
+    # What the status is made of, where one is written.
+    written_status: str | None = None
+    state: int = ContactState.ACTIVE
+    due: int | None = None
+    delivered: bytes | None = None
+    unsettled: int | None = None
+    kept_back: bool | None = None
+    doubt: int | None = None
+    reason: str | None = None
 
 
 @cache
-def _due(points: Points, *, known: bool, leaving: bool) -> Select[Any]:
-    doubtful = and_(BATCH.c.id == MEMBER.c.open_batch, BATCH.c.outcome == Outcome.DOUBT)
+def _due(points: Points, *, known: bool, leaving: bool, status: bool) -> Select[Any]:
     failed = and_(
         WRITE_RETRY.c.connector_id == CONTACT.c.connector_id,
         WRITE_RETRY.c.record_id == CONTACT.c.record_id,
     )
-    refused = (
-        select(func.min(QUARANTINE.c.reason))
-        .where(
-            QUARANTINE.c.connector_id == CONTACT.c.connector_id,
-            QUARANTINE.c.record_id == CONTACT.c.record_id,
-            QUARANTINE.c.side != "crm",
-        )
-        .scalar_subquery()
+    times = select(CONTACT.c.record_id, CONTACT.c.written_at, MEMBER.c.log_at, WRITE_RETRY.c.tries).outerjoin(
+        MEMBER, MEMBER.c.id == CONTACT.c.member_id
     )
+    found = _with_status(times, points, known=known, leaving=leaving) if status else times
     return (
-        select(
-            CONTACT.c.record_id,
-            CONTACT.c.state,
-            CONTACT.c.written_at,
-            CONTACT.c.written_status,
-            MEMBER.c.log_at,
-            MEMBER.c.due,
-            MEMBER.c.delivered,
-            MEMBER.c.unsettled,
-            kept_back(points, known=known, leaving=leaving).label("kept_back"),
-            BATCH.c.id.label("doubt"),
-            refused.label("reason"),
-            WRITE_RETRY.c.tries,
-        )
-        .outerjoin(MEMBER, MEMBER.c.id == CONTACT.c.member_id)
-        .outerjoin(BATCH, doubtful)
-        .outerjoin(WRITE_RETRY, failed)
+        found.outerjoin(WRITE_RETRY, failed)
         .where(
             CONTACT.c.connector_id == bindparam("b_connector"),
             CONTACT.c.write_due == WriteDue.YES,
@@ -148,6 +127,29 @@ def _due(points: Points, *, known: bool, leaving: bool) -> Select[Any]:
         .order_by(CONTACT.c.record_id)
         .limit(bindparam("b_limit", type_=Integer))
     )
+
+
+def _with_status(times: Select[Any], points: Points, *, known: bool, leaving: bool) -> Select[Any]:
+    doubtful = and_(BATCH.c.id == MEMBER.c.open_batch, BATCH.c.outcome == Outcome.DOUBT)
+    refused = (
+        select(func.min(QUARANTINE.c.reason))
+        .where(
+            QUARANTINE.c.connector_id == CONTACT.c.connector_id,
+            QUARANTINE.c.record_id == CONTACT.c.record_id,
+            QUARANTINE.c.side != "crm",
+        )
+        .scalar_subquery()
+    )
+    return times.add_columns(
+        CONTACT.c.written_status,
+        CONTACT.c.state,
+        MEMBER.c.due,
+        MEMBER.c.delivered,
+        MEMBER.c.unsettled,
+        kept_back(points, known=known, leaving=leaving),
+        BATCH.c.id,
+        refused,
+    ).outerjoin(BATCH, doubtful)
 
 
 def _among(table: Table) -> ColumnElement[bool]:
@@ -207,7 +209,9 @@ class WriteBacks:
         that failed is left out until its next try, or until the log has moved. The second value is "" at the
         end.
         """
-        statement = _due(self._scope.rules.points, known=allowed.known, leaving=allowed.leaving)
+        statement = _due(
+            self._scope.rules.points, known=allowed.known, leaving=allowed.leaving, status=status
+        )
         bound = self._scope.bound(
             b_connector=connector_id,
             b_most=at_most(allowed.most_points),
@@ -216,7 +220,7 @@ class WriteBacks:
             b_limit=limit,
         )
         with self._scope.database.reading() as connection:
-            rows = list(map(_Shown._make, connection.execute(statement, bound).all()))
+            rows = [_Shown(*row) for row in connection.execute(statement, bound).all()]
         values = []
         for row in rows:
             wanted_at = to_second(row.log_at) if time and row.log_at is not None else None
