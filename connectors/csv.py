@@ -7,6 +7,7 @@ the engine compares. What is no longer in it is gone. What is written back goes 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
@@ -30,6 +31,9 @@ from syncsvc.settings import Settings as Table_
 
 SAMPLE = 100
 """Rows that `check` looks at."""
+
+_TURN = threading.Lock()
+"""Of who writes results: two connectors may have one file, and all their exports are many open files."""
 
 _NAMES = {"auto": None, "comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 
@@ -160,17 +164,17 @@ class Csv:
                 yield Page([], now.encode())
                 return
             same = False
-        with readable(), export.opened() as files:
-            if position is not None and same:
-                yield from self._read(export, files, position)
-                return
+        begin = position if same else None
+        if begin is None:
             mixed = position is not None and position.place is not None
-            began = now._replace(place=Place(0, 0), mixed=mixed)
+            begin = now._replace(place=Place(0, 0), mixed=mixed)
             if position is not None:
-                yield Page(
-                    [], began.encode(), whole=True
-                )  # so that whoever would rather sweep is told at once
-            yield from self._read(export, files, began)
+                # So that whoever would rather sweep is told at once, and no file is open meanwhile.
+                yield Page([], begin.encode(), whole=True)
+                yield from self.changes(begin.encode())
+                return
+        with readable(), export.opened() as files:
+            yield from self._read(export, files, begin)
 
     def write_back(self, values: Sequence[WriteBack]) -> Iterator[WriteOutcome]:
         """Write into the results file what is in the export, then yield the outcomes, in order.
@@ -179,14 +183,15 @@ class Csv:
         """
         if not values:
             return
-        found = self._present({value.record_id for value in values})
-        told = {
-            value.record_id: {name: _text(it) for name, it in value.values.items()}
-            for value in values
-            if value.record_id in found
-        }
-        if told:
-            self._results.merge(told, self._form())
+        with _TURN:
+            found = self._present({value.record_id for value in values})
+            told = {
+                value.record_id: {name: _text(it) for name, it in value.values.items()}
+                for value in values
+                if value.record_id in found
+            }
+            if told:
+                self._results.merge(told, self._form())
         for value in values:
             result = Written.WRITTEN if value.record_id in found else Written.GONE
             yield WriteOutcome(value.record_id, result)

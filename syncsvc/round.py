@@ -23,6 +23,7 @@ from syncsvc.state.database import to_ms
 from syncsvc.steps import Steps
 from syncsvc.tally import Tally
 from syncsvc.tidings import Progress, tell_of_reading, tell_of_recovery, tell_of_sweep, tell_of_trouble
+from syncsvc.traces import span
 from syncsvc.watch.log import bound, logger
 from syncsvc.watch.states import UNREADABLE, WHOLE
 
@@ -66,29 +67,40 @@ class Round:
         owner.
         """
         began = self._network.now()
-        with self._at_once(self._poll) as polls:
+        with self._at_once("pull", self._poll) as polls:
             for connector, pages in polls:
                 with bound(connector=connector.name), self._steps.timed("pull", connector.name):
                     self._pull(connector, pages, began)
 
     def write_back(self, allowed: Allowed) -> None:
         """Write to all connectors at once what their records should hold; `allowed` is what may flow."""
-        with self._at_once(lambda it: Ahead(self._write_back(it, allowed))) as writes:
+        ended: list[Exception] = []
+        with self._at_once("write_back", lambda it: Ahead(self._write_back(it, allowed))) as writes:
             for connector, outcomes in writes:
-                with bound(connector=connector.name), self._steps.stage("write_back", connector.name):
-                    for outcome in outcomes:
-                        self._tell_of_written(connector, outcome)
+                try:
+                    with bound(connector=connector.name), self._steps.stage("write_back", connector.name):
+                        for outcome in outcomes:
+                            self._tell_of_written(connector, outcome)
+                except Exception as error:  # noqa: BLE001 - raised once the others have told theirs
+                    ended.append(error)
+        if ended:
+            raise ended[0]
 
     @contextmanager
     def _at_once(
-        self, ask: Callable[[OpenConnector], Ahead[T]]
+        self, stage: str, ask: Callable[[OpenConnector], Ahead[T]]
     ) -> Iterator[Sequence[tuple[OpenConnector, Ahead[T]]]]:
         """Give what each connector is asked for; where they are several, the first of it is on its way."""
         with ExitStack() as asked:
-            begun = [(it, asked.enter_context(ask(it))) for it in self._connectors]
-            for connector, ahead in begun if len(begun) > 1 else ():
-                with bound(connector=connector.name):
-                    ahead.begin()
+            begun = []
+            for connector in self._connectors:
+                begun.append((connector, asked.enter_context(ask(connector))))
+                asked.callback(self._steps.name, stage, connector.name)  # whose end is waited for then
+            if len(begun) > 1:
+                asked.enter_context(span(stage))  # what is asked for ahead is part of it
+                for connector, ahead in begun:
+                    with bound(connector=connector.name):
+                        ahead.begin()
             yield begun
 
     def _poll(self, connector: OpenConnector) -> Ahead[Page]:
@@ -99,16 +111,17 @@ class Round:
         pulled = self._tally.pulled.setdefault(connector.name, Pulled())
         intake = self._store.intake
         try:
-            everything = pull(
-                pages,
-                connector.id,
-                pulled,
-                reader=connector.reader,
-                intake=intake,
-                now=self._network.now,
-                stopping=self._stopping,
-                tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
-            )
+            with pages:
+                everything = pull(
+                    pages,
+                    connector.id,
+                    pulled,
+                    reader=connector.reader,
+                    intake=intake,
+                    now=self._network.now,
+                    stopping=self._stopping,
+                    tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
+                )
             due = everything or self._sweep_due(connector)
             whole = not due or self._sweep(connector, pulled, polled=everything)
         except OperatorError as error:

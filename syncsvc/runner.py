@@ -124,7 +124,7 @@ class Runner:
         self._cycle: Cycle | None = None
         self._pulse: tuple[object, ...] = ()
         self._moved_at = 0.0
-        self._reached = 0  # the points at which a cycle could be stopped
+        self._reached = 0  # the points at which a cycle could be stopped, by whichever thread of it
         self._watching = threading.Lock()
         self.health = Health(config.schedule.every.total_seconds(), monotonic())
         self._alerts = Alerts()

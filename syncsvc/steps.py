@@ -22,10 +22,15 @@ class Steps:
         self._tally = tally
         self._states = states
 
+    def name(self, stage: str, connector: str = "") -> None:
+        """Let `at` name what runs, or is waited for, now."""
+        self.at = f"{stage} {connector}".rstrip()
+
     @contextmanager
     def timed(self, stage: str, connector: str = "") -> Iterator[None]:
         """Count the time of a stage that comes to its end."""
-        begun, self.at = time.monotonic(), f"{stage} {connector}".rstrip()
+        begun = time.monotonic()
+        self.name(stage, connector)
         with span(stage, connector=connector) as traced, self._tally.telling(traced):
             yield
         spent = self._tally.stages.get(stage, 0.0)

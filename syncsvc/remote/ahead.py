@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from types import TracebackType
@@ -36,7 +36,10 @@ class Ahead(Iterator[T]):
     def __next__(self) -> T:
         """Return the next item, waiting for it where it is on its way; raises what the iterator raises."""
         asked, self._asked = self._asked, None
-        item = self._draw() if asked is None else asked.result()
+        try:
+            item = self._draw() if asked is None else asked.result()
+        finally:
+            del asked  # an error would hold it, and it the error
         if item is _END:
             raise StopIteration
         return item
@@ -48,9 +51,11 @@ class Ahead(Iterator[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until nothing is on its way any more: whatever it was is forgotten."""
+        """Wait until nothing is on its way any more, forget what it was, and end the iterator."""
         if self._thread is not None:
             self._thread.shutdown()
+        if isinstance(self._items, Generator):
+            self._items.close()
 
     def _draw(self) -> T:
         return next(self._items, _END)

@@ -73,7 +73,8 @@ class Connector(Protocol):
         None asks for a sweep: every live contact, and the iterator ends normally only when it was
         complete. The cursor of any page continues what that page was part of, so an interrupted sweep
         goes on as a sweep, and the last cursor of a sweep starts polling from before the sweep began.
-        The pages may be taken by different threads, one at a time; other connectors work meanwhile.
+        The pages may be taken by different threads, one at a time, and not to the end; other connectors work
+        meanwhile.
         A contact may come more than once. A poll of an unchanged CRM is one request, and its cursor
         equals the one given; where the CRM lets cursors expire, it is renewed every day or so, and where it
         has to be asked apart what was deleted, that is done once an hour or so and kept in the cursor.
@@ -89,6 +90,7 @@ class Connector(Protocol):
     def write_back(self, values: Sequence[WriteBack]) -> Iterator[WriteOutcome]:
         """Yield one outcome per value, in order; the values have distinct record ids.
 
+        Runs beside other connectors: what they share needs a lock.
         Splits to the API's batch size; outcomes of a batch are yielded as soon as it is answered.
         Writing the same value twice leaves the record the same.
         """

@@ -125,6 +125,7 @@ class StateServer:
         self._quiet = threading.Condition()
         self._writers = 0
         self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._turns: dict[int | None, threading.RLock] = {}
         self._open = threading.local()
 
     @classmethod
@@ -232,8 +233,10 @@ class StateServer:
             if self._closed:
                 raise StateError("the state database is closed")
             self._writers += 1
+        # Its writers take turns here already: who waits on the server would hold a place of all.
+        turn = self._turns.setdefault(organization, threading.RLock())
         try:
-            with telling(self.server):
+            with turn, telling(self.server):
                 if lease is not None:
                     lease.check()
                 key = key_of(

@@ -8,7 +8,7 @@ import pytest
 
 from syncsvc.errors import CursorError
 from syncsvc.testing.maker import Feature, Maker, needing
-from syncsvc.testing.reading import Read, calm, collected, read, read_in_steps, swept
+from syncsvc.testing.reading import Read, by_threads, calm, collected, read, read_in_steps, swept
 
 MINUTE = timedelta(minutes=1)
 
@@ -31,6 +31,10 @@ class PollingTests:
         assert found.value(made[-1], "note") == "ä"
         names = set(crm.needs().fields)
         assert all(names <= set(contact.fields) for contact in found.latest.values())
+
+    def test_pages_may_be_taken_by_threads_in_turn(self, crm: Maker) -> None:
+        made = crm.people(2 * crm.page + 1)
+        assert collected(crm, by_threads(crm.connect().changes(None))).live == set(made)
 
     def test_sweep_resumed_after_every_page_loses_nothing(self, crm: Maker) -> None:
         made = crm.people(2 * crm.page + 1)

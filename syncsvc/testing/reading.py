@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from syncsvc.model import Contact, Page
@@ -67,6 +68,16 @@ def read_in_steps(maker: Maker, cursor: str | None) -> Read:
         if next(pages, None) is None:
             return done
     raise AssertionError("reading on from each page's cursor never ends")
+
+
+def by_threads(pages: Iterator[Page]) -> Iterator[Page]:
+    """Yield pages, each of which a thread of its own has taken."""
+    while True:
+        with ThreadPoolExecutor(1) as thread:
+            page = thread.submit(next, pages, None).result()
+        if page is None:
+            return
+        yield page
 
 
 def swept(maker: Maker) -> str:

@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 from enginelab import SETTLED, Crash, Lab
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy import Connection
+from structlog.testing import capture_logs
 
-from syncsvc.errors import TransientError
+from syncsvc import traces
+from syncsvc.cycle import Cycle
+from syncsvc.errors import OperatorError, StateError, TransientError
 from syncsvc.model import WriteBack, WriteOutcome
+from syncsvc.runner import attempt
 from syncsvc.testing.memory import MemoryCrm
 from syncsvc.watch.report import Outcome
 
@@ -164,3 +171,138 @@ def test_a_death_in_one_connector_leaves_what_the_other_wrote(open_lab: Open) ->
     lab.restart()
     assert lab.cycle().written_back == 1
     assert [len(crm.writes) for crm in lab.crms.values()] == [1, 1]
+
+
+def test_a_stop_in_the_midst_of_writing_loses_and_repeats_nothing(open_lab: Open) -> None:
+    lab = open_lab(connectors=TWO)
+    for name, crm in lab.crms.items():
+        crm.page_size = 1000
+        for number in range(1000):
+            crm.put(f"{name}{number}", email=f"{name}{number}@example.org")
+    report = lab.cycle(stopping=lambda: sum(len(crm.writes) for crm in lab.crms.values()) > 700)
+    assert report.outcome is Outcome.STOPPED
+    lab.restart()
+    written = sum(len(crm.writes) for crm in lab.crms.values())
+    assert 700 < written < 2000
+    assert lab.value("SELECT count(*) FROM contact WHERE written_at IS NOT NULL") == written
+    lab.cycle()
+    assert [len(crm.writes) for crm in lab.crms.values()] == [1000, 1000]
+
+
+def test_what_one_connector_wrote_is_counted_though_the_state_failed_for_another(
+    open_lab: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = open_lab(connectors=TWO)
+    lab.crm.put("a", points=5)
+    lab.crms["shop"].put("b", points=7)
+    own, crm = type(lab.store.write_backs).record, lab.organization.connectors["crm"].id
+
+    def record(self: Any, connector_id: int, *given: Any, **more: Any) -> None:
+        if connector_id == crm:
+            raise StateError("the disk is full")
+        own(self, connector_id, *given, **more)
+
+    monkeypatch.setattr(type(lab.store.write_backs), "record", record)
+    assert lab.cycle().written_back == len(lab.crms["shop"].writes) == 1
+
+
+def test_an_error_of_one_connector_is_told_beside_an_unexpected_one_of_another(open_lab: Open) -> None:
+    lab = open_lab(connectors=TWO)
+    errors = {"crm": KeyError("nobody thought of it"), "shop": OperatorError("shop refuses us")}
+    for name, crm in lab.crms.items():
+        crm.put(f"of {name}", email=f"{name}@example.org")
+
+        def write(_: WriteBack, error: Exception = errors[name]) -> WriteOutcome:
+            raise error
+
+        crm.write = write  # type: ignore[method-assign]
+    lab.wait(60)
+    with capture_logs() as lines:
+        attempt(lab.organization, Cycle(lab.organization))
+    assert any("shop refuses us" in str(line) for line in lines)
+
+
+def test_the_connector_that_is_waited_for_is_named(open_lab: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = open_lab(connectors=TWO)
+    lab.cycle()
+    lab.crm.put("a", points=5)
+    go = threading.Event()
+
+    def hang() -> None:
+        go.wait(LONG)
+
+    lab.crms["shop"].before = hang
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise StateError("the disk is full")
+
+    monkeypatch.setattr(type(lab.store.intake), "store_page", fail)
+    cycle = Cycle(lab.organization)
+    running = threading.Thread(target=cycle.run)
+    running.start()
+    for _ in range(1000):
+        if cycle.at == "pull shop":
+            break
+        running.join(0.01)
+    named = cycle.at if running.is_alive() else "nothing hangs"
+    go.set()
+    running.join()
+    assert named == "pull shop"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_calls_are_part_of_their_stage(open_lab: Open, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    lab = open_lab(connectors=dict(list(TWO.items())[:number]))
+    lab.cycle()
+
+    def read() -> None:
+        with traces.span("a read"):
+            pass
+
+    def write(value: WriteBack, own: Callable[[WriteBack], WriteOutcome]) -> WriteOutcome:
+        with traces.span("a write"):
+            return own(value)
+
+    for name, crm in lab.crms.items():
+        crm.put(f"of {name}", email=f"{name}@example.org", points=3)
+        crm.before = read
+        crm.write = lambda value, own=crm.write: write(value, own)  # type: ignore[method-assign,misc]
+    taken, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(taken))
+    monkeypatch.setattr(traces, "_tracer", provider.get_tracer("syncsvc"))
+    lab.cycle()
+    spans = {it.context.span_id: it for it in taken.get_finished_spans() if it.context}
+    found = {
+        (it.name, spans[it.parent.span_id].name) for it in spans.values() if it.parent and it.name[:2] == "a "
+    }
+    assert found == {("a read", "pull"), ("a write", "write_back")}
+
+
+def test_writers_of_one_organization_keep_no_other_from_the_state(open_lab: Open) -> None:
+    lab = open_lab()
+    if not hasattr(lab.database._storage, "_places"):
+        return  # a file has one writer
+    inside, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lab.database.of(101).writing():
+            inside.set()
+            go.wait(LONG)
+
+    def write(organization: int) -> None:
+        with lab.database.of(organization).writing():
+            pass
+
+    waiting = [threading.Thread(target=write, args=(101,)) for _ in range(12)]
+    other = threading.Thread(target=write, args=(202,))
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert inside.wait(LONG)
+    for thread in (*waiting, other):
+        thread.start()
+    other.join(LONG / 2)
+    waits = other.is_alive()
+    go.set()
+    for thread in (holding, *waiting, other):
+        thread.join()
+    assert not waits

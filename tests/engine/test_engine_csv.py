@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,21 @@ import pytest
 from enginelab import IMPORT, Lab
 
 from connectors.csv import Csv
+from connectors.csv_results import Results
+from syncsvc.model import Page
 from syncsvc.views.standing import Standing, show_status
 from syncsvc.watch.report import Outcome
 
 HEADER = "Customer;E-mail;Name;Points;Tier\n"
+
+
+def table(path: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "type": "csv",
+        "member": {"email": "{E-mail}", "name": "{Name}", "points": "{Points}"},
+        "write_back": {"last_updated": "Wallet time", "status": "Wallet status"},
+        "settings": Csv.Settings.model_validate({"path": path, "key": "Customer", **more}),
+    }
 
 
 class Shop:
@@ -24,13 +36,7 @@ class Shop:
         self.path = folder / "members.csv"
         self.rows = {f"C{n:03}": f"m{n}@example.org;Ada;{n};gold" for n in range(120)}
         self.export()
-        connector = {
-            "type": "csv",
-            "member": {"email": "{E-mail}", "name": "{Name}", "points": "{Points}"},
-            "where": "Tier == 'gold'",
-            "write_back": {"last_updated": "Wallet time", "status": "Wallet status"},
-            "settings": Csv.Settings.model_validate({"path": self.path, "key": "Customer"}),
-        }
+        connector = {**table(self.path), "where": "Tier == 'gold'"}
         self.lab = open_lab(types={"csv": Csv}, connectors={"members": connector}, **tables)
 
     def export(self, *more: str) -> None:
@@ -259,3 +265,72 @@ def test_export_replaced_while_a_reading_was_cut_loses_nobody_and_keeps_nobody(
     assert shop.lab.profile("m0@example.org")["name"] == "Eve"
     assert shop.lab.cycle().read == 0
     shop.quiet()
+
+
+def open_files(folder: Path) -> int:
+    """Return how many exports of a folder this process has open."""
+    found = 0
+    for open_file in Path("/proc/self/fd").iterdir():
+        if open_file.is_symlink():  # the one that lists the folder is gone by now
+            path = open_file.resolve()
+            found += path.parent == folder and path.suffix == ".csv"
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")
+def test_a_poll_that_gives_way_to_a_sweep_holds_no_file(
+    open_lab: Callable[..., Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = (tmp_path / "parts").resolve()
+    folder.mkdir()
+    lab = open_lab(types={"csv": Csv}, connectors={"members": table(folder, files="all", pattern="p*.csv")})
+    held: list[int] = []
+    changes = Csv.changes
+
+    def counted(self: Csv, cursor: str | None) -> Iterator[Page]:
+        for page in changes(self, cursor):
+            held.append(open_files(folder))
+            yield page
+
+    monkeypatch.setattr(Csv, "changes", counted)
+    for points in (1, 22):
+        for number in range(10):
+            row = f"C{number};c{number}@example.org;Ada;{points};gold\n"
+            (folder / f"p{number}.csv").write_text(HEADER + row, encoding="utf-8")
+        lab.cycle()
+    assert held == [10, 0, 10]
+    assert open_files(folder) == 0
+
+
+def test_two_connectors_of_one_export_lose_no_results(
+    open_lab: Callable[..., Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "members.csv"
+    rows = [f"C{n};m{n}@example.org;Ada;{n};{'gold' if n % 2 else 'basic'}\n" for n in range(8)]
+    path.write_text(HEADER + "".join(rows), encoding="utf-8")
+    merge, both, met = Results.merge, threading.Barrier(2, timeout=0.2), []
+
+    def merged(self: Results, *given: Any) -> None:
+        try:
+            met.append(both.wait())
+        except threading.BrokenBarrierError:
+            both.reset()
+        merge(self, *given)
+
+    monkeypatch.setattr(Results, "merge", merged)
+    tiers = {tier: {**table(path), "where": f"Tier == '{tier}'"} for tier in ("gold", "basic")}
+    lab = open_lab(types={"csv": Csv}, connectors=tiers)
+    assert lab.cycle().written_back == 8
+    assert met == []
+    with path.with_name("members.results.csv").open(encoding="utf-8") as file:
+        assert {row["Customer"] for row in csv.DictReader(file, delimiter=";")} == {f"C{n}" for n in range(8)}
+
+
+def test_an_export_of_many_pages_is_read_by_threads_in_turn(
+    open_lab: Callable[..., Lab], tmp_path: Path
+) -> None:
+    path = tmp_path / "members.csv"
+    rows = [f"C{n};m{n}@example.org;Ada;{n};gold\n" for n in range(5000)]
+    path.write_text(HEADER + "".join(rows), encoding="utf-8")
+    lab = open_lab(types={"csv": Csv}, connectors={"members": table(path)}, wallet={"points": "off"})
+    assert lab.cycle(send=False).read == 5000
