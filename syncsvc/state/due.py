@@ -111,7 +111,8 @@ def _may_move_yet() -> ColumnElement[bool]:
 def totals(points: Points) -> Select[int, int, int, int, int, int, int]:
     """Return the sums of `Totals`: changed, new, points, largest, over the limit, leaving, again."""
     owed, sendable = _owed(points), sendable_points(points)
-    sends = or_(sendable > 0, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
+    # What is cheap to tell comes first: most need no look at their points then.
+    sends = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), sendable > 0)
     return (
         select(
             func.count().filter(MEMBER.c.delivered.is_not(None), sends),
@@ -120,7 +121,7 @@ def totals(points: Points) -> Select[int, int, int, int, int, int, int]:
             func.coalesce(func.max(owed), 0),
             func.count().filter(owed > _MOST),
             func.count().filter(LEAVES),
-            func.count().filter(sendable == 0, in_case(), not_(LEAVES)),
+            func.count().filter(MEMBER.c.delivered.is_not(None), in_case(), not_(LEAVES), sendable == 0),
         )
         .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
         .select_from(MEMBER)
