@@ -1,4 +1,4 @@
-"""A round over the connectors of a cycle: what changed in them is read, in order, and written back to them.
+"""A round over the connectors of a cycle: what changed in them is read, and what they should hold is written.
 
 Trouble with one connector ends that connector's part; the others go on.
 """

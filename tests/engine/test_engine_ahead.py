@@ -276,33 +276,3 @@ def test_calls_are_part_of_their_stage(open_lab: Open, monkeypatch: pytest.Monke
         (it.name, spans[it.parent.span_id].name) for it in spans.values() if it.parent and it.name[:2] == "a "
     }
     assert found == {("a read", "pull"), ("a write", "write_back")}
-
-
-def test_writers_of_one_organization_keep_no_other_from_the_state(open_lab: Open) -> None:
-    lab = open_lab()
-    if not hasattr(lab.database._storage, "_places"):
-        return  # a file has one writer
-    inside, go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lab.database.of(101).writing():
-            inside.set()
-            go.wait(LONG)
-
-    def write(organization: int) -> None:
-        with lab.database.of(organization).writing():
-            pass
-
-    waiting = [threading.Thread(target=write, args=(101,)) for _ in range(12)]
-    other = threading.Thread(target=write, args=(202,))
-    holding = threading.Thread(target=hold)
-    holding.start()
-    assert inside.wait(LONG)
-    for thread in (*waiting, other):
-        thread.start()
-    other.join(LONG / 2)
-    waits = other.is_alive()
-    go.set()
-    for thread in (holding, *waiting, other):
-        thread.join()
-    assert not waits

@@ -428,3 +428,30 @@ def test_a_dead_connection_is_noticed_by_the_system_within_a_minute(url: str, po
                 )
                 told = [end.getsockopt(socket.IPPROTO_TCP, it) for it in options]
     assert told == [60_000, 30, 10, 3]
+
+
+def test_writers_of_one_organization_take_no_place_of_others_while_they_wait(database: Database) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with database.of(1).writing():
+            inside.set()
+            go.wait(10)
+
+    def write(organization: int) -> None:
+        with database.of(organization).writing():
+            pass
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert inside.wait(10)
+    waiting = [threading.Thread(target=write, args=(1,)) for _ in range(AT_ONCE)]
+    other = threading.Thread(target=write, args=(2,))
+    for thread in (*waiting, other):
+        thread.start()
+    other.join(5)
+    waits = other.is_alive()
+    go.set()
+    for thread in (holding, *waiting, other):
+        thread.join()
+    assert not waits
