@@ -114,9 +114,8 @@ class DayTimeline(WiredTimeline):
         self.apps: dict[str, ASGIApp] = {}
         self.calls: Counter[str] = Counter()
         self.loop = asyncio.Runner()
-        self.turn = (
-            threading.Lock()
-        )  # connectors are asked at once, and this loop answers one after the other
+        # Connectors are asked at once, and this loop answers one after the other.
+        self.turn = threading.Lock()
 
     def client(self, base_url: str, *, timeout: float) -> Any:
         del timeout
