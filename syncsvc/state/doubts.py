@@ -151,6 +151,7 @@ class Doubts:
                     BATCH_ROW.c.outcome.in_(_UNDECIDED),
                     among(BATCH_ROW.c.position, evidence),
                 )
+                .order_by(BATCH_ROW.c.position)
             )
             rows = connection.execute(listed, self._scope.bound()).all()
             if not rows:

@@ -88,9 +88,11 @@ _CREDITS = {Outcome.LANDED, Outcome.SKIPPED}
 _UNSETTLED = {Outcome.DOUBT, Outcome.HELD}
 _BATCH = select(BATCH).where(BATCH.c.id == bindparam("b_batch"))
 _OF_BATCH = BATCH_ROW.c.batch_id == bindparam("b_batch")
-_OPEN_ROWS = select(
-    BATCH_ROW.c.position, BATCH_ROW.c.member_id, BATCH_ROW.c.account_id, BATCH_ROW.c.points
-).where(_OF_BATCH, BATCH_ROW.c.outcome < Outcome.LANDED)
+_OPEN_ROWS = (
+    select(BATCH_ROW.c.position, BATCH_ROW.c.member_id, BATCH_ROW.c.account_id, BATCH_ROW.c.points)
+    .where(_OF_BATCH, BATCH_ROW.c.outcome < Outcome.LANDED)
+    .order_by(BATCH_ROW.c.position)
+)
 _LEAST = select(func.min(BATCH_ROW.c.outcome)).where(_OF_BATCH)
 _THESE = and_(_OF_BATCH, one_of(BATCH_ROW.c.position, "b_positions"))
 """The condition for rows of a batch by position; `_OF_MEMBERS` joins their members."""

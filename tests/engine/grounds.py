@@ -86,7 +86,7 @@ class File:
             for table in tables:
                 connection.execute(f"DELETE FROM {table}")
             for line in contents.split(";\n"):
-                if line.startswith("INSERT INTO"):
+                if line.startswith(("INSERT INTO", 'DELETE FROM "sqlite_sequence"')):
                     connection.execute(line)
 
     def kept(self) -> tuple[sqlite3.Connection, builtins.bytes]:
