@@ -39,6 +39,10 @@ VERSION = 1  # raise it whenever the same rules give another result, so that eve
 DATES = frozenset({"birthday", "start_date", "expires_at"})
 MAILS = ("welcome_email", "update_mail")
 _NUMBERS = frozenset({"points", *MAILS})
+_NEEDED = {
+    "name": "is empty, and the wallet takes no member without a name",
+    "storecard": "is empty, and wallet.storecard gives no default",
+}
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[^{}]+|[{}]")
 _A_DAY = date(2001, 2, 3)  # day, month and year differ, so that a format that swaps or drops one shows
 
@@ -126,12 +130,22 @@ def _source(rule: FieldRule) -> tuple[Source, frozenset[str]]:
             raise MappingError(str(error)) from error
         return expression.evaluate, expression.fields
     if rule.field is not None:
-        return _field(rule.field), frozenset({rule.field})
+        return _Field(rule.field), frozenset({rule.field})
     return _template(rule.template or "")
 
 
-def _field(name: str) -> Source:
-    return lambda record: record.get(name)
+def _nothing(_: Fields) -> str:
+    return ""
+
+
+class _Field:
+    """A source that is a field as it stands."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, record: Fields) -> FieldValue:
+        return record.get(self.name)
 
 
 def _template(text: str) -> tuple[Source, frozenset[str]]:
@@ -153,7 +167,7 @@ def _template(text: str) -> tuple[Source, frozenset[str]]:
     names = frozenset(name for _, name in parts)
     if len(parts) == 1 and not parts[0][0] and not rest:
         # The value goes on as it came, so that numbers and flags are not read back from text.
-        return _field(parts[0][1]), names
+        return _Field(parts[0][1]), names
 
     def render(record: Fields) -> str:
         text = ""
@@ -195,6 +209,9 @@ def _bound(
         return Rule(_translated(source, table, default, read), fields)
     if default is not None:
         return Rule(_defaulted(source, default, read), fields)
+    if isinstance(source, _Field):
+        name = source.name  # read here: each call between costs as much as the reading
+        return Rule(lambda record: read(record.get(name)), fields)
     return Rule(lambda record: read(source(record)), fields)
 
 
@@ -238,21 +255,6 @@ def _defaulted(source: Source, default: T, read: Callable[[FieldValue], T]) -> C
     return fill
 
 
-def _required(
-    read: Callable[[Fields], str] | None, fallback: str | None, problem: str
-) -> Callable[[Fields], str]:
-    if read is None and fallback:
-        return lambda _: fallback
-
-    def require(record: Fields) -> str:
-        text = (read(record) if read is not None else "") or fallback
-        if not text:
-            raise UnreadableError(problem)
-        return text
-
-    return require
-
-
 class Mapper:
     """The compiled map of one connector; the same contact always gives the same result."""
 
@@ -271,16 +273,10 @@ class Mapper:
         self._where = where
         self._email = texts.pop("email").read
         reads = {name: rule.read for name, rule in texts.items()}
-        self._brand = _required(
-            reads.pop("brand_id", None), wallet.brand_id, "is empty, and wallet.brand_id gives no default"
-        )
-        reads["name"] = _required(
-            reads.get("name"), None, "is empty, and the wallet takes no member without a name"
-        )
-        reads["storecard"] = _required(
-            reads.get("storecard"), wallet.storecard, "is empty, and wallet.storecard gives no default"
-        )
-        self._texts = tuple(reads.items())
+        self._brand, self._brand_id = reads.pop("brand_id", None), wallet.brand_id
+        self._usual = {"storecard": wallet.storecard} if wallet.storecard else {}
+        unread = [name for name in _NEEDED if name not in self._usual]
+        self._texts = tuple((dict.fromkeys(unread, _nothing) | reads).items())
         self._points = points.read if points is not None else None
         self._flags = tuple((name, rule.read) for name, rule in flags.items())
         self._witness = None if wallet.witness is None else wallet.witness.casefold()
@@ -302,19 +298,23 @@ class Mapper:
         left_out = None if self._where is None else self._left_out(self._where, record)
         if left_out is not None:
             return left_out
-        profile = {"external_reference": contact.record_id}
+        profile = {**self._usual, "external_reference": contact.record_id}
         mails: tuple[str, ...] = ()
         at = "email"
         try:
             email = self._email(record)
             at = "brand_id"
-            brand_id = self._brand(record)
+            brand_id = (self._brand(record) if self._brand is not None else "") or self._brand_id
+            if not brand_id:
+                return self._refused(at, "is empty, and wallet.brand_id gives no default")
             at = "points"
             points = self._points(record) if self._points is not None else None
             for at, read in self._texts:
                 text = read(record)
                 if text:
                     profile[at] = text
+                elif at in _NEEDED and at not in profile:
+                    return self._refused(at, _NEEDED[at])
             for at, asks in self._flags:
                 if asks(record):
                     mails = (*mails, at)

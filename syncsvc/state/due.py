@@ -63,24 +63,24 @@ def in_case() -> ColumnElement[bool]:
     )
 
 
-def _owed(points: Points) -> ColumnElement[int]:
-    return case((payable(points) > 0, payable(points)), else_=0)
+def _pays(points: Points) -> ColumnElement[bool]:
+    """Return the condition for members that are sent points now: what they are owed, at most `b_most`."""
+    return payable(points).between(1, _MOST)
 
 
 def sendable_points(points: Points) -> ColumnElement[int]:
     """Return the points that a member would be sent now; none where it is owed more than `b_most`."""
-    return case((_owed(points) > _MOST, 0), else_=_owed(points))
+    return case((_pays(points), payable(points)), else_=0)
 
 
 def _in_lane(points: Points, lane: Lane) -> ColumnElement[bool]:
     """Return the condition for members whose next row belongs in a lane."""
     if points is not Points.ADD:
         return MEMBER.c.due == (1 if lane is Lane.PROFILE else 2)
-    owed = payable(points)
-    sends_points = and_(owed > 0, owed <= _MOST)
+    pays = _pays(points)
     if lane is Lane.POINTS:
-        return sends_points
-    return and_(~sends_points, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
+        return pays
+    return and_(~pays, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
 
 
 def _may_move_yet() -> ColumnElement[bool]:
@@ -110,18 +110,18 @@ def _may_move_yet() -> ColumnElement[bool]:
 @cache
 def totals(points: Points) -> Select[int, int, int, int, int, int, int]:
     """Return the sums of `Totals`: changed, new, points, largest, over the limit, leaving, again."""
-    owed, sendable = _owed(points), sendable_points(points)
+    owed, pays = payable(points), _pays(points)
     # What is cheap to tell comes first: most need no look at their points then.
-    sends = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), sendable > 0)
+    sends = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), pays)
     return (
         select(
             func.count().filter(MEMBER.c.delivered.is_not(None), sends),
             func.count().filter(MEMBER.c.delivered.is_(None), sends),
-            func.coalesce(func.sum(sendable), 0),
+            func.coalesce(func.sum(owed).filter(pays), 0),
             func.coalesce(func.max(owed), 0),
             func.count().filter(owed > _MOST),
             func.count().filter(LEAVES),
-            func.count().filter(MEMBER.c.delivered.is_not(None), in_case(), not_(LEAVES), sendable == 0),
+            func.count().filter(MEMBER.c.delivered.is_not(None), in_case(), not_(LEAVES), ~pays),
         )
         .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
         .select_from(MEMBER)

@@ -153,7 +153,9 @@ class Outbox:
             shares = (None, None) if limits is None else (limits.max_share, limits.max_gone_share)
             known = self._counted(connection, _KNOWN_COUNT, changed, shares[0])
             present = self._counted(connection, _PRESENT_COUNT, leaving, shares[1])
-            return Totals(known, changed, new, int(points), int(largest), over, leaving, present, again)
+            return Totals(
+                known, changed, new, int(points), max(int(largest), 0), over, leaving, present, again
+            )
 
     def _counted(self, connection: Connection, statement: Select[Any], part: int, share: float | None) -> int:
         most = None if share is None else enough(part, share)
