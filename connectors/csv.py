@@ -168,11 +168,10 @@ class Csv:
         if begin is None:
             mixed = position is not None and position.place is not None
             begin = now._replace(place=Place(0, 0), mixed=mixed)
-            if position is not None:
-                # So that whoever would rather sweep is told at once, and no file is open meanwhile.
-                yield Page([], begin.encode(), whole=True)
-                yield from self.changes(begin.encode())
-                return
+            # So that whoever would rather sweep is told at once, and no file is open meanwhile.
+            yield Page([], begin.encode(), whole=True)
+            yield from self.changes(begin.encode())
+            return
         with readable(), export.opened() as files:
             yield from self._read(export, files, begin)
 

@@ -17,7 +17,7 @@ from syncsvc.organization import OpenConnector, Organization
 from syncsvc.remote.ahead import Ahead
 from syncsvc.rules.brakes import Allowed
 from syncsvc.stages.brakes import Brakes
-from syncsvc.stages.pull import Pulled, pull, reading, sweep
+from syncsvc.stages.pull import TOGETHER, Pulled, pull, reading, sweep, sweep_begins
 from syncsvc.stages.write_back import write_back
 from syncsvc.state.database import to_ms
 from syncsvc.steps import Steps
@@ -63,12 +63,12 @@ class Round:
     def read(self) -> None:
         """Store what changed in each connector, counted in the tally.
 
-        All are asked at once, and stored in their order: of contacts that share an email, the first is the
-        owner.
+        All are asked at once, for as many contacts as are stored together, and stored in their order: of
+        contacts that share an email, the first is the owner.
         """
         began = self._network.now()
-        with self._at_once("pull", self._poll) as polls:
-            for connector, pages in polls:
+        with self._at_once("pull", self._pages, TOGETHER) as asked:
+            for connector, pages in asked:
                 with bound(connector=connector.name), self._steps.timed("pull", connector.name):
                     self._pull(connector, pages, began)
 
@@ -88,9 +88,9 @@ class Round:
 
     @contextmanager
     def _at_once(
-        self, stage: str, ask: Callable[[OpenConnector], Ahead[T]]
+        self, stage: str, ask: Callable[[OpenConnector], Ahead[T]], weight: int = 1
     ) -> Iterator[Sequence[tuple[OpenConnector, Ahead[T]]]]:
-        """Give what each connector is asked for; where they are several, the first of it is on its way."""
+        """Give what each connector is asked for; where they are several, this much of it is on its way."""
         with ExitStack() as asked:
             begun = []
             for connector in self._connectors:
@@ -100,30 +100,20 @@ class Round:
                 asked.enter_context(span(stage))  # what is asked for ahead is part of it
                 for connector, ahead in begun:
                     with bound(connector=connector.name):
-                        ahead.begin()
+                        ahead.begin(weight)
             yield begun
 
-    def _poll(self, connector: OpenConnector) -> Ahead[Page]:
-        cursor = self._store.intake.progress(connector.id).cursor
-        return Ahead(iter(())) if cursor is None else reading(connector.connector, cursor)
+    def _pages(self, connector: OpenConnector) -> Ahead[Page]:
+        """Return the pages of a connector's poll, or those of its first read."""
+        progress = self._store.intake.progress(connector.id)
+        begins = sweep_begins(progress, connector.mapping) if progress.cursor is None else progress.cursor
+        return reading(connector.connector, begins)
 
     def _pull(self, connector: OpenConnector, pages: Ahead[Page], began: datetime) -> None:
         pulled = self._tally.pulled.setdefault(connector.name, Pulled())
         intake = self._store.intake
         try:
-            with pages:
-                everything = pull(
-                    pages,
-                    connector.id,
-                    pulled,
-                    reader=connector.reader,
-                    intake=intake,
-                    now=self._network.now,
-                    stopping=self._stopping,
-                    tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
-                )
-            due = everything or self._sweep_due(connector)
-            whole = not due or self._sweep(connector, pulled, polled=everything)
+            whole = self._store_pages(connector, pages, pulled)
         except OperatorError as error:
             self._states.became(f"pull:{connector.name}", UNREADABLE)
             if intake.set_trouble(connector.id, str(error)):
@@ -143,6 +133,28 @@ class Round:
             log.info("connector_readable_again")
         tell_of_recovery(self._states, "pull", connector.name)
 
+    def _store_pages(self, connector: OpenConnector, pages: Ahead[Page], pulled: Pulled) -> bool:
+        """Store a poll, and sweep where that is due, or store a first read; returns whether all was read."""
+        intake = self._store.intake
+        with pages:
+            if intake.progress(connector.id).cursor is None:
+                return self._sweep(connector, pages, pulled, polled=False)
+            everything = pull(
+                pages,
+                connector.id,
+                pulled,
+                reader=connector.reader,
+                intake=intake,
+                now=self._network.now,
+                stopping=self._stopping,
+                tell=lambda done, expected: self._progress("pull", connector.name, done, expected),
+            )
+        if not everything and not self._sweep_due(connector):
+            return True
+        begins = sweep_begins(intake.progress(connector.id), connector.mapping)
+        with reading(connector.connector, begins) as again:
+            return self._sweep(connector, again, pulled, polled=everything)
+
     def _sweep_due(self, connector: OpenConnector) -> bool:
         progress = self._store.intake.progress(connector.id)
         if progress.cursor is None or progress.sweep_cursor is not None or progress.swept_at is None:
@@ -154,10 +166,10 @@ class Round:
             return True
         return self._brakes.sweep_released(connector.name)
 
-    def _sweep(self, connector: OpenConnector, pulled: Pulled, *, polled: bool) -> bool:
-        """Read everything again, `polled` where a poll asks for it; returns whether that came to its end."""
+    def _sweep(self, connector: OpenConnector, pages: Ahead[Page], pulled: Pulled, *, polled: bool) -> bool:
+        """Store everything, `polled` where a poll asks for it; returns whether that came to its end."""
         complete = sweep(
-            connector.connector,
+            pages,
             connector.id,
             pulled,
             reader=connector.reader,

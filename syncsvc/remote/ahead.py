@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from types import TracebackType
@@ -14,28 +15,32 @@ _END: Any = object()
 
 
 class Ahead(Iterator[T]):
-    """An iterator whose next item can be asked for before it is needed; a context manager.
+    """An iterator whose next items can be asked for before they are needed; a context manager.
 
     One item is asked for at a time: by whoever takes it, or, once let to begin, by a thread that carries the
     context (the fields of the log, the cycle's id) of whoever let it.
     """
 
-    def __init__(self, items: Iterator[T]) -> None:
-        """Ask for nothing yet."""
+    def __init__(self, items: Iterator[T], weigh: Callable[[T], int] = lambda _: 1) -> None:
+        """Ask for nothing yet; `weigh` tells what an item counts as, at least 1."""
         self._items = items
-        self._asked: Future[T] | None = None
+        self._weigh = weigh
+        self._asked: deque[Future[T]] = deque()
+        self._room = 0
         self._thread: ThreadPoolExecutor | None = None
 
-    def begin(self) -> None:
-        """Let the next item be on its way, if it is not; what goes wrong is raised once it is taken."""
-        if self._asked is None:
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-            self._asked = self._thread.submit(copy_context().run, self._draw)
+    def begin(self, weight: int = 1) -> None:
+        """Let items be on their way, if none is, until they have this weight.
+
+        What goes wrong is raised once it is taken.
+        """
+        if not self._asked:
+            self._room = weight
+            self._ask()
 
     def __next__(self) -> T:
         """Return the next item, waiting for it where it is on its way; raises what the iterator raises."""
-        asked, self._asked = self._asked, None
+        asked = self._asked.popleft() if self._asked else None
         try:
             item = self._draw() if asked is None else asked.result()
         finally:
@@ -52,10 +57,25 @@ class Ahead(Iterator[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait until nothing is on its way any more, forget what it was, and end the iterator."""
+        self._room = 0
         if self._thread is not None:
-            self._thread.shutdown()
+            self._thread.shutdown(cancel_futures=True)
+        self._asked.clear()
         if isinstance(self._items, Generator):
             self._items.close()
+
+    def _ask(self) -> None:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._asked.append(self._thread.submit(copy_context().run, self._draw_on))
+
+    def _draw_on(self) -> T:
+        item = self._draw()
+        if item is not _END:
+            self._room -= self._weigh(item)
+            if self._room > 0:
+                self._ask()  # before this one can be taken: whoever takes it finds the next on its way
+        return item
 
     def _draw(self) -> T:
         return next(self._items, _END)

@@ -12,13 +12,13 @@ from syncsvc.model import Page
 from syncsvc.remote.ahead import Ahead
 from syncsvc.remote.connector import Connector
 from syncsvc.rules.intake import ContactState, Intake, Reader
-from syncsvc.state.intake import IntakeStore, Stored
+from syncsvc.state.intake import IntakeStore, Progress, Stored
 
 Tell = Callable[[int, int | None], None]
 """Told after every page: contacts read so far, and how many are expected where that is known."""
 
 
-_TOGETHER = 2000
+TOGETHER = 2000
 """Contacts that are stored in one transaction: a commit for every hundred would cost more than their rows."""
 
 
@@ -52,12 +52,27 @@ class Pulled:
 
 
 def reading(connector: Connector, cursor: str | None) -> Ahead[Page]:
-    """Return the pages that a connector reads from a cursor on; none is asked for yet."""
-    return Ahead(_pages(connector, cursor))
+    """Return the pages that a connector reads from a cursor on, each weighed by its contacts.
+
+    None is asked for yet.
+    """
+    return Ahead(_pages(connector, cursor), _weight)
 
 
 def _pages(connector: Connector, cursor: str | None) -> Iterator[Page]:
     yield from connector.changes(cursor)
+
+
+def _weight(page: Page) -> int:
+    return TOGETHER if page.whole else max(1, len(page.contacts))  # what follows may not be wanted
+
+
+def sweep_begins(progress: Progress, mapping: str) -> str | None:
+    """Return the cursor where a sweep goes on, as it was interrupted; None where it begins anew.
+
+    One that began under another `mapping` does.
+    """
+    return progress.sweep_cursor if mapping == progress.mapping else None
 
 
 def _together(
@@ -75,7 +90,7 @@ def _together(
         while page is not None:
             intakes += reader.read_all(page.contacts)
             last = page
-            if len(intakes) >= _TOGETHER:
+            if len(intakes) >= TOGETHER:
                 pages.begin()
                 yield intakes, page
                 intakes, last = [], None
@@ -121,7 +136,7 @@ def pull(
 
 
 def sweep(
-    connector: Connector,
+    pages: Ahead[Page],
     connector_id: int,
     pulled: Pulled,
     *,
@@ -135,33 +150,30 @@ def sweep(
 ) -> bool:
     """Store every contact of a connector, counted in `pulled`; returns whether the sweep is complete.
 
-    It goes on where an interrupted sweep ended, and is left open.
-
-    A sweep that began under another `mapping` begins anew. What it did not find is judged and buried by the
-    caller. On the first complete read, `first_run` says what the points mean. Raises as `pull` does.
+    `pages` are those from where it goes on (`sweep_begins`), and it is left open. What it did not find is
+    judged and buried by the caller. On the first complete read, `first_run` says what the points mean.
+    Raises as `pull` does.
     """
     progress = intake.progress(connector_id)
-    goes_on = progress.sweep_cursor is not None and mapping == progress.mapping
+    goes_on = sweep_begins(progress, mapping) is not None
     number = progress.sweep if goes_on else progress.sweep + 1
     adopting = first_run if progress.first_read else None
     known = intake.known_contacts(connector_id)
 
-    begun = progress.sweep_cursor if goes_on else None
     try:
-        with reading(connector, begun) as pages:
-            for intakes, page in _together(pages, reader, stopping):
-                stored = intake.store_page(
-                    connector_id,
-                    intakes,
-                    cursor=page.cursor,
-                    now=now(),
-                    sweep=number,
-                    mapping=mapping,
-                    adopting=adopting,
-                )
-                pulled.add(intakes, stored)
-                pulled.partial = page.partial
-                tell(pulled.read, page.expected or known or None)
+        for intakes, page in _together(pages, reader, stopping):
+            stored = intake.store_page(
+                connector_id,
+                intakes,
+                cursor=page.cursor,
+                now=now(),
+                sweep=number,
+                mapping=mapping,
+                adopting=adopting,
+            )
+            pulled.add(intakes, stored)
+            pulled.partial = page.partial
+            tell(pulled.read, page.expected or known or None)
     except CursorError:
         intake.forget_cursor(connector_id)
         pulled.cursor_lost = True

@@ -151,7 +151,7 @@ def test_export_written_over_while_it_is_read_ends_the_reading(export: Export) -
     rows = b"".join(b"%d,p%d@example.org,P\n" % (n, n) for n in range(1200))
     export.write(b"id,email,name\n" + rows)
     pages = export.connect().changes(None)
-    assert len(next(pages).contacts) == 500
+    assert [len(next(pages).contacts) for _ in range(2)] == [0, 500]
     with export.path.open("r+b") as file:
         file.write(b"id,name,email\n")
     with pytest.raises(TransientError, match="being written"):
@@ -161,7 +161,7 @@ def test_export_written_over_while_it_is_read_ends_the_reading(export: Export) -
 def test_service_that_stops_does_not_wait_for_the_end_of_an_export(export: Export) -> None:
     rows = b"".join(b"%d,p%d@example.org,P\n" % (n, n) for n in range(600))
     export.write(b"id,email,name\n" + rows)
-    pages = export.connect().changes(export.pages()[0].cursor)  # in the midst of an export that stands still
+    pages = export.connect().changes(export.pages()[1].cursor)  # in the midst of an export that stands still
 
     def stop() -> None:
         raise StoppedError("asked to stop")
@@ -175,7 +175,7 @@ def test_service_that_stops_does_not_wait_for_the_end_of_an_export(export: Expor
 def test_reading_that_went_on_in_another_export_is_not_polled_from(export: Export) -> None:
     rows = [b"%d,p%d@example.org,P\n" % (n, n) for n in range(1200)]
     export.write(b"id,email,name\n" + b"".join(rows))
-    first = next(export.connect().changes(None))
+    first = export.pages()[1]
     export.write(b"id,email,name\n" + b"".join(rows[1:]))
     second = export.pages(first.cursor)
     assert {it.record_id for page in second for it in page.contacts} == {str(n) for n in range(1, 1200)}
@@ -231,7 +231,7 @@ def test_key_on_two_lines_is_refused_with_both(export: Export) -> None:
     refusals = export.refusals(GOOD + b'3,c@example.org,"Cat\nC"\n1,x@example.org,Xa\n1,y@example.org,Ya\n')
     told = "its key stands on line 2 of members.csv and again on line 6 of members.csv"
     assert refusals == {"1": f"{told}; let each row have a key of its own"}
-    assert [len(page.contacts) for page in export.pages()] == [3]
+    assert [len(page.contacts) for page in export.pages()] == [0, 3]
     assert not export.pages()[-1].partial
 
 

@@ -112,6 +112,45 @@ def test_all_connectors_are_asked_at_once(open_lab: Open) -> None:
     assert report.rows_landed == 2
 
 
+def test_first_reads_are_on_their_way_at_once(open_lab: Open) -> None:
+    lab = open_lab(connectors=TWO)
+    meeting = Meeting(2)
+    for name, crm in lab.crms.items():
+        crm.put(f"of {name}", email=f"{name}@example.org", points=3)
+        crm.put(f"else of {name}", email="same@example.org", points=len(name))
+        crm.before = lambda name=name: meeting.wait(name)  # type: ignore[misc]
+    assert lab.cycle().rows_landed == 3
+    assert sorted(meeting.came) == ["crm", "shop"]
+    assert lab.awarded("same@example.org") == len("crm")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_others_are_read_as_far_ahead_as_is_stored_together(open_lab: Open, *, first: bool) -> None:
+    lab = open_lab(connectors=TWO, wallet={"points": "off"}, brakes={"max_share": "100%"})
+    shop = lab.crms["shop"]
+    if not first:
+        lab.cycle()
+    for crm, name in ((lab.crm, "crm"), (shop, "shop")):
+        crm.page_size = 1000
+        for number in range(4500):
+            crm.put(f"{name}{number:05}", email=f"{name}{number}@example.org")
+    asked_before = shop.pages
+    asked: list[int] = []
+    ahead = threading.Event()
+    shop.before = lambda: ahead.set() if shop.pages - asked_before >= 1 else None  # the second is asked for
+
+    def meanwhile() -> None:
+        assert ahead.wait(LONG)
+        if lab.value("SELECT count(*) FROM contact WHERE connector_id = 1") < 4500:  # it is not its turn yet
+            asked.append(shop.pages - asked_before)
+
+    with storing(lab, meanwhile):
+        report = lab.cycle(send=False)
+    assert asked
+    assert max(asked) <= 2
+    assert report.read == lab.value("SELECT count(*) FROM contact") == 9000
+
+
 def test_all_connectors_are_written_to_at_once(open_lab: Open) -> None:
     lab = open_lab(connectors=TWO)
     lab.cycle()

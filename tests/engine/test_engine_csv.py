@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ class Shop:
         """Add rows, and stop the reading in their midst."""
         self.rows |= {f"D{n:04}": f"d{n}@example.org;Ada;1;gold" for n in range(more)}
         self.export()
-        pages = iter([False, True])
+        pages = iter([False, False, True])
         assert self.lab.cycle(stopping=lambda: next(pages)).outcome is Outcome.STOPPED
         assert self.lab.value("SELECT count(*) FROM contact") == 1000
 
@@ -278,7 +279,7 @@ def open_files(folder: Path) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")
-def test_a_poll_that_gives_way_to_a_sweep_holds_no_file(
+def test_no_file_is_held_open_before_its_rows_are_read(
     open_lab: Callable[..., Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = (tmp_path / "parts").resolve()
@@ -298,7 +299,7 @@ def test_a_poll_that_gives_way_to_a_sweep_holds_no_file(
             row = f"C{number};c{number}@example.org;Ada;{points};gold\n"
             (folder / f"p{number}.csv").write_text(HEADER + row, encoding="utf-8")
         lab.cycle()
-    assert held == [10, 0, 10]
+    assert [number for number, _ in itertools.groupby(held)] == [0, 10, 0, 10]
     assert open_files(folder) == 0
 
 

@@ -62,7 +62,7 @@ def test_a_poll_cut_after_any_page_goes_on_from_there(lab: Lab, after: int) -> N
 def test_a_process_that_dies_between_pages_has_stored_them_with_their_cursor(
     lab: Lab, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pull, "_TOGETHER", 1)  # else pages as small as these are stored together
+    monkeypatch.setattr(pull, "TOGETHER", 1)  # else pages as small as these are stored together
     fill(lab)
     lab.crm.fail(Crash(), after=after)
     with pytest.raises(Crash):

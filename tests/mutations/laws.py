@@ -352,8 +352,8 @@ MUTATIONS = (
     Mutation(
         "connectors are stored in another order than the configured one",
         "syncsvc/round.py",
-        "            for connector, pages in polls:\n",
-        "            for connector, pages in reversed(polls):\n",
+        "            for connector, pages in asked:\n",
+        "            for connector, pages in reversed(asked):\n",
         ("tests/engine/test_engine_ahead.py",),
     ),
     Mutation(

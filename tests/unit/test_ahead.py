@@ -44,6 +44,53 @@ def test_what_was_let_begin_is_asked_while_nobody_takes_it_and_once() -> None:
     assert asked == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("weight", "come"), [(1, 1), (2, 2), (3, 2), (4, 3), (9, 3)])
+def test_so_many_are_asked_ahead_as_have_the_weight(weight: int, come: int) -> None:
+    asked: list[int] = []
+    with Ahead(numbers(asked), lambda number: 1 + number % 2) as ahead:
+        ahead.begin(weight)
+        waiting = None
+        while waiting is not ahead._asked[-1]:  # each asks for the next before it is done
+            waiting = ahead._asked[-1]
+            waiting.result(LONG)
+        ahead.begin(weight)
+        assert len(asked) == come
+        assert list(ahead) == [0, 1, 2]
+    assert asked == [0, 1, 2]
+
+
+def test_what_came_before_an_error_is_taken_before_it_is_raised() -> None:
+    def failing() -> Iterator[int]:
+        yield from (1, 2)
+        raise TransientError("a page is missing")
+
+    with Ahead(failing()) as ahead:
+        ahead.begin(9)
+        assert [next(ahead), next(ahead)] == [1, 2]
+        with pytest.raises(TransientError, match="a page is missing"):
+            next(ahead)
+        assert list(ahead) == []
+
+
+def test_nothing_more_is_asked_once_it_is_left() -> None:
+    leaves, inside = threading.Event(), threading.Event()
+    asked: list[int] = []
+
+    def slow() -> Iterator[int]:
+        for number in range(9):
+            asked.append(number)
+            inside.set()
+            leaves.wait(LONG)
+            yield number
+
+    with Ahead(slow()) as ahead:
+        ahead.begin(9)
+        assert inside.wait(LONG)
+        ahead._room = 0  # what leaving does first
+        leaves.set()
+    assert asked == [0]
+
+
 def test_an_error_is_raised_where_its_item_would_be_taken() -> None:
     def failing() -> Iterator[int]:
         yield 1
