@@ -1,10 +1,11 @@
 """The floor: the least that any program could do to hold the same contacts.
 
-    python bench/floor.py PORT FILE
+    python bench/floor.py PORT FILE [--members]
 
 Pages through the list of contacts, parses each page, hashes the fields that the benchmark's map reads, and
 upserts one row a contact with the position reached, one transaction a page. No retries, no validation, no
-members, no points ledger, no write-back: see README.md.
+points ledger, no write-back: see README.md. With `--members` it holds what the service holds of a first pull:
+each contact's member too, found by its email and in the order in which it is due, and what it is to be sent.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import contextlib
 import http.client
 import sqlite3
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -33,6 +35,20 @@ _CONTACT = (
     "CREATE TABLE IF NOT EXISTS contact (id TEXT PRIMARY KEY, email TEXT NOT NULL, name TEXT NOT NULL, "
     "points INTEGER NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID"
 )
+_MEMBERS = """
+CREATE TABLE IF NOT EXISTS member (
+    id INTEGER PRIMARY KEY, brand INTEGER NOT NULL, email TEXT NOT NULL, contact TEXT NOT NULL,
+    digest BLOB NOT NULL, earned INTEGER NOT NULL, due INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS member_email ON member (brand, email);
+CREATE INDEX IF NOT EXISTS member_due ON member (brand, id) WHERE due = 1;
+CREATE TABLE IF NOT EXISTS contact (
+    id TEXT PRIMARY KEY, member INTEGER NOT NULL, digest BLOB NOT NULL, points INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS contact_member ON contact (member);
+CREATE TABLE IF NOT EXISTS payload (member INTEGER PRIMARY KEY, content BLOB NOT NULL);
+"""
+_TOGETHER = 2000  # contacts of a transaction, with their members
 _POSITION = "CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY, after TEXT NOT NULL)"
 _UPSERT = (
     "INSERT INTO contact VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
@@ -40,7 +56,14 @@ _UPSERT = (
 )
 
 
-def _row(contact: dict[str, Any]) -> tuple[str, str, str, int, bytes]:
+_MEMBER = "INSERT INTO member VALUES (?, 1, ?, ?, ?, ?, 1) ON CONFLICT DO NOTHING"
+_LINKED = "INSERT INTO contact VALUES (?, ?, ?, ?)"
+_PAYLOAD = "INSERT INTO payload VALUES (?, ?)"
+
+Row = tuple[str, str, str, int, bytes]
+
+
+def _row(contact: dict[str, Any]) -> Row:
     fields = contact["properties"]
     email = fields["email"].strip().casefold()
     name = f"{fields['firstname']} {fields['lastname']}".strip()
@@ -54,25 +77,52 @@ def _row(contact: dict[str, Any]) -> tuple[str, str, str, int, bytes]:
     )
 
 
-def pull(port: int, file: str) -> int:
-    """Hold every contact in `file`; returns how many there were."""
+def _upsert(database: sqlite3.Connection, rows: Sequence[Row], _: int) -> None:
+    database.executemany(_UPSERT, rows)
+
+
+def _admit(database: sqlite3.Connection, rows: Sequence[Row], before: int) -> None:
+    """Store new contacts, each with its member and what that is to be sent; `before` are there already."""
+    numbered = list(enumerate(rows, before + 1))
+    database.executemany(
+        _MEMBER,
+        [(number, email, key, digest, points) for number, (key, email, _, points, digest) in numbered],
+    )
+    database.executemany(
+        _LINKED, [(key, number, digest, points) for number, (key, _, _, points, digest) in numbered]
+    )
+    database.executemany(
+        _PAYLOAD,
+        [
+            (number, orjson.dumps({"name": name, "storecard": "card-1", "external_reference": key}))
+            for number, (key, _, name, *_) in numbered
+        ],
+    )
+
+
+def pull(port: int, file: str, *, members: bool = False) -> int:
+    """Hold every contact in `file`, with `members` those too; returns how many there were."""
     http_connection = http.client.HTTPConnection("127.0.0.1", port)
     database = sqlite3.connect(file, isolation_level=None)
+    store, together = (_admit, _TOGETHER) if members else (_upsert, 1)
     with contextlib.closing(http_connection), contextlib.closing(database):
-        for statement in (*_PRAGMAS, _CONTACT, _POSITION):
-            database.execute(statement)
+        database.executescript(";".join([*_PRAGMAS, _MEMBERS if members else _CONTACT, _POSITION]))
         contacts, after = 0, ""
+        rows: list[Row] = []
         while True:
             path = f"{_PATH}&after={after}" if after else _PATH
             http_connection.request("GET", path, headers={"Authorization": "Bearer token"})
             page = orjson.loads(http_connection.getresponse().read())
-            rows = [_row(contact) for contact in page["results"]]
+            rows += [_row(contact) for contact in page["results"]]
             after = page.get("paging", {}).get("next", {}).get("after", "")
+            if after and len(rows) < together:
+                continue
             database.execute("BEGIN IMMEDIATE")
-            database.executemany(_UPSERT, rows)
+            store(database, rows, contacts)
             database.execute("REPLACE INTO position VALUES (1, ?)", (after,))
             database.execute("COMMIT")
             contacts += len(rows)
+            rows = []
             if not after:
                 return contacts
 
@@ -82,10 +132,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The least that a first pull can cost.")
     parser.add_argument("port", type=int)
     parser.add_argument("file")
+    parser.add_argument("--members", action="store_true")
     options = parser.parse_args()
     facts: dict[str, Any] = {}
     with metered(facts):
-        facts["read"] = pull(options.port, options.file)
+        facts["read"] = pull(options.port, options.file, members=options.members)
     tell(facts)
 
 
