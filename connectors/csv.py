@@ -168,8 +168,10 @@ class Csv:
         if begin is None:
             mixed = position is not None and position.place is not None
             begin = now._replace(place=Place(0, 0), mixed=mixed)
-            # So that whoever would rather sweep is told at once, and no file is open meanwhile.
-            yield Page([], begin.encode(), whole=True)
+        # So that whoever would rather sweep is told at once, and whoever waits for a turn holds no file open.
+        yield Page([], begin.encode(), whole=True)
+        export = self._look()
+        if export.identity(self._reading) != begin.export:
             yield from self.changes(begin.encode())
             return
         with readable(), export.opened() as files:
