@@ -59,6 +59,7 @@ class Round:
         self._stopping = stopping
         self._progress = progress
         self._full = full
+        self._first_reads: set[int] = set()
 
     def read(self) -> None:
         """Store what changed in each connector, counted in the tally.
@@ -106,8 +107,10 @@ class Round:
     def _pages(self, connector: OpenConnector) -> Ahead[Page]:
         """Return the pages of a connector's poll, or those of its first read."""
         progress = self._store.intake.progress(connector.id)
-        begins = sweep_begins(progress, connector.mapping) if progress.cursor is None else progress.cursor
-        return reading(connector.connector, begins)
+        if progress.cursor is not None:
+            return reading(connector.connector, progress.cursor)
+        self._first_reads.add(connector.id)
+        return reading(connector.connector, sweep_begins(progress, connector.mapping))
 
     def _pull(self, connector: OpenConnector, pages: Ahead[Page], began: datetime) -> None:
         pulled = self._tally.pulled.setdefault(connector.name, Pulled())
@@ -137,7 +140,7 @@ class Round:
         """Store a poll, and sweep where that is due, or store a first read; returns whether all was read."""
         intake = self._store.intake
         with pages:
-            if intake.progress(connector.id).cursor is None:
+            if connector.id in self._first_reads:
                 return self._sweep(connector, pages, pulled, polled=False)
             everything = pull(
                 pages,
