@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 T = TypeVar("T")
 
 _END: Any = object()
+
+
+class _Drawn(NamedTuple, Generic[T]):
+    """An item, or the error in its place; `last` says that the thread asks for no more."""
+
+    item: T
+    error: BaseException | None
+    last: bool
 
 
 class Ahead(Iterator[T]):
@@ -25,8 +33,9 @@ class Ahead(Iterator[T]):
         """Ask for nothing yet; `weigh` tells what an item counts as, at least 1."""
         self._items = items
         self._weigh = weigh
-        self._asked: deque[Future[T]] = deque()
-        self._room = 0
+        self._drawn: SimpleQueue[_Drawn[T]] = SimpleQueue()
+        self._drawing = False  # the last of what the thread draws has not been taken yet
+        self._left = False
         self._thread: ThreadPoolExecutor | None = None
 
     def begin(self, weight: int = 1) -> None:
@@ -34,17 +43,15 @@ class Ahead(Iterator[T]):
 
         What goes wrong is raised once it is taken.
         """
-        if not self._asked:
-            self._room = weight
-            self._ask()
+        if not self._drawing:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+            self._thread.submit(copy_context().run, self._draw, weight)
+            self._drawing = True
 
     def __next__(self) -> T:
         """Return the next item, waiting for it where it is on its way; raises what the iterator raises."""
-        asked = self._asked.popleft() if self._asked else None
-        try:
-            item = self._draw() if asked is None else asked.result()
-        finally:
-            del asked  # an error would hold it, and it the error
+        item = self._take() if self._drawing else next(self._items, _END)
         if item is _END:
             raise StopIteration
         return item
@@ -57,25 +64,31 @@ class Ahead(Iterator[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait until nothing is on its way any more, forget what it was, and end the iterator."""
-        self._room = 0
+        self._left = True
         if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
-        self._asked.clear()
+            self._thread.shutdown()
         if isinstance(self._items, Generator):
             self._items.close()
 
-    def _ask(self) -> None:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-        self._asked.append(self._thread.submit(copy_context().run, self._draw_on))
+    def _take(self) -> T:
+        item, error, last = self._drawn.get()
+        self._drawing = not last
+        if error is None:
+            return item
+        try:
+            raise error
+        finally:
+            del error  # it holds this frame, which would hold it
 
-    def _draw_on(self) -> T:
-        item = self._draw()
-        if item is not _END:
-            self._room -= self._weigh(item)
-            if self._room > 0:
-                self._ask()  # before this one can be taken: whoever takes it finds the next on its way
-        return item
-
-    def _draw(self) -> T:
-        return next(self._items, _END)
+    def _draw(self, room: int) -> None:
+        """Draw items into the room there is, in their order, and say of the last that it is."""
+        last = False
+        while not last:
+            item, error = _END, None
+            try:
+                item = next(self._items, _END)
+                room -= 0 if item is _END else self._weigh(item)
+            except BaseException as raised:  # noqa: BLE001 - raised by who takes it
+                item, error = _END, raised
+            last = item is _END or room <= 0 or self._left
+            self._drawn.put(_Drawn(item, error, last))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
@@ -49,14 +51,35 @@ def test_so_many_are_asked_ahead_as_have_the_weight(weight: int, come: int) -> N
     asked: list[int] = []
     with Ahead(numbers(asked), lambda number: 1 + number % 2) as ahead:
         ahead.begin(weight)
-        waiting = None
-        while waiting is not ahead._asked[-1]:  # each asks for the next before it is done
-            waiting = ahead._asked[-1]
-            waiting.result(LONG)
+        ahead._thread.shutdown()  # type: ignore[union-attr]
         ahead.begin(weight)
         assert len(asked) == come
         assert list(ahead) == [0, 1, 2]
     assert asked == [0, 1, 2]
+
+
+@pytest.mark.parametrize("weight", [1, 2, 9])
+def test_items_come_in_their_order_though_whoever_let_them_begin_is_held_up(
+    weight: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    class HeldUp(ThreadPoolExecutor):
+        def submit(self, *given: Any) -> Any:  # type: ignore[override]
+            asked = super().submit(*given)
+            if threading.current_thread() is threading.main_thread():
+                asked.result(LONG)
+                ended.wait(0.2 if weight > 1 else 0)
+            return asked
+
+    def five() -> Iterator[int]:
+        yield from range(5)
+        ended.set()
+
+    monkeypatch.setattr("syncsvc.remote.ahead.ThreadPoolExecutor", HeldUp)
+    with Ahead(five()) as ahead:
+        ahead.begin(weight)
+        assert list(ahead) == [0, 1, 2, 3, 4]
 
 
 def test_what_came_before_an_error_is_taken_before_it_is_raised() -> None:
@@ -86,7 +109,7 @@ def test_nothing_more_is_asked_once_it_is_left() -> None:
     with Ahead(slow()) as ahead:
         ahead.begin(9)
         assert inside.wait(LONG)
-        ahead._room = 0  # what leaving does first
+        ahead._left = True  # what leaving does first
         leaves.set()
     assert asked == [0]
 
