@@ -68,6 +68,9 @@ class CsvSettings(Table_):
     )
 
 
+_TOP = Place(0, 0)
+
+
 class _Position(NamedTuple):
     """What a cursor says: the export that was read and, inside a reading, the file and the place in it.
 
@@ -166,8 +169,8 @@ class Csv:
             same = False
         begin = position if same else None
         if begin is None:
-            mixed = position is not None and position.place is not None
-            begin = now._replace(place=Place(0, 0), mixed=mixed)
+            mixed = position is not None and (position.mixed or position.place not in {None, _TOP})
+            begin = now._replace(place=_TOP, mixed=mixed)
         # So that whoever would rather sweep is told at once, and whoever waits for a turn holds no file open.
         yield Page([], begin.encode(), whole=True)
         export = self._look()

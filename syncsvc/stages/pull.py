@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from syncsvc.config import FirstRun
-from syncsvc.errors import CursorError, StoppedError, SyncError
+from syncsvc.errors import CursorError, OperatorError, StoppedError, SyncError
 from syncsvc.model import Page
 from syncsvc.remote.ahead import Ahead
 from syncsvc.remote.connector import Connector
@@ -159,9 +159,11 @@ def sweep(
     number = progress.sweep if goes_on else progress.sweep + 1
     adopting = first_run if progress.first_read else None
     known = intake.known_contacts(connector_id)
+    brought = goes_on
 
     try:
         for intakes, page in _together(pages, reader, stopping):
+            brought = True
             stored = intake.store_page(
                 connector_id,
                 intakes,
@@ -178,4 +180,9 @@ def sweep(
         intake.forget_cursor(connector_id)
         pulled.cursor_lost = True
         return False
+    if not brought:
+        raise OperatorError(
+            "its read ended without a page, not even an empty one, which says nothing of what there is: "
+            "the connector is at fault (`syncsvc.testing` finds such)"
+        )
     return True

@@ -99,6 +99,19 @@ def test_what_was_stored_is_not_lost_with_the_page_that_is_on_its_way(open_lab: 
     assert lab.value("SELECT count(*) FROM contact") == 2500
 
 
+def test_a_first_read_without_any_page_is_none(open_lab: Open) -> None:
+    lab = open_lab(first_run="adopt")
+    lab.crm.put("a", points=5)
+    lab.crm.read = lambda _: iter(())  # type: ignore[method-assign]
+    report = lab.cycle()
+    assert report.outcome is Outcome.DEGRADED
+    assert "ended without a page" in report.errors[0]
+    del lab.crm.__dict__["read"]
+    lab.cycle()
+    assert lab.awarded("a@example.org") == 0
+    assert lab.cycle(full=True).rows_sent == 0
+
+
 def test_all_connectors_are_asked_at_once(open_lab: Open) -> None:
     lab = open_lab(connectors=TWO)
     lab.cycle()
