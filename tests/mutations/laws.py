@@ -357,6 +357,13 @@ MUTATIONS = (
         ("tests/engine/test_engine_ahead.py",),
     ),
     Mutation(
+        "a first read that ended without any page is complete",
+        "syncsvc/stages/pull.py",
+        "    if not brought:\n",
+        "    if False:\n",
+        ("tests/engine/test_engine_ahead.py",),
+    ),
+    Mutation(
         "sudden emptiness is data",
         "syncsvc/round.py",
         "            bury=bury,\n",
