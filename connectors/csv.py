@@ -169,12 +169,11 @@ class Csv:
             same = False
         begin = position if same else None
         if begin is None:
-            mixed = position is not None and (position.mixed or position.place not in {None, _TOP})
+            begun = position is not None and position.place is not None
+            mixed = position is not None and begun and (position.mixed or position[1:3] != (0, _TOP))
             begin = now._replace(place=_TOP, mixed=mixed)
-        # So that whoever would rather sweep is told at once, and whoever waits for a turn holds no file open.
-        yield Page([], begin.encode(), whole=True)
-        export = self._look()
-        if export.identity(self._reading) != begin.export:
+            # So that whoever would rather sweep is told at once, and who waits for a turn holds no file open.
+            yield Page([], begin.encode(), whole=True)
             yield from self.changes(begin.encode())
             return
         with readable(), export.opened() as files:

@@ -68,7 +68,7 @@ class Round:
         contacts that share an email, the first is the owner.
         """
         began = self._network.now()
-        with self._at_once("pull", self._pages, TOGETHER) as asked:
+        with self._at_once("pull", self._pages) as asked:
             for connector, pages in asked:
                 with bound(connector=connector.name), self._steps.timed("pull", connector.name):
                     self._pull(connector, pages, began)
@@ -76,7 +76,7 @@ class Round:
     def write_back(self, allowed: Allowed) -> None:
         """Write to all connectors at once what their records should hold; `allowed` is what may flow."""
         ended: list[Exception] = []
-        with self._at_once("write_back", lambda it: Ahead(self._write_back(it, allowed))) as writes:
+        with self._at_once("write_back", lambda it: (Ahead(self._write_back(it, allowed)), 1)) as writes:
             for connector, outcomes in writes:
                 try:
                     with bound(connector=connector.name), self._steps.stage("write_back", connector.name):
@@ -89,28 +89,32 @@ class Round:
 
     @contextmanager
     def _at_once(
-        self, stage: str, ask: Callable[[OpenConnector], Ahead[T]], weight: int = 1
+        self, stage: str, ask: Callable[[OpenConnector], tuple[Ahead[T], int]]
     ) -> Iterator[Sequence[tuple[OpenConnector, Ahead[T]]]]:
-        """Give what each connector is asked for; where they are several, this much of it is on its way."""
+        """Give what each connector is asked for; of several, as much as `ask` says is on its way."""
         with ExitStack() as asked:
-            begun = []
+            begun, weights = [], []
             for connector in self._connectors:
-                begun.append((connector, asked.enter_context(ask(connector))))
+                ahead, weight = ask(connector)
+                begun.append((connector, asked.enter_context(ahead)))
+                weights.append(weight)
                 asked.callback(self._steps.name, stage, connector.name)  # whose end is waited for then
             if len(begun) > 1:
                 asked.enter_context(span(stage))  # what is asked for ahead is part of it
-                for connector, ahead in begun:
+                for (connector, ahead), weight in zip(begun, weights, strict=True):
                     with bound(connector=connector.name):
                         ahead.begin(weight)
             yield begun
 
-    def _pages(self, connector: OpenConnector) -> Ahead[Page]:
-        """Return the pages of a connector's poll, or those of its first read."""
+    def _pages(self, connector: OpenConnector) -> tuple[Ahead[Page], int]:
+        """Return the pages of a connector's poll or first read, and how much of them may come ahead."""
         progress = self._store.intake.progress(connector.id)
         if progress.cursor is not None:
-            return reading(connector.connector, progress.cursor)
+            return reading(connector.connector, progress.cursor), TOGETHER
         self._first_reads.add(connector.id)
-        return reading(connector.connector, sweep_begins(progress, connector.mapping))
+        begins = sweep_begins(progress, connector.mapping)
+        # One that was cut may hold open what it goes on in: not while others have their turn.
+        return reading(connector.connector, begins), TOGETHER if begins is None else 0
 
     def _pull(self, connector: OpenConnector, pages: Ahead[Page], began: datetime) -> None:
         pulled = self._tally.pulled.setdefault(connector.name, Pulled())

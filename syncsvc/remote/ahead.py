@@ -39,11 +39,11 @@ class Ahead(Iterator[T]):
         self._thread: ThreadPoolExecutor | None = None
 
     def begin(self, weight: int = 1) -> None:
-        """Let items be on their way, if none is, until they have this weight.
+        """Let items be on their way, if none is, until they have this weight; 0 lets none.
 
         What goes wrong is raised once it is taken.
         """
-        if not self._drawing:
+        if weight and not self._drawing:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
             self._thread.submit(copy_context().run, self._draw, weight)

@@ -167,24 +167,20 @@ def test_service_that_stops_does_not_wait_for_the_end_of_an_export(export: Expor
         raise StoppedError("asked to stop")
 
     export.network.meanwhile = stop
-    assert next(pages).contacts == []
     with pytest.raises(StoppedError):
         next(pages)
     assert export.network.waited == [3.0]
 
 
-@pytest.mark.parametrize("cut", [False, True])
-def test_export_replaced_before_the_first_rows_are_asked_for_is_the_one_that_is_read(
-    export: Export, *, cut: bool
-) -> None:
+def test_export_replaced_before_the_first_rows_are_asked_for_is_the_one_that_is_read(export: Export) -> None:
     rows = [b"%d,p%d@example.org,P\n" % (n, n) for n in range(1200)]
     export.write(b"id,email,name\n" + b"".join(rows))
-    pages = export.connect().changes(export.pages()[1].cursor if cut else None)
+    pages = export.connect().changes(None)
     assert next(pages).contacts == []
     export.write(b"id,email,name\n" + b"".join(rows[1:]))
     rest = list(pages)
     assert {it.record_id for page in rest for it in page.contacts} == {str(n) for n in range(1, 1200)}
-    assert any(page.contacts for page in export.pages(rest[-1].cursor)) == cut, "what was read counts"
+    assert [page.contacts for page in export.pages(rest[-1].cursor)] == [[]], "nothing of the other was read"
 
 
 def test_reading_that_went_on_in_another_export_is_not_polled_from(export: Export) -> None:

@@ -335,3 +335,24 @@ def test_an_export_of_many_pages_is_read_by_threads_in_turn(
     path.write_text(HEADER + "".join(rows), encoding="utf-8")
     lab = open_lab(types={"csv": Csv}, connectors={"members": table(path)}, wallet={"points": "off"})
     assert lab.cycle(send=False).read == 5000
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which files are open")
+def test_a_first_read_that_was_cut_holds_no_file_open_while_others_are_read(
+    open_lab: Callable[..., Lab], tmp_path: Path
+) -> None:
+    folder = (tmp_path / "parts").resolve()
+    folder.mkdir()
+    for part in range(10):
+        rows = [f"C{part}{n:03};c{part}{n}@example.org;Ada;1;gold\n" for n in range(300)]
+        (folder / f"p{part}.csv").write_text(HEADER + "".join(rows), encoding="utf-8")
+    tables = {"crm": {}, "members": table(folder, files="all", pattern="p*.csv")}
+    lab = open_lab(types={"csv": Csv}, connectors=tables)
+    stops = iter([False] * 4 + [True])
+    lab.cycle(stopping=lambda: next(stops))
+    assert 0 < lab.value("SELECT count(*) FROM contact") < 3000
+    held: list[int] = []
+    lab.crm.before = lambda: held.append(open_files(folder))
+    lab.cycle()
+    assert lab.value("SELECT count(*) FROM contact") == 3000
+    assert set(held) == {0}
