@@ -14,7 +14,7 @@ from soak import LONG, SOAK, Proven
 from syncsvc.errors import TransientError
 from syncsvc.sandbox.faults import Kind
 
-SEEDS = 5000 if SOAK else 300
+SEEDS = 5000 if SOAK else 500
 GROUPS = 10
 STEPS = 6
 PEOPLE = [f"p{number}" for number in range(6)]
