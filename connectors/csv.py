@@ -169,8 +169,9 @@ class Csv:
             same = False
         begin = position if same else None
         if begin is None:
-            begun = position is not None and position.place is not None
-            mixed = position is not None and begun and (position.mixed or position[1:3] != (0, _TOP))
+            mixed = position is not None and (
+                position.mixed or (position.file, position.place) not in {(0, None), (0, _TOP)}
+            )
             begin = now._replace(place=_TOP, mixed=mixed)
             # So that whoever would rather sweep is told at once, and who waits for a turn holds no file open.
             yield Page([], begin.encode(), whole=True)
