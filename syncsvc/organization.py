@@ -16,7 +16,7 @@ from syncsvc.remote.wallet import WalletClient
 from syncsvc.rules.intake import Reader
 from syncsvc.rules.mapping import Mapper
 from syncsvc.state.database import Database
-from syncsvc.state.leases import Lease
+from syncsvc.state.lease import Lease
 from syncsvc.state.store import Store, open_store, register
 from syncsvc.watch.states import States
 

@@ -18,7 +18,7 @@ from syncsvc.config import OrganizationConfig
 from syncsvc.cycle import Cycle
 from syncsvc.errors import ConfigurationError, LeaseLostError, SyncError
 from syncsvc.organization import Organization
-from syncsvc.state.leases import Lease
+from syncsvc.state.lease import Lease
 from syncsvc.state.store import Store
 from syncsvc.tidings import tell_of_clocks
 from syncsvc.traces import span

@@ -38,7 +38,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from syncsvc.errors import StateError
-from syncsvc.state.leases import LEASE, Lease, Leases
+from syncsvc.state.lease import Lease
+from syncsvc.state.leases import LEASE, Leases
 from syncsvc.state.postgres import StateServer
 from syncsvc.state.sqlite import StateFile
 

@@ -14,15 +14,15 @@ import contextlib
 import math
 import secrets
 import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
-from syncsvc.errors import HeldError, LeaseLostError, StateError
+from syncsvc.errors import HeldError, StateError
+from syncsvc.state.lease import Lease, Session, steady
 from syncsvc.state.replicas import NOW, Holder, holder_of, holders, serving
 from syncsvc.state.server import Server, answered, telling
 from syncsvc.state.turns import key_of
@@ -62,67 +62,6 @@ _END = (
     " AND objid = %(low)s::bigint::oid AND datname = current_database()"
     " AND wait_event = 'ClientRead' AND query_start < clock_timestamp() - %(idle)s * interval '1 ms'"
 )
-
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # which goes on while the machine sleeps
-
-
-def steady() -> float:
-    """Return seconds on a clock that never goes back, and stops for nothing where the system has one."""
-    return time.clock_gettime(_CLOCK)
-
-
-@dataclass(slots=True)
-class _Session:
-    """The time during which a process may hold leases; `until` is on its steady clock."""
-
-    id: str
-    until: float
-    over: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class Lease:
-    """The right to run one organization's cycles; `since` is when it was claimed, by the server's clock."""
-
-    organization: int
-    fence: int
-    since: datetime | None
-    name: str  # what others are told of this process; empty where there are no others
-    session: _Session
-    give_back: Callable[[Lease], None]
-    now: Callable[[], datetime]  # what all who may hold it agree on
-    users: int = 1
-    closed: bool = field(default=False)
-
-    @property
-    def shared(self) -> bool:
-        """Whether another process could take it."""
-        return bool(self.name)
-
-    @property
-    def holder(self) -> Holder | None:
-        """What others are told of it, None where there are no others."""
-        if self.since is None:
-            return None
-        return Holder(self.name, self.since, self.now() + timedelta(seconds=self.left()))
-
-    @property
-    def lost(self) -> bool:
-        """Whether it is over, for good."""
-        return self.closed or self.session.over
-
-    def left(self) -> float:
-        """Return for how many seconds from now nobody else can hold it; none or less where that is over."""
-        return 0.0 if self.lost else self.session.until - steady()
-
-    def check(self) -> None:
-        """Raise LeaseLostError where it is over."""
-        if self.lost:
-            raise LeaseLostError("another process may run the cycles of this organization by now")
-
-    def close(self) -> None:
-        """Give it back, once everybody has who was given it."""
-        self.give_back(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +114,7 @@ class SoleLeases:
             fence=0,
             since=None,
             name="",
-            session=_Session("", math.inf),
+            session=Session("", math.inf),
             give_back=lambda _: None,
             now=lambda: datetime.now(UTC),
         )
@@ -201,7 +140,7 @@ class SharedLeases:
         self._name = name
         self._ttl = ttl
         self._serves = False
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._held: dict[int, Lease] = {}
         self._offset = timedelta()  # of the server's clock, to that which began with our steady one
         self._born = datetime.now(UTC) - timedelta(seconds=steady())
@@ -291,10 +230,10 @@ class SharedLeases:
             if self._heart is not None:
                 self._heart.close()
 
-    def _joined(self) -> _Session:
+    def _joined(self) -> Session:
         """Return the session, begun where there is none, as one that serves where that was asked for."""
         if self._session is None or self._session.over:
-            session = _Session(secrets.token_hex(8), 0.0)
+            session = Session(secrets.token_hex(8), 0.0)
             asked = steady()
             at = self._tell(_JOIN, me=session.id, name=self._name, serves=int(self._serves))
             self._hear(session, asked, at)
@@ -304,7 +243,7 @@ class SharedLeases:
                 self._thread.start()
         return self._session
 
-    def _claimed(self, organization: int, session: _Session) -> tuple[int, datetime]:
+    def _claimed(self, organization: int, session: Session) -> tuple[int, datetime]:
         key = key_of(self._schema, f"organization {organization}")
         with self._engine.connect() as pooled:
             connection = pooled.execution_options(
@@ -356,7 +295,7 @@ class SharedLeases:
             except Exception:  # noqa: BLE001 - whatever it is, without another try every lease would be lost
                 pause = min(beat, _AGAIN)
 
-    def _hear(self, session: _Session, asked: float, at: int) -> None:
+    def _hear(self, session: Session, asked: float, at: int) -> None:
         heard = steady()
         told = datetime.fromtimestamp(at / 1000, UTC)
         self._offset = told - (self._born + timedelta(seconds=(asked + heard) / 2))

@@ -20,7 +20,8 @@ from sqlalchemy.pool import QueuePool
 from syncsvc.errors import LeaseLostError, StateError
 from syncsvc.state import migrations
 from syncsvc.state.copying import copy_tables
-from syncsvc.state.leases import LEASE, Lease, Leases, SharedLeases
+from syncsvc.state.lease import Lease
+from syncsvc.state.leases import LEASE, Leases, SharedLeases
 from syncsvc.state.replicas import process_name, serving
 from syncsvc.state.server import Server, telling
 from syncsvc.state.sqlite import StateFile

@@ -21,7 +21,8 @@ from sqlalchemy.pool import NullPool
 
 from syncsvc.errors import StateError
 from syncsvc.state import locks, migrations
-from syncsvc.state.leases import LEASE, Lease, Leases, SoleLeases
+from syncsvc.state.lease import Lease
+from syncsvc.state.leases import LEASE, Leases, SoleLeases
 from syncsvc.state.mark import NOTHING, Mark, MarkedGate, mark_of
 from syncsvc.state.surroundings import unusable
 

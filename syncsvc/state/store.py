@@ -45,7 +45,7 @@ from syncsvc.state.doubts import Doubts
 from syncsvc.state.erasure import Erasure
 from syncsvc.state.holds import Holds
 from syncsvc.state.intake import IntakeStore
-from syncsvc.state.leases import Lease
+from syncsvc.state.lease import Lease
 from syncsvc.state.lives import Lives
 from syncsvc.state.mark import FINGERPRINT_KEY
 from syncsvc.state.outbox import Outbox
