@@ -8,18 +8,16 @@ Where several services share a state, each runs those whose leases it holds, and
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from types import FrameType
 from typing import Any
 
 from apscheduler.triggers.interval import IntervalTrigger
 
 from syncsvc.config import OrganizationConfig
-from syncsvc.errors import ConfigurationError, HeldError, StateError
+from syncsvc.errors import ConfigurationError, HeldError, LeaseLostError, StateError
 from syncsvc.organization import ConnectorTypes, open_organization
 from syncsvc.overview import Overview
 from syncsvc.remote.transport import USER_AGENT, Network
@@ -33,6 +31,7 @@ from syncsvc.timetable import begin_of, first_run, scheduler
 from syncsvc.watch.health import HealthServer
 from syncsvc.watch.log import logger
 from syncsvc.watch.metrics import Metrics
+from syncsvc.watch.states import WHOLE, States
 
 log = logger()
 
@@ -42,6 +41,7 @@ GRACE_SECONDS = 25.0
 _WATCH_SECONDS = 0.5
 _LOOK_SECONDS, _LOOK_SECONDS_AT_MOST = 1.0, 5.0
 _LOOK_SPARES = 20
+_GIVE_BACK_SECONDS = 2.0  # of the grace, for what is idle
 _LOOKS = 3  # at how leases are spread, in the time that a lease lasts
 _CLOCK_STEP = timedelta(seconds=30)
 
@@ -53,19 +53,6 @@ def rest_after(look: float) -> float:
     5 seconds.
     """
     return min(max(_LOOK_SECONDS, _LOOK_SPARES * look), _LOOK_SECONDS_AT_MOST)
-
-
-def stop_on_signals(stop: threading.Event) -> None:
-    """Let SIGTERM and SIGINT set `stop`; a second Ctrl-C ends the process at once."""
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)
-        # By another thread: set() takes a lock that the very wait this handler interrupts may hold.
-        threading.Thread(target=stop.set, name="stop", daemon=True).start()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
 
 
 class Daemon:
@@ -95,7 +82,7 @@ class Daemon:
         ] = {}  # runners that let their organization go, and whether they lost it
         self._orphans = Orphans()
         self._alone: set[str] = set()  # taken beyond the share, as nobody else did
-        self._unknown: str | None = None  # why it is not known who runs what
+        self._states = States()
         self._spread_at = 0.0
         self._others: Mapping[int, Holder] = {}  # who ran what elsewhere, at the last look
         self._scheduler = scheduler(len(roster.organizations))
@@ -169,6 +156,8 @@ class Daemon:
                 log.info("organization_changed", organization=name, secrets=name in changes.renewed)
         for name in self._runners.keys() - self._roster.organizations.keys() - self._leaving.keys():
             self._let_go(self._runners[name])
+        for name in self._ids.keys() - self._roster.organizations.keys() - self._runners.keys():
+            del self._ids[name]
         self._spread()
         self._tell(changes)
         self._tell(self._roster.news())
@@ -231,12 +220,10 @@ class Daemon:
         try:
             spread = self._leases.spread()
         except StateError as error:
-            if self._unknown is None:
+            if self._states.became("leases", "unknown"):
                 log.error("leases_unknown", reason=str(error), remedy="it is looked again within seconds")
-            self._unknown = str(error)
             return ()
-        if self._unknown is not None:
-            self._unknown = None
+        if self._states.became("leases", WHOLE):
             log.info("leases_known_again")
         self._spread_at, self._others = time.monotonic(), spread.others
         share = fair_share(len(organizations), spread.replicas)
@@ -274,7 +261,7 @@ class Daemon:
         name = config.name
         try:
             problems = self._open(config)
-        except HeldError:  # by another one who looked at the same time, or a command
+        except (HeldError, LeaseLostError):  # by another one who looked at the same time, or a command
             return ()
         except StateError as error:
             if self._version is None:
@@ -323,8 +310,10 @@ class Daemon:
             runner.retire()
         idle = [it for it in self._runners.values() if it.gone]
         if len(idle) < len(self._runners):
+            until = time.monotonic() + _GIVE_BACK_SECONDS  # where the state is silent they end by themselves
             for runner in idle:
-                runner.lease.close()
+                if time.monotonic() < until:
+                    runner.lease.close()
 
     def _let_go(self, runner: Runner) -> None:
         """Let an organization go that is not configured any more, once its running cycle has ended."""
@@ -336,7 +325,6 @@ class Daemon:
             runner.close()
             del self._runners[runner.name]
             self._added.discard(runner.name)
-            self._ids.pop(runner.name, None)
             self._metrics.forget(runner.name)
 
     def _schedule(self, runner: Runner, first: datetime) -> None:
@@ -386,9 +374,20 @@ class Daemon:
             for runner in self._runners.values():
                 runner.watch()
             if now - looked >= pause:
-                self.look()
+                self._look_on()
                 looked = time.monotonic()
                 pause = rest_after(looked - now)
+
+    def _look_on(self) -> None:
+        """Look; whatever goes wrong with that ends no cycle, and it is looked again."""
+        try:
+            self.look()
+        except Exception as error:
+            if self._states.became("look", type(error).__name__):
+                log.exception("look_failed", remedy="cycles go on, and it is looked again within seconds")
+        else:
+            if self._states.became("look", WHOLE):
+                log.info("look_recovered")
 
     def _wait_for_cycles(self) -> bool:
         with self._turns:

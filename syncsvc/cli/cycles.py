@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from types import FrameType
 
 import click
 
 from syncsvc.cli.context import Context, as_json_option
 from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN, exit_code
-from syncsvc.daemon import Daemon, stop_on_signals
+from syncsvc.daemon import Daemon
 from syncsvc.once import run_once
 from syncsvc.plan import plan_installation
 from syncsvc.traces import exporting
@@ -61,7 +63,7 @@ def _once(context: Context, *, full: bool, digest: str | None, as_json: bool) ->
     if digest is not None and len(installation.organizations) > 1:
         raise click.UsageError("--plan goes with one organization's file: name it with -c")
     stop = threading.Event()
-    stop_on_signals(stop)
+    _stop_on_signals(stop)
     with bars() as progress, _traces():
         reports = run_once(
             installation, types=context.types, progress=progress, stop=stop, full=full, plan=digest
@@ -75,10 +77,23 @@ def _once(context: Context, *, full: bool, digest: str | None, as_json: bool) ->
 def run(context: Context) -> None:
     """Run as a service: cycles on schedule, health and metrics, until SIGTERM or SIGINT."""
     stop = threading.Event()
-    stop_on_signals(stop)  # before anything else: the first process of a container ignores them until then
+    _stop_on_signals(stop)  # before anything else: the first process of a container ignores them until then
     roster = context.roster()
     with _traces():
         Daemon(roster, types=context.types, stop=stop).run()
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """Let SIGTERM and SIGINT set `stop`; a second Ctrl-C ends the process at once."""
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+        # By another thread: set() takes a lock that the very wait this handler interrupts may hold.
+        threading.Thread(target=stop.set, name="stop", daemon=True).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
 
 
 @contextmanager

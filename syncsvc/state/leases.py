@@ -14,7 +14,7 @@ import contextlib
 import math
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -33,7 +33,7 @@ LEASE = timedelta(seconds=30)
 _BEATS = 3
 _SPARE = 6  # a holder stops so large a part of its lease before it ends
 _AGAIN = 1.0  # seconds until a renewal that failed is tried again
-_CLAIM_WAITS = "2s"  # for a write under way
+_CLAIM_WAITS = 2.0  # seconds, for a write under way
 
 _JOIN = (
     "INSERT INTO replica (id, name, serves, expires_at)"
@@ -245,9 +245,13 @@ class SharedLeases:
 
     def _claimed(self, organization: int, session: Session) -> tuple[int, datetime]:
         key = key_of(self._schema, f"organization {organization}")
-        with self._engine.connect() as pooled:
+        with (
+            self._engine.connect() as pooled,
+            self._answered(pooled.connection.driver_connection, pooled.invalidate, _CLAIM_WAITS),
+        ):
             connection = pooled.execution_options(
-                begin=f"BEGIN; SET LOCAL lock_timeout = '{_CLAIM_WAITS}'; SELECT pg_advisory_xact_lock({key})"
+                begin=f"BEGIN; SET LOCAL lock_timeout = '{_CLAIM_WAITS:.3f}s';"
+                f" SELECT pg_advisory_xact_lock({key})"
             )
             try:
                 transaction = connection.begin()
@@ -309,20 +313,30 @@ class SharedLeases:
                 pooled = self._engine.raw_connection()
                 self._heart = pooled.driver_connection
                 pooled.detach()
-            try:
-                with answered(self._heart, self._server, self._ttl.total_seconds() / _BEATS):
-                    found = self._heart.execute(statement, values)
-                    row = found.fetchone() if found.description else None
-            except Exception:
-                self._heart.close()
-                raise
+            with self._answered(self._heart, self._heart.close):
+                found = self._heart.execute(statement, values)
+                row = found.fetchone() if found.description else None
             return None if row is None else row[0]
 
     @contextlib.contextmanager
     def _asking(self) -> Any:
         with contextlib.closing(self._engine.raw_connection()) as pooled:
             connection: Any = pooled.driver_connection
-            yield connection.execute
+            with self._answered(connection, pooled.invalidate):
+                yield connection.execute
+
+    @contextlib.contextmanager
+    def _answered(self, connection: Any, discard: Callable[[], None], more: float = 0.0) -> Iterator[None]:
+        """Wait for an answer as long as renewing does, and `more` seconds; discard what gave none, or failed.
+
+        It may be cut off, or from a time when the server could only be read.
+        """
+        try:
+            with answered(connection, self._server, self._ttl.total_seconds() / _BEATS + more):
+                yield
+        except Exception:
+            discard()
+            raise
 
 
 def _held(cursor: Any, organization: int) -> HeldError:

@@ -23,7 +23,7 @@ from syncsvc.state.copying import copy_tables
 from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases, SharedLeases
 from syncsvc.state.replicas import process_name, serving
-from syncsvc.state.server import Server, telling
+from syncsvc.state.server import Server, is_read_only, telling
 from syncsvc.state.sqlite import StateFile
 from syncsvc.state.turns import alone, key_of
 
@@ -320,8 +320,14 @@ class StateServer:
                     self.engine.dispose()  # the others are of the same time
                 else:
                     break
-            with transaction:
-                yield connection
+            try:
+                with transaction:
+                    yield connection
+            except Exception as error:
+                if is_read_only(error):  # the server may be written again, and this connection never
+                    connection.invalidate()
+                    self.engine.dispose()  # the others are of the same time
+                raise
             if self._closed:  # meanwhile, while a list was being read: the pool does not come back for it
                 connection.invalidate()
 

@@ -140,6 +140,11 @@ def answered(connection: Any, server: Server, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
+def is_read_only(error: BaseException) -> bool:
+    """Return whether a write was refused as nothing can be written, by this connection if not at all."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None) == _READ_ONLY
+
+
 def _is_of_the_server(error: Any) -> bool:
     code = getattr(error, "sqlstate", None)
     kinds = {kind.__name__ for kind in type(error).__mro__}

@@ -6,12 +6,15 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from postgres import Postgres
-from test_reload import House
+from structlog.testing import capture_logs
+from test_reload import TYPES, House
 from town import command
 
+from connectors.csv import Csv
 from syncsvc.daemon import Daemon
 from syncsvc.overview import Overview
 from syncsvc.state.replicas import process_name
@@ -60,6 +63,60 @@ def test_a_replica_that_comes_has_its_share_two_looks_later(start: Callable[[], 
         looked(daemon)
     assert [len(it._runners) for it in (first, second, third)] == [1, 1, 1]
     assert {name for it in (first, second, third) for name in it._runners} == set(NAMES)
+
+
+def test_an_organization_whose_lease_is_lost_while_it_is_opened_ends_nothing_and_is_taken_again(
+    house: House, start: Callable[[], Daemon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = start()
+
+    class Slow(Csv):
+        """Takes so long that the session is over: another process may hold the lease by then."""
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            with daemon._database.writing() as connection:
+                connection.exec_driver_sql("UPDATE replica SET expires_at = 0")
+            daemon._leases.beat()  # type: ignore[attr-defined]
+
+    house.write("dock")
+    with monkeypatch.context() as patched:
+        patched.setitem(TYPES, "csv", Slow)
+        looked(daemon)
+        assert "dock" not in daemon._runners
+    looked(daemon)
+    looked(daemon)
+    assert set(daemon._runners) == {*NAMES, "dock"}
+
+
+def test_a_look_that_fails_unexpectedly_ends_no_cycle_and_is_told_once(
+    start: Callable[[], Daemon],
+) -> None:
+    daemon = start()
+    database = daemon._database
+    with database.writing() as connection:
+        connection.exec_driver_sql("ALTER TABLE replica RENAME TO elsewhere")
+    with capture_logs() as lines:
+        for _ in range(2):
+            daemon._spread_at = -math.inf
+            daemon._look_on()
+        with database.writing() as connection:
+            connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO replica")
+        daemon._spread_at = -math.inf
+        daemon._look_on()
+    assert [it["event"] for it in lines] == ["look_failed", "look_recovered"]
+    assert set(daemon._runners) == set(NAMES)
+
+
+def test_an_organization_that_another_ran_leaves_every_page_with_its_file(
+    house: House, start: Callable[[], Daemon]
+) -> None:
+    first, second = start(), start()
+    (house.path / "acme.toml").unlink()
+    looked(first)
+    looked(second)
+    assert "acme" not in page(first)
+    assert "acme" not in page(second)
 
 
 def test_the_page_of_each_replica_tells_who_runs_what(start: Callable[[], Daemon]) -> None:

@@ -161,10 +161,10 @@ def test_nobody_takes_over_while_a_write_of_the_holder_is_under_way(
     with first.of(ACME, lease).writing() as connection:
         connection.execute(META.insert().values(name="a", value=b"x"))
         end_sessions(ask)
-        monkeypatch.setattr(leases, "_CLAIM_WAITS", "50ms")
+        monkeypatch.setattr(leases, "_CLAIM_WAITS", 0.05)
         with pytest.raises(HeldError, match="a write of this organization is under way"):
             second.leases.hold(ACME)
-        monkeypatch.setattr(leases, "_CLAIM_WAITS", "20s")
+        monkeypatch.setattr(leases, "_CLAIM_WAITS", 20.0)
         thread = threading.Thread(target=lambda: fences.append(second.leases.hold(ACME).fence))
         thread.start()
         connection.execute(META.insert().values(name="b", value=b"x"))
@@ -194,7 +194,7 @@ def test_who_stops_within_a_write_is_ended_by_the_server_before_its_lease_is(url
 def test_who_stops_within_a_message_is_ended_by_the_one_who_takes_over(
     url: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "_CLAIM_WAITS", "50ms")
+    monkeypatch.setattr(leases, "_CLAIM_WAITS", 0.05)
     short = timedelta(milliseconds=400)
     with Database.open(url, short) as stops, Database.open(url, short) as other:
         lease = stops.leases.hold(ACME)
@@ -256,6 +256,41 @@ def test_a_server_that_is_silent_is_given_up_and_asked_anew_within_the_lease(
             passage.flow()
             mine(database).beat()
             assert database.leases.alive()
+
+
+def test_a_server_that_falls_silent_keeps_nobody_who_looks_or_claims(
+    url: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_CLAIM_WAITS", 0.05)
+    short = timedelta(seconds=3)
+    with Passage(postgres.folder) as passage:
+        over_tcp = url.partition("?")[0].replace("@/", f"@127.0.0.1:{passage.port}/")
+        with Database.open(over_tcp, short) as database:
+            database.leases.serve()
+            mine(database)._closed.set()
+            for ask_it in (database.leases.spread, lambda: database.leases.hold(ACME)):
+                assert database.leases.spread().others == {}
+                passage.stall()
+                with pytest.raises(StateError, match="no answer within"):
+                    ask_it()
+                passage.flow()
+            assert database.leases.hold(ACME).fence == 1
+
+
+def test_a_connection_that_is_cut_while_leases_are_looked_at_leaves_no_error_in_the_log(
+    url: str, ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Database.open(url, LEASE) as database:
+        database.leases.serve()
+        database.leases.spread()
+        ask(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            " AND datname = current_database()"
+        )
+        with pytest.raises(StateError):
+            database.leases.spread()
+        assert database.leases.spread().replicas == 1
+    assert caplog.records == []
 
 
 def test_replicas_agree_on_the_time_of_the_server(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -313,6 +313,22 @@ def test_a_server_that_may_only_be_read_is_told(url: str, ask: Ask, database: Da
             put(beside, "b")
 
 
+def test_what_was_connected_while_nothing_could_be_written_is_not_used_again(
+    postgres: Postgres, ask: Ask, database: Database
+) -> None:
+    name = ask("SELECT current_database()")[0][0]
+    postgres.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")  # as where a disk is full
+    cut(ask)
+    with database.reading(), database.reading():
+        pass  # two connections are kept
+    with pytest.raises(StateError, match="read-only transaction"):
+        put(database, "a")
+    postgres.run(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+    with database.reading():
+        put(database, "b")
+    assert names(database) == {"b"}
+
+
 def test_a_server_without_a_free_connection_is_told(postgres: Postgres) -> None:
     url = postgres.database().replace("tests@", "few@")
     postgres.run("CREATE ROLE few LOGIN CONNECTION LIMIT 1")
