@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.pool import QueuePool
 
 from syncsvc.errors import LeaseLostError, StateError
@@ -22,7 +22,7 @@ from syncsvc.state import migrations
 from syncsvc.state.copying import copy_tables
 from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases, SharedLeases
-from syncsvc.state.replicas import process_name, serving
+from syncsvc.state.replicas import alive, process_name, serving
 from syncsvc.state.server import Server, is_read_only, telling
 from syncsvc.state.sqlite import StateFile
 from syncsvc.state.turns import alone, key_of
@@ -139,8 +139,8 @@ class StateServer:
     def open(cls, url: str, lease: timedelta = LEASE, *, older: bool = False) -> Self:
         """Return the state for a process that runs cycles, made and migrated where needed.
 
-        Raises StateError where the server cannot be used. One that is `older` than what was sent looks like
-        any other.
+        Raises StateError where the server cannot be used, or a process of an older version works with tables
+        that were to be migrated. One that is `older` than what was sent looks like any other.
         """
         del older
         with contextlib.ExitStack() as undo:
@@ -148,6 +148,7 @@ class StateServer:
             with telling(server):
                 schema = server.examine(engine, writes=True)
                 with alone(engine, schema, "migrate"):
+                    _require_nobody_older(server, engine)
                     migrations.upgrade(engine)
             undo.pop_all()
         return cls(server, engine, schema, lease)
@@ -190,6 +191,7 @@ class StateServer:
         with _looked_at(url) as (server, engine):
             server.examine(engine, writes=True)
             form = migrations.form(engine)
+            _require_nobody_older(server, engine)
         run = "runs" if len(names) == 1 else "run"
         facts = [f"{server} is in use by {', '.join(names)}, which {run} cycles on it"] if names else []
         head = migrations.forms()[0]
@@ -339,6 +341,23 @@ def _last(connection: Connection) -> Any:
         pass
     row = cursor.fetchone()
     return None if row is None else row[0]
+
+
+def _require_nobody_older(server: Server, engine: Engine) -> None:
+    """Raise StateError where a process runs cycles on tables that are to be migrated."""
+    form, head = migrations.form(engine), migrations.forms()[0]
+    if form == head or form not in migrations.forms():
+        return
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("replica"):
+            return
+        names = alive(connection.connection.cursor().execute)
+    if names:
+        raise StateError(
+            f"{server} is of form {form}, with which {', '.join(names)} still works; stop every process of "
+            f"that version first, and start this one then, which brings it to form {head}; one that was "
+            "killed is forgotten within service.lease"
+        )
 
 
 @contextlib.contextmanager

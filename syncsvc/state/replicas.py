@@ -25,6 +25,7 @@ _HELD = (
 )
 _HOLDER = f"{_HELD} AND lease.organization_id = "
 _SERVING = f"SELECT name FROM replica WHERE serves = 1 AND expires_at > {NOW} ORDER BY name"
+_ALIVE = f"SELECT name FROM replica WHERE expires_at > {NOW} ORDER BY name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ def is_of_this_machine(name: str) -> bool:
 def serving(ask: Ask) -> list[str]:
     """Return the names of the services that organizations are spread over."""
     return [name for (name,) in ask(_SERVING).fetchall()]
+
+
+def alive(ask: Ask) -> list[str]:
+    """Return the names of all processes that may hold leases, commands too."""
+    return [name for (name,) in ask(_ALIVE).fetchall()]
 
 
 def holders(ask: Ask) -> dict[int, tuple[str, Holder]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from passage import Passage
@@ -24,11 +25,11 @@ from sqlmodel import SQLModel
 
 from syncsvc.errors import StateError
 from syncsvc.probe import probe
-from syncsvc.state import server
+from syncsvc.state import migrations, server
 from syncsvc.state.condition import Condition, condition
 from syncsvc.state.database import Database, among
 from syncsvc.state.numbers import new_ids
-from syncsvc.state.postgres import AT_ONCE
+from syncsvc.state.postgres import AT_ONCE, connect
 from syncsvc.state.tables import MEMBER, META, ORGANIZATION
 
 Ask = Callable[[str], list[Any]]
@@ -364,6 +365,22 @@ def test_a_later_version_is_refused(url: str, ask: Ask) -> None:
     assert "later version" in refused(url)
     with pytest.raises(StateError, match="9999"):
         Database.open_beside(url)
+
+
+def test_tables_that_a_process_of_an_older_version_works_with_are_not_migrated(postgres: Postgres) -> None:
+    url = postgres.empty()
+    engine = connect(url)
+    command.upgrade(migrations.configuration(engine), "0015")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO replica VALUES ('r1', 'syncsvc 7 on old', 0, 1e18)")
+    told = refused(url)
+    assert "is of form 0015, with which syncsvc 7 on old still works; stop every process" in told
+    assert migrations.form(engine) == "0015"
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE replica SET expires_at = 1")  # it was killed, a lease ago
+    engine.dispose()
+    with Database.open(url) as database:
+        assert database.leases.spread().replicas == 1
 
 
 def test_a_closed_database_says_so_and_waits_for_a_write_under_way(url: str) -> None:
