@@ -12,11 +12,12 @@ from types import FrameType
 
 import click
 
-from syncsvc.cli.context import Context, as_json_option
+from syncsvc.cli.context import Context, Stores, as_json_option
 from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN, exit_code
 from syncsvc.daemon import Daemon
 from syncsvc.once import run_once
 from syncsvc.plan import plan_installation
+from syncsvc.state.condition import used_by
 from syncsvc.traces import exporting
 from syncsvc.views import cycles as views
 from syncsvc.views.plan import show_plans
@@ -54,8 +55,18 @@ def once(context: Context, *, digest: str | None, as_json: bool) -> None:
 @as_json_option
 @click.pass_obj
 def sweep(context: Context, *, as_json: bool) -> None:
-    """Run one cycle that reads every contact again, and finds what has vanished."""
-    _once(context, full=True, digest=None, as_json=as_json)
+    """Run one cycle that reads every contact again, and finds what has vanished.
+
+    Where a service runs the cycles, its next one does so instead.
+    """
+    by = used_by(context.installation().service.state_url)
+    if by:
+        with Stores(context) as stores:
+            for store in stores.values():
+                store.intake.ask_for_sweep()
+        views.show_asked(list(stores), by, as_json=as_json)
+    else:
+        _once(context, full=True, digest=None, as_json=as_json)
 
 
 def _once(context: Context, *, full: bool, digest: str | None, as_json: bool) -> None:

@@ -48,9 +48,16 @@ def condition(url: str, *, seconds: float = _PATIENCE) -> Condition:
         older = _older(path)
         return older or Condition(facts=(f"there is no state in {path} yet: the first cycle makes it",))
     found = _content(path, time.monotonic() + seconds)
-    holder = locks.holder(path)
-    runs = () if holder is None else (f"{path} is in use by process {holder}, which runs cycles on it",)
+    runs = (f"{path} is in use by {it}, which runs cycles on it" for it in used_by(url))
     return Condition(found.problems, (*runs, *found.facts))
+
+
+def used_by(url: str) -> tuple[str, ...]:
+    """Return what is known of the processes that run cycles on a state: services, and a command on a file."""
+    if kind_of(url) is not StateFile:
+        return tuple(StateServer.services(url)[1])
+    holder = locks.holder(path_of(url))
+    return () if holder is None else (f"process {holder}",)
 
 
 def refusal(url: str) -> str | None:

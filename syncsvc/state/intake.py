@@ -245,6 +245,12 @@ class IntakeStore:
         with self._scope.database.writing() as connection:
             change_row(connection, CONNECTOR, connector_id, {"cursor": None, "sweep_cursor": None})
 
+    def ask_for_sweep(self) -> None:
+        """Let the next cycle read every contact of every connector again."""
+        with self._scope.database.writing() as connection:
+            asked = update(CONNECTOR).where(CONNECTOR.c.id.in_(self._scope.connectors.values()))
+            connection.execute(asked.values(sweep_asked=CONNECTOR.c.sweep + 1))
+
     def set_trouble(self, connector_id: int, trouble: str | None) -> bool:
         """Remember why a connector is paused, or None; returns whether that is news."""
         if self.progress(connector_id).trouble == trouble:

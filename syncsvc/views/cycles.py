@@ -33,3 +33,14 @@ def show_reports(reports: Sequence[CycleReport], *, as_json: bool) -> None:
             paper.line(f"  [red]error[/] {escape(error)}")
         if it.errors:
             paper.line("  → syncsvc check names the next step", style="cyan")
+
+
+def show_asked(organizations: Sequence[str], by: Sequence[str], *, as_json: bool) -> None:
+    """Show whose next cycle was asked to read everything again, and who runs it."""
+    if as_json:
+        print_json({"asked": organizations, "of": by})
+        return
+    paper = Paper()
+    for name in organizations:
+        paper.line(f"[bold]{escape(name)}[/]: its next cycle reads every contact again")
+    paper.line(f"  cycles are run by {escape(', '.join(by))}; a cycle that runs already ends first")

@@ -6,6 +6,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from operator import lt
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,24 @@ def test_a_hold_is_released_beside_the_running_service(world: World, config: Pat
         assert world.wallet.ledger == []  # profiles flow, points do not
         assert command("-c", config, "release", hold["id"], "--yes").code == 0
         until("the delivery", lambda: settled(world))
+        assert service.stop() == 0
+
+
+def test_sweep_beside_the_running_service_lets_its_next_cycle_read_everything(
+    world: World, config: Path, tmp_path: Path
+) -> None:
+    def swept() -> list[str]:
+        status = command("-c", config, "status", "--json").json()["acme"]["status"]
+        return [it["swept_at"] for it in status["connectors"]]
+
+    with Service(config, tmp_path) as service:
+        until("the delivery", lambda: settled(world))
+        first = swept()
+        asked = command("-c", config, "sweep", "--json")
+        assert asked.code == 0
+        assert asked.json() == {"asked": ["acme"], "of": [f"process {service.pid}"]}
+        until("the sweep", lambda: all(map(lt, first, swept())))
+        assert "acme: its next cycle reads every contact again" in command("-c", config, "sweep").out
         assert service.stop() == 0
 
 

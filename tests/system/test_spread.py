@@ -134,6 +134,18 @@ def test_the_page_of_each_replica_tells_who_runs_what(start: Callable[[], Daemon
     assert page(second).count(f"<td>{process_name()}</td>") == 2
 
 
+def test_sweep_beside_replicas_asks_for_the_next_cycle_of_each_organization(
+    house: House, start: Callable[[], Daemon]
+) -> None:
+    daemon = start()
+    asked = command("-c", house.path, "sweep", "--json")
+    assert (asked.code, asked.json()) == (0, {"asked": [*NAMES], "of": [process_name()]})
+    for runner in daemon._runners.values():
+        (connector,) = runner.store.connectors.values()
+        progress = runner.store.intake.progress(connector)
+        assert progress.sweep_asked == progress.sweep + 1
+
+
 def test_status_tells_who_has_the_lease_of_each_organization(
     house: House, start: Callable[[], Daemon]
 ) -> None:
