@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, NamedTuple
@@ -183,7 +184,8 @@ class Csv:
     def write_back(self, values: Sequence[WriteBack]) -> Iterator[WriteOutcome]:
         """Write into the results file what is in the export, then yield the outcomes, in order.
 
-        Raises TransientError where the export is being written, so that what is gone cannot be told.
+        Raises TransientError where the export is being written, so that what is gone cannot be told, or the
+        lease of the organization is over.
         """
         if not values:
             return
@@ -195,7 +197,8 @@ class Csv:
                 if value.record_id in found
             }
             if told:
-                self._results.merge(told, self._form())
+                lease = partial(self._network.require_lease, f"results {self._results.path.name}")
+                self._results.merge(told, self._form(), lease)
         for value in values:
             result = Written.WRITTEN if value.record_id in found else Written.GONE
             yield WriteOutcome(value.record_id, result)

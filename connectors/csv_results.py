@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +56,11 @@ class Results:
         with self._table() as table:
             return () if table is None else table.columns
 
-    def merge(self, values: Mapping[str, Mapping[str, str]], form: Form) -> None:
+    def merge(self, values: Mapping[str, Mapping[str, str]], form: Form, require: Callable[[], None]) -> None:
         """Make the results hold these values, by key and column; what was there besides stays.
 
-        Raises OperatorError where the file is none of ours, or cannot be written.
+        Raises what `require` raises, which is asked when all is ready, and OperatorError where the file is
+        none of ours, or cannot be written.
         """
         part = self.path.with_name(f".{self.path.name}.part")
         try:
@@ -75,15 +76,17 @@ class Results:
                 writer.writerows(_merged(table, values, header))
                 file.flush()
                 os.fsync(file.fileno())
+            require()
             part.replace(self.path)
             _keep(self.path.parent)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink()
             raise OperatorError(
                 f"the results {self.path} cannot be written ({error.strerror or 'unknown reason'}): let the "
                 "service's user write to that folder, or name another file with results"
             ) from error
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
     @contextmanager
     def _table(self) -> Iterator[Table | None]:

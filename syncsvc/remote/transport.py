@@ -202,8 +202,7 @@ class HttpClient:
         headers: Mapping[str, str],
         content: bytes | None,
     ) -> Iterator[tuple[Answer, Body]]:
-        if self._network.left() <= 0:
-            raise NotSentError(f"{describe}: not sent (the lease of this organization is over)")
+        self._network.require_lease(describe)
         self._network.count()
         self._deadline.until, began = until, time.monotonic()
         self._deadline.left = self._network.left
@@ -326,6 +325,14 @@ class Network:
         leased = self.branch()
         leased.left, leased._clock = left, clock  # noqa: SLF001 - its own
         return leased
+
+    def require_lease(self, describe: str) -> None:
+        """Raise NotSentError where another process may run this organization's cycles by now.
+
+        Requests ask by themselves; whoever writes elsewhere does before that.
+        """
+        if self.left() <= 0:
+            raise NotSentError(f"{describe}: not sent (the lease of this organization is over)")
 
     def count(self) -> None:
         """Count one request; told by the clients and sessions of this network."""

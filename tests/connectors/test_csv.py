@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from connectors.csv import Csv
-from syncsvc.errors import OperatorError, SchemaError, StoppedError, TransientError
+from syncsvc.errors import NotSentError, OperatorError, SchemaError, StoppedError, TransientError
 from syncsvc.model import Contact, FieldValue, Page, WriteBack, Written
 from syncsvc.remote.connector import Needs
 from syncsvc.remote.transport import Network
@@ -390,6 +390,18 @@ class TestResults:
         assert export.results.read_bytes() == b"name,phone\nAnn,1\n"
         (told,) = export.connect().check()
         assert (told.where, told.remedy) == ("results", "move it away, or name another file with results")
+
+    def test_who_lost_the_lease_while_writing_them_leaves_the_old_ones(self, export: Export) -> None:
+        export.write(GOOD)
+        export.put_back("1")
+        before = export.results.read_bytes()
+        asked = iter([0.0])
+        export.network = export.network.leased(left=lambda: next(asked), clock=lambda: AT)  # type: ignore[assignment]
+        with pytest.raises(NotSentError, match="the lease of this organization is over"):
+            export.put_back("2")
+        assert list(asked) == []
+        assert export.results.read_bytes() == before
+        assert len(list(export.path.parent.iterdir())) == 2
 
     def test_where_they_cannot_be_written_the_old_ones_stay(self, export: Export) -> None:
         export.write(GOOD)
