@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from syncsvc.errors import ConfigurationError
+from syncsvc.errors import ConfigurationError, StateError
 from syncsvc.watch.log import logger
 from syncsvc.watch.page import SECURITY
 from syncsvc.watch.redaction import redacted
@@ -280,6 +280,10 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         try:
             answer = self.server.pages.show(path, self.headers)
+        except StateError as error:  # it passes by itself, and every cycle tells it too
+            logger().warning("health_page_unavailable", path=path, reason=str(error))
+            told = b"the state cannot be read now, see the log; look again once it can\n"
+            answer = _Answer(HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, told)
         except Exception:  # noqa: BLE001 - whatever a probe meets, the one who asks is told "no"
             logger().error("health_page_failed", path=path, exc_info=True)
             answer = _Answer(HTTPStatus.SERVICE_UNAVAILABLE, _TEXT, b"this page failed, see the log\n")

@@ -12,7 +12,7 @@ import orjson
 import pytest
 import structlog
 
-from syncsvc.errors import ConfigurationError
+from syncsvc.errors import ConfigurationError, StateError
 from syncsvc.watch import health
 from syncsvc.watch.health import HealthServer
 from syncsvc.watch.metrics import Metrics
@@ -111,6 +111,22 @@ def test_readiness_that_fails_is_no_readiness_and_keeps_its_reason_to_the_log() 
     assert answer.status == 503
     assert b"secret" not in body
     assert [(event["event"], event["path"]) for event in events] == [("health_page_failed", "/readyz")]
+
+
+def test_a_page_of_a_state_that_is_away_says_so_without_a_trace_of_calls() -> None:
+    def away() -> tuple[bool, dict[str, Any]]:
+        raise StateError("the state in db1 cannot be used: it is away")
+
+    with structlog.testing.capture_logs() as events, serving(away) as started:
+        answer, body = ask(started, "/readyz")
+    assert answer.status == 503
+    assert body == b"the state cannot be read now, see the log; look again once it can\n"
+    (event,) = events
+    assert "exc_info" not in event
+    assert (event["event"], event["reason"]) == (
+        "health_page_unavailable",
+        "the state in db1 cannot be used: it is away",
+    )
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/readyz/..", "/livez", "/%2e%2e/etc/passwd"])
