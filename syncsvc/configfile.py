@@ -21,7 +21,7 @@ from syncsvc.errors import ConfigurationError
 from syncsvc.maps import FieldRule, MemberMap
 from syncsvc.rules.mapping import MappingError, compile_rule, compile_where
 from syncsvc.service import ServiceConfig
-from syncsvc.settings import Secret, Settings
+from syncsvc.settings import Secret, Settings, problem_of_state
 from syncsvc.tomllines import Place, lines_of
 
 SERVICE_FILE = "service.toml"
@@ -212,10 +212,11 @@ class _Document:
         if isinstance(ca_file, str) and ca_file and not Path(ca_file).is_file():
             self.add(("service", "ca_file"), "names no file; correct the path")
         service = self._validated(ServiceConfig, self.data.get("service", {}), ("service",))
-        for secret in ("page_token", "state") if service is not None and read_secrets else ():
-            value = getattr(service, secret)
-            if isinstance(value, Secret) and (unreadable := value.problem()):
-                self.add(("service", secret), f"{unreadable}; set it, or name another")
+        if service is not None and read_secrets:
+            if service.page_token is not None and (unreadable := service.page_token.problem()):
+                self.add(("service", "page_token"), f"{unreadable}; set it, or name another")
+            if isinstance(service.state, Secret) and (problem := problem_of_state(service.state)):
+                self.add(("service", "state"), problem)
         return service
 
     def organization(self, types: Types, *, read_secrets: bool) -> OrganizationConfig | None:

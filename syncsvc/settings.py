@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from syncsvc.errors import ConfigurationError
+from syncsvc.stateurl import state_problem
 
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -154,39 +155,29 @@ class Secret(Settings):
 
 
 def _check_state(value: Any) -> Any:
-    if isinstance(value, str) and (problem := state_problem(value)):
+    if isinstance(value, str) and (problem := state_problem(value, secret=False)):
         raise ValueError(problem)
     return value
 
 
-def state_problem(url: str) -> str | None:
-    """Say why a text is no `service.state` that may be written in a file, or None."""
-    if url.startswith("sqlite:///"):
-        return None if ":memory:" not in url and len(url) > len("sqlite:///") else _NO_STATE
-    try:
-        parts = urlsplit(url)
-        told = parts.password is not None or "password" in parse_qs(parts.query)
-    except ValueError:
-        return _NO_STATE
-    if parts.scheme not in {"postgresql", "postgresql+psycopg"} or not parts.path.strip("/"):
-        return _NO_STATE
-    return _LITERAL if told else None
-
-
-_NO_STATE = "is not a state; write sqlite:///FILE, or postgresql+psycopg://USER@HOST/DATABASE"
-_LITERAL = (
-    "has a password in it; name a file with it by ?passfile=FILE, or write the whole URL as a secret: "
-    '{ file = "path" } or { env = "NAME" }'
-)
-
-
 def url_of_state(state: str | Secret) -> str:
-    """Return the URL of a state as it is now; raises ConfigurationError where its secret cannot be read."""
+    """Return the URL of a state as it is now.
+
+    Raises ConfigurationError where its secret cannot be read, or holds no URL of a state.
+    """
     if isinstance(state, str):
         return state
-    if problem := state.problem():
-        raise ConfigurationError([f"service.state: {problem}; set it, or name another"])
+    if problem := problem_of_state(state):
+        raise ConfigurationError([f"service.state: {problem}"])
     return state.read()
+
+
+def problem_of_state(state: Secret) -> str | None:
+    """Say why a secret tells no state now, or None."""
+    if problem := state.problem():
+        return f"{problem}; set it, or name another"
+    problem = state_problem(state.read(), secret=True)
+    return f"what {state.env or state.file} holds {problem}" if problem else None
 
 
 State = Annotated[StrictStr | Secret, BeforeValidator(_check_state)]

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
@@ -21,6 +20,7 @@ from syncsvc.service import ServiceConfig
 from syncsvc.settings import Secret, Settings, secrets_of
 from syncsvc.state.database import Database
 from syncsvc.state.store import Store, open_store
+from syncsvc.stateurl import secrets_of_url
 from syncsvc.watch import log
 
 as_json_option = click.option(
@@ -89,7 +89,7 @@ def _log(service: ServiceConfig, *, quietly: bool) -> None:
     log.configure(format=service.log_format, level=level)
     if isinstance(service.state, Secret) and service.state.problem() is None:
         url = service.state_url
-        for secret in filter(None, (url, urlsplit(url).password)):
+        for secret in (url, *secrets_of_url(url)):
             log.redact_secret(secret)
 
 

@@ -12,13 +12,13 @@ import click
 from syncsvc.cli.context import Context, as_json_option, user
 from syncsvc.cli.exits import ATTENTION, OK
 from syncsvc.config import OrganizationConfig
-from syncsvc.settings import state_problem
 from syncsvc.state.backups import backing_up, put_in_place
 from syncsvc.state.copying import copy_state
 from syncsvc.state.database import Database
 from syncsvc.state.restoration import put_back
 from syncsvc.state.salvage import salvage as salvage_state
 from syncsvc.state.store import claim_all, known_organization, open_store, register
+from syncsvc.stateurl import state_problem
 from syncsvc.views import states as views
 from syncsvc.watch.log import logger
 
@@ -29,7 +29,7 @@ def state() -> None:
 
 
 def _a_state(_context: click.Context, _parameter: click.Parameter, url: str | None) -> str | None:
-    if url is not None and (problem := state_problem(url)):
+    if url is not None and (problem := state_problem(url, secret=False)):
         raise click.BadParameter(f"it {problem}")
     return url
 

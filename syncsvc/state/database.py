@@ -27,10 +27,8 @@ from sqlalchemy import (
     Update,
     bindparam,
     literal,
-    make_url,
     update,
 )
-from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import UnaryExpression
@@ -42,6 +40,7 @@ from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases
 from syncsvc.state.postgres import StateServer
 from syncsvc.state.sqlite import StateFile
+from syncsvc.stateurl import state_problem
 
 Record = Row[*tuple[Any, ...]]
 """A row of a query, by column name."""
@@ -195,18 +194,11 @@ class Storage(Protocol):
 
 def kind_of(url: str) -> type[StateFile | StateServer]:
     """Return what keeps the state that `service.state` names; raises StateError where nothing does."""
-    try:
-        backend = make_url(url).get_backend_name()
-    except (sa_exc.ArgumentError, ValueError) as error:
-        raise StateError("state is no URL: use sqlite:///path/to/file.db") from error
-    if backend == "sqlite":
+    if url.startswith("sqlite://"):
         return StateFile
-    if backend == "postgresql":
-        return StateServer
-    raise StateError(
-        f"state = {backend!r} is not supported by this version: use sqlite:///path/to/file.db, or "
-        "postgresql+psycopg://user@host/database"
-    )
+    if problem := state_problem(url, secret=True):
+        raise StateError(f"state {problem}")
+    return StateServer
 
 
 class Database:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.pool import QueuePool
 
 from syncsvc.errors import LeaseLostError, StateError
@@ -26,6 +26,7 @@ from syncsvc.state.replicas import alive, process_name, serving
 from syncsvc.state.server import Server, is_read_only, telling
 from syncsvc.state.sqlite import StateFile
 from syncsvc.state.turns import alone, key_of
+from syncsvc.stateurl import server_options
 
 AT_ONCE = 10
 """Transactions that a process has open at once; others wait."""
@@ -58,10 +59,9 @@ def connect(url: str) -> Engine:
     """
     if importlib.util.find_spec("psycopg") is None:
         raise StateError("state is on PostgreSQL, whose driver is missing: pip install 'syncsvc[postgres]'")
-    parsed = make_url(url)
-    given = {**_DEFAULTS, "application_name": process_name(), **parsed.query}
+    given = {**_DEFAULTS, "application_name": process_name(), **server_options(url)}
     engine = create_engine(
-        parsed.set(drivername="postgresql+psycopg", query={}),
+        "postgresql+psycopg://",
         connect_args={**given, "context": _adapters()},
         paramstyle="format",  # what `bulk` binds is in the order of the statement
         hide_parameters=True,

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine
 from sqlalchemy import exc as sa_exc
 
 from syncsvc.errors import StateError
 from syncsvc.state import migrations
+from syncsvc.stateurl import server_options, shown
 
 OLDEST = 15
 """The oldest version that the tests are run on."""
@@ -54,11 +55,7 @@ class Server:
     @classmethod
     def named(cls, url: str) -> Server:
         """Return the server and database of a URL."""
-        parsed = make_url(url)
-        hosts = parsed.query.get("host", parsed.host or "localhost")
-        host = hosts if isinstance(hosts, str) else ",".join(hosts)
-        port = "" if parsed.port is None else f":{parsed.port}"
-        return cls(f"PostgreSQL database {parsed.database or parsed.username or ''} on {host}{port}")
+        return cls(shown(server_options(url)))
 
     def __str__(self) -> str:
         return self.shown

@@ -79,7 +79,7 @@ def test_a_service_that_runs_is_a_fact_and_goes_on(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "said"),
-    [("mysql://db/x", "is not supported"), ("sqlite://", "a restart must find it again")],
+    [("mysql://db/x", "write sqlite:///FILE"), ("sqlite://", "a restart must find it again")],
 )
 def test_a_state_that_is_no_file_is_a_problem(url: str, said: str) -> None:
     (problem,) = condition(url).problems

@@ -435,6 +435,15 @@ def test_secrets_are_looked_at_beside_other_problems_and_not_at_all_offline(tmp_
     ]
 
 
+def test_the_url_of_a_state_in_a_secret_is_checked_as_a_written_one_is(tmp_path: Path) -> None:
+    secret = tmp_path / "state"
+    secret.write_text(f"postgresql+psycopg://u:{LITERAL}@{LITERAL}@h/d", encoding="utf-8")
+    text = GOOD.replace("[wallet]", f'[service]\nstate = {{ file = "{secret}" }}\n[wallet]')
+    (found,) = problems(write(tmp_path, text))
+    assert f"service.state: what {secret} holds cannot be read" in found
+    assert LITERAL not in found
+
+
 def test_a_secret_in_a_file_is_checked_too(tmp_path: Path) -> None:
     secret = tmp_path / "token"
     text = GOOD.replace('{ env = "WALLET_TOKEN" }', f'{{ file = "{secret}" }}')

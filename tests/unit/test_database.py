@@ -396,7 +396,7 @@ def test_a_scratch_copy_of_what_is_no_database_is_refused(path: Path) -> None:
     ("url", "words"),
     [
         ("postgresql+psycopg://127.0.0.1:1/d", "check that the server runs"),
-        ("mysql://h/d", "mysql"),
+        ("mysql://h/d", "write sqlite:///FILE"),
         ("sqlite://", "name a file"),
         ("sqlite:///:memory:", "name a file"),
         ("sqlite:////nowhere/at/all/state.db", "No such file or directory"),

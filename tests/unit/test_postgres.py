@@ -220,6 +220,23 @@ def test_a_text_with_a_nul_is_kept_without_it(database: Database) -> None:
         assert connection.scalar(select(ORGANIZATION.c.name)) == "a\ufffdb"
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        "@/{}?host=/nowhere:1&host={}:5432",
+        "@/{}?host=/nowhere,{}&port=1,5432",
+        "@127.0.0.1:1,{2}:5432/{0}?connect_timeout=5",
+    ],
+)
+def test_of_several_hosts_the_one_that_answers_is_taken(postgres: Postgres, places: str) -> None:
+    name = postgres.database().partition("@/")[2].partition("?")[0]
+    folder = str(postgres.folder)
+    written = places.format(name, folder, folder.replace("/", "%2F"))
+    with Database.open(f"postgresql+psycopg://tests{written}&target_session_attrs=read-write") as opened:
+        put(opened, "a")
+        assert names(opened) == {"a"}
+
+
 # Troubles.
 
 
