@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -25,9 +26,10 @@ OLDEST = 15
 
 _READ_ONLY, _MAY_NOT = "25006", "42501"
 _REMEDIES = {
-    _READ_ONLY: "point state at the primary; with several hosts, ?target_session_attrs=read-write finds it",
+    _READ_ONLY: "point state at the primary; with several hosts, target_session_attrs=read-write finds it",
     "28000": "correct user and password, or what pg_hba.conf allows",
-    "28P01": "correct user and password; a password belongs into a secret, as docs/postgresql.md says",
+    "28P01": "correct user and password, as docs/postgresql.md says; a secret is read when a service starts: "
+    "restart it once that has changed",
     "3D000": "make it: createdb --encoding UTF8 NAME; or correct the name in state",
     "3F000": "make the schema that search_path names, or correct it in state",
     _MAY_NOT: "grant the user of state the right to make and use tables in its schema",
@@ -43,6 +45,41 @@ _REMEDIES = {
     "40001": "it is tried again",
     "40P01": "it is tried again",
 }
+_AUTHORITY = (
+    "name the file of the authority that signed the server's certificate by sslrootcert=FILE in the URL of "
+    "state, as docs/postgresql.md says; or renew that certificate"
+)
+_OPTION = "correct this option in the URL of state, or the variable PG... that sets it"
+_SAID = {
+    "root certificate|certificate verify failed": _AUTHORITY,
+    "does not match host name|server's host name": "name the server in state as its certificate names it, or "
+    "give it a certificate of that name",
+    "does not support SSL": "turn on SSL at the server (ssl = on), or correct sslmode in the URL of state: "
+    "without SSL anybody in between can read what passes",
+    "certificate file|client certificate|private key file": "correct sslcert and sslkey in the URL of state; "
+    "a key is for its owner alone (mode 0600)",
+    "definition of service|service file": "correct service in the URL of state, or the file that "
+    "PGSERVICEFILE names (~/.pg_service.conf)",
+    "invalid .*value|invalid connection option|could not match|could not parse": _OPTION,
+    "configuration parameter|command-line argument|weak sslmode|requirement|channel binding": _OPTION,
+    "session is (?:not )?read-only|hot standby": "no host of state is what target_session_attrs asks for; "
+    "cycles go on once one is",
+    "no password supplied": "give one: passfile=FILE in the URL of state, of mode 0600 and with a line for "
+    "this host, port, database and user; or make the URL a secret with the password in it",
+    r"pg_hba\.conf|(?:Peer|Ident) authentication failed": "allow user, database and address in the server's "
+    "pg_hba.conf, and reload it; where it says no encryption, sslmode=require may be what lacks",
+    "is not permitted to log in": "ALTER ROLE NAME LOGIN, or correct the user in state",
+    'role ".*" does not exist': "make it: createuser NAME; or correct the user in state",
+    "permission denied for database": "GRANT CONNECT ON DATABASE NAME to the user of state",
+    "is not currently accepting": "ALTER DATABASE NAME ALLOW_CONNECTIONS true, or name another in state",
+    'database ".*" does not exist': _REMEDIES["3D000"],
+    "connection slots|too many c": _REMEDIES["53300"],
+    "authentication failed": _REMEDIES["28P01"],
+    "the database system is": _REMEDIES["57P03"],
+    "FATAL:": "the server is reached and refuses: see its log; it is tried again",
+}
+"""What is said while a connection is made, when the driver tells no code; the first that fits counts."""
+
 _AWAY = "check that the server runs and that this machine reaches it; cycles go on once it is back"
 
 
@@ -145,27 +182,14 @@ def is_read_only(error: BaseException) -> bool:
 def _is_of_the_server(error: Any) -> bool:
     code = getattr(error, "sqlstate", None)
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    return code in _REMEDIES or "OperationalError" in kinds
+    refused = code is None and "invalid connection option" in str(error)  # an older libpq knows fewer
+    return code in _REMEDIES or "OperationalError" in kinds or refused
 
 
 def _unusable(server: Server, error: Any) -> StateError:
     code = getattr(error, "sqlstate", None)
     said = (str(error).strip() or type(error).__name__).splitlines()[0]
     remedy = _REMEDIES.get(code or "") or next(
-        (
-            remedy
-            for it, remedy in _REMEDIES.items()
-            if it in {"28P01", "3D000", "53300", "57P03"} and _SAID[it] in said
-        ),
-        _AWAY,
+        (it for words, it in _SAID.items() if re.search(words, said)), _AWAY
     )
     return StateError(f"the state in {server} cannot be used: {said}; {remedy}")
-
-
-_SAID = {
-    "28P01": "authentication failed",
-    "3D000": "does not exist",
-    "53300": "too many c",
-    "57P03": "the database system is",
-}
-"""Words of the codes that come while a connection is made, when the driver tells no code."""

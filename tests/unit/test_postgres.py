@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -305,6 +306,11 @@ def test_a_wrong_password_is_told_and_shown_nowhere(postgres: Postgres) -> None:
     with pytest.raises(StateError) as caught:
         Database.open_beside(wrong)
     assert "marked-word" not in "".join(traceback.format_exception(caught.value))
+    assert "no password supplied; give one" in refused(url.replace("tests@", f"{LOCKED}@"))
+    odd = "p@/:#?%&=+ \u00e4"
+    postgres.run(f"ALTER ROLE {LOCKED} PASSWORD '{odd}'")
+    for encoded in (quote(odd, safe=""), quote(odd, safe=":&=+ ")):
+        assert not Database.exists(postgres.empty().replace("tests@", f"{LOCKED}:{encoded}@"))
     postgres.run(f"DROP ROLE {LOCKED}")
 
 
