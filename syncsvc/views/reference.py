@@ -43,7 +43,7 @@ with, `syncsvc schema` prints the JSON Schema for editors, and `syncsvc schema -
 connectors that are installed beside those below.
 
 - A **secret** is never written into the file: `{ env = "NAME" }` names an environment variable,
-  `{ file = "path" }` a file, which is read again when it changes.
+  `{ file = "path" }` a file, which is read again when it changes; that of `state` is read at the start only.
 - A **duration** is text: `"90s"`, `"5m"`, `"1h30m"`, `"24h"`. A **share** is text too: `"5%"`.
 - A **rule** says where a wallet field comes from: text with `{Field}` in it, or a table (below).
 - A relative **path** starts where the service is started.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -153,6 +154,21 @@ def test_every_option_of_libpq_is_known() -> None:
         name = option.keyword.decode()
         value = "1" if name != "host" else "h"
         assert server_options(f"{HEAD}u@h/d?{name}={value}")[name] == value
+
+
+@pytest.mark.parametrize("page", ["postgresql.md", "replicas/compose.yaml", "replicas/kubernetes.yaml"])
+def test_the_urls_of_the_documentation_are_of_states_and_prove_the_server_where_they_say_so(
+    page: str,
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    urls = [it.rstrip(",`") for it in re.findall(r"postgresql\+psycopg://[^\s\"]+", text)]
+    written = [it for it in urls if it.startswith(f"{HEAD}syncsvc")]
+    assert written
+    for url in written:
+        assert state_problem(url, secret=True) is None, url
+        assert ("sslmode=verify-full" in url) <= ("sslrootcert=" in url), url
+    for sign in "@/:#?%":
+        assert re.search(rf"{re.escape(sign)}`?\s+is\s+`?{quote(sign, safe='')}", text), sign
 
 
 def test_a_secret_that_holds_no_state_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
