@@ -203,10 +203,9 @@ def test_a_state_of_a_later_version_is_refused_and_left_alone(path: Path) -> Non
         connection.execute("UPDATE alembic_version SET version_num = '0999_later'")
     before = path.read_bytes()
     engine = engine_of(path)
-    with pytest.raises(StateError, match=rf"later version.*0999_later.*{HEAD}"):
-        migrations.upgrade(engine)
-    with pytest.raises(StateError, match=rf"0999_later.*needs {HEAD}"):
-        migrations.require_current(engine)
+    for refuses in (migrations.upgrade, migrations.require_current):
+        with pytest.raises(StateError, match=rf"later version.*0999_later.*{HEAD}.*run that version"):
+            refuses(engine)
     engine.dispose()
     assert path.read_bytes() == before
 

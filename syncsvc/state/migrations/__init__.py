@@ -73,6 +73,8 @@ def too_new(found: str) -> StateError:
 def require_current(engine: Engine) -> None:
     """Raise StateError where the tables are not in this version's form."""
     current, head = form(engine), forms()[0]
+    if current is not None and current not in forms():
+        raise too_new(current)
     if current != head:
         raise StateError(
             f"the state's form is {current}, this version needs {head}: run one cycle to migrate it"
