@@ -114,7 +114,11 @@ class Stores:
         return found.usable
 
     def __enter__(self) -> dict[str, Store]:
-        return {it.name: open_store(self.database, it) for it in self.organizations}
+        try:
+            return {it.name: open_store(self.database, it) for it in self.organizations}
+        except BaseException:
+            self.database.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.database.close()

@@ -97,16 +97,19 @@ def open_store(database: Database, organization: OrganizationConfig, lease: Leas
     """Return the state of a configured organization, its rows made where it is new.
 
     With its lease it is for cycles, and what follows from a configuration that changed is made true; without
-    one it is to be looked at, and for a person's decisions.
+    one it is to be looked at, and for a person's decisions. Then nothing is written where every row is there:
+    a server that may only be read can be looked at.
     """
     names = list(organization.connectors)
     organization_id = register(database, organization)
     ours = database.of(organization_id, lease)
-    with ours.writing() as connection:
-        key = _fingerprint_key(connection)
-        connectors = _connectors(connection, organization_id, names)
-        if lease is not None:
-            _take_effect(connection, organization_id, organization, list(connectors.values()))
+    made = _made(ours, organization_id, names) if lease is None else None
+    if made is None:
+        with ours.writing() as connection:
+            made = _fingerprint_key(connection), _connectors(connection, organization_id, names)
+            if lease is not None:
+                _take_effect(connection, organization_id, organization, list(made[1].values()))
+    key, connectors = made
     writing = {
         connectors[name]
         for name, connector in organization.connectors.items()
@@ -265,6 +268,21 @@ def _retire(connection: Connection, organization_id: int, connectors: Sequence[i
     connection.execute(
         update(CONNECTOR).where(CONNECTOR.c.id.in_(connectors), CONNECTOR.c.retired == 1).values(retired=0)
     )
+
+
+def _made(
+    database: Database, organization_id: int, names: Sequence[str]
+) -> tuple[bytes, dict[str, int]] | None:
+    """Return the key and the connectors' row ids, in order; None where any of it is to be made or moved."""
+    listed = select(CONNECTOR.c.name, CONNECTOR.c.id, CONNECTOR.c.position)
+    with database.reading() as connection:
+        key = connection.scalar(select(META.c.value).where(META.c.name == FINGERPRINT_KEY))
+        known = connection.execute(listed.where(CONNECTOR.c.organization_id == organization_id)).all()
+    places = {it.name: it for it in known}
+    in_place = all(
+        name in places and places[name].position == position for position, name in enumerate(names)
+    )
+    return (key, {name: places[name].id for name in names}) if key is not None and in_place else None
 
 
 def _known_connectors(connection: Connection, organization_id: int) -> dict[str, int]:
