@@ -53,7 +53,7 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
         raise click.UsageError("FROM and TO are the same state")
     if not Database.exists(source):
         raise click.UsageError("there is no state in FROM")
-    with Database.open(source) as old, Database.open(url) as new:
+    with Database.open(source) as old, Database.open_for_copy(url, old) as new:
         claim_all(old)
         with views.progress() as told:
             copied = copy_state(old, new, told)

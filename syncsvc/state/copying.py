@@ -55,7 +55,8 @@ def copy_state(source: Database, target: Database, told: Told | None = None) -> 
         if (found := rows_of(written)) != (there := rows_of(read)) or copied != found:
             differing = ", ".join(name for name, rows in found.items() if rows != there[name])
             raise StateError(f"the copy has other rows than the original in {differing}: nothing was copied")
-        return copied
+    target.mark()
+    return copied
 
 
 def rows_of(connection: Connection) -> Mapping[str, int]:

@@ -38,6 +38,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from syncsvc.errors import StateError
 from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases
+from syncsvc.state.mark import Mark
 from syncsvc.state.postgres import StateServer
 from syncsvc.state.sqlite import StateFile
 from syncsvc.stateurl import state_problem
@@ -176,6 +177,9 @@ class Storage(Protocol):
     def reading(self) -> AbstractContextManager[Connection]:
         """Give a connection inside one read transaction: everything in it is of one moment."""
 
+    def known(self) -> Mark:
+        """Return how far the state has come by what is in it."""
+
     def reached(self, batch: int) -> None:
         """Write down outside of the state that this batch was claimed, where that can be."""
 
@@ -229,6 +233,18 @@ class Database:
     def open_older(cls, url: str) -> Self:
         """Return the database as `open` does, one that knows less than was sent too: see `Restoration`."""
         return cls(kind_of(url).open(url, LEASE, older=True))
+
+    @classmethod
+    def open_for_copy(cls, url: str, original: Database) -> Self:
+        """Return the database to copy another one to, created where needed.
+
+        Raises StateError as `open` does; but a file that is gone, or holds nothing, is no older state where
+        the original knows all that was sent by what was there.
+        """
+        kind = kind_of(url)
+        if kind is StateFile:
+            StateFile.refuse_copy(url, original._storage.known())
+        return cls(kind.open(url, LEASE, older=True))
 
     @classmethod
     def open_beside(cls, url: str) -> Self:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from syncsvc.errors import StateError
-from syncsvc.state.tables import META
+from syncsvc.state.tables import BATCH, META
 
 FINGERPRINT_KEY = "fingerprint_key"
 _HISTORY = "history"
@@ -81,6 +82,22 @@ class MarkedGate:
         if found := self.suspicion(path, known):
             raise StateError(f"{found}. {TAKE_ON}")
 
+    def refuse_copy(self, path: Path, known: Mark) -> None:
+        """Raise StateError where a state that knows this much may not be copied to this path.
+
+        Of what was sent by the state that was there, it must know all.
+        """
+        if self.suspicion(path, known) is None:
+            return
+        try:
+            found = f"{path} is the place of a state that has sent {self._mark().batch:,} batches"
+        except ValueError:
+            found = f"{path}.gate is damaged, which says how far the state had come that was there"
+        raise StateError(
+            f"{found}, and nothing shows that the state to copy knows them all: a service would award again "
+            "what it does not know of. Copy the newest there is; where this is the newest, name another file"
+        )
+
     def _mark(self) -> Mark:
         if not self._found:
             return NOTHING
@@ -99,10 +116,23 @@ class MarkedGate:
 def mark_of(opened: sqlite3.Connection) -> Mark:
     """Return what a state file itself knows."""
     facts = dict(opened.execute("SELECT name, value FROM meta WHERE name IN (?, ?)", _FACTS).fetchall())
+    (newest,) = opened.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batch'").fetchone() or (0,)
+    return _of_history(facts, newest)
+
+
+def mark_on_server(connection: Connection) -> Mark:
+    """Return what a state on a server knows, inside the caller's transaction.
+
+    Its rows tell, of which none is ever deleted: a server's counters run ahead of them after a fall.
+    """
+    facts = connection.execute(select(META.c.name, META.c.value).where(META.c.name.in_(_FACTS)))
+    return _of_history(dict(facts.tuples().all()), connection.scalar(select(func.max(BATCH.c.id))) or 0)
+
+
+def _of_history(facts: Mapping[str, bytes], newest: int) -> Mark:
     if FINGERPRINT_KEY not in facts:
         return NOTHING
     history = blake2b(facts[FINGERPRINT_KEY], digest_size=8, key=facts.get(_HISTORY, b"")).hexdigest()
-    (newest,) = opened.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batch'").fetchone() or (0,)
     return Mark(history, newest)
 
 

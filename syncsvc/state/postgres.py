@@ -22,6 +22,7 @@ from syncsvc.state import migrations
 from syncsvc.state.copying import copy_tables
 from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases, SharedLeases
+from syncsvc.state.mark import Mark, mark_on_server
 from syncsvc.state.replicas import alive, process_name, serving
 from syncsvc.state.server import Server, is_read_only, telling
 from syncsvc.state.sqlite import StateFile
@@ -217,6 +218,11 @@ class StateServer:
                     target.close()
             finally:
                 source.close()
+
+    def known(self) -> Mark:
+        """Return how far the state has come by what is in it."""
+        with self.reading() as connection:
+            return mark_on_server(connection)
 
     def reached(self, batch: int) -> None:
         """Do nothing: no file beside a server would be where its state is put back."""

@@ -190,6 +190,21 @@ class StateFile:
         return cls(path, engine, cycles=None, gate=gate)
 
     @staticmethod
+    def refuse_copy(url: str, known: Mark) -> None:
+        """Raise StateError where a state that knows this much may not be copied to this place.
+
+        What is beside it tells how much was sent from there; nothing is made or changed.
+        """
+        path = path_of(url)
+        with _told(path, OSError):
+            gate = locks.look_at_gate(path)
+            if gate is not None:
+                try:
+                    MarkedGate(gate).refuse_copy(path, known)
+                finally:
+                    os.close(gate)
+
+    @staticmethod
     def copy_to(url: str, copy: Path) -> None:
         """Make a private copy of the file, where there is one; nothing is made where there is none."""
         path = path_of(url)
@@ -234,6 +249,11 @@ class StateFile:
                 self._readers.append(connection)
             else:
                 connection.close()
+
+    def known(self) -> Mark:
+        """Return how far the file has come by what is in it."""
+        with _told(self.path):
+            return _known(self.engine)
 
     def reached(self, batch: int) -> None:
         """Write down beside the file that this batch was claimed, before its request leaves."""

@@ -140,6 +140,82 @@ def test_the_command_copies_to_what_is_configured_and_verifies_both(
     quick.restart()
 
 
+def file_of(lab: QuickLab) -> Path:
+    return Path(lab.state.removeprefix("sqlite:///"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Return a configuration whose own state is nowhere, to name both sides of a copy."""
+    config = tmp_path / "acme.toml"
+    config.write_text(ORGANIZATION.format(state=f"sqlite:///{tmp_path}/none.db"), encoding="utf-8")
+    return config
+
+
+def test_a_copy_that_knows_all_that_was_sent_may_take_the_place_of_the_original(
+    open_quick: Callable[..., QuickLab], postgres: Postgres, config: Path
+) -> None:
+    GROUNDS.server = None
+    lab = open_quick()
+    lab.crm.put("a", points=10)
+    lab.cycle()
+    own, there = lab.ground, Tables(postgres.empty(), [])
+    move(lab, there)
+    lab.crm.put("b", points=20)
+    lab.cycle(SETTLED)
+    lab.close()
+    lab.ground = own
+    file_of(lab).unlink()
+    told = run(config, there.state, lab.state)
+    assert told.returncode == 0, told.stderr
+    sent = int(there.rows("SELECT max(id) FROM batch")[0][0])
+    mark = file_of(lab).with_name("lab.db.gate").read_text(encoding="utf-8")
+    assert int(mark.split()[1]) >= sent  # an older one in its place is refused from now on
+    lab.restart()
+    lab.calm()
+    lab.balanced()
+    lab.silent()
+    assert [lab.awarded(f"{it}@example.org") for it in "ab"] == [10, 20]
+    there.end()
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        (None, "is the place of a state that has sent 2 batches, and"),
+        ("0123456789abcdef 1", "is the place of a state that has sent 1 batches, and"),  # of another history
+        ("?", ".gate is damaged, which says"),
+    ],
+)
+def test_a_copy_that_may_not_know_all_that_was_sent_is_refused_and_nothing_is_made(
+    open_quick: Callable[..., QuickLab], postgres: Postgres, config: Path, mark: str | None, said: str
+) -> None:
+    GROUNDS.server = None
+    lab = open_quick()
+    lab.crm.put("a", points=10)
+    lab.cycle()
+    lab.close()
+    url = postgres.empty()
+    assert run(config, lab.state, url).returncode == 0
+    lab.restart()
+    lab.crm.put("b", points=20)
+    lab.cycle(SETTLED)
+    lab.close()
+    aside, gate = file_of(lab).with_name("aside.db"), file_of(lab).with_name("lab.db.gate")
+    file_of(lab).rename(aside)
+    if mark is not None:
+        gate.write_text(mark, encoding="utf-8")
+    before = gate.read_bytes()
+    told = run(config, url, lab.state)
+    assert told.returncode == 75
+    assert said in told.stderr
+    assert "Copy the newest there is; where this is the newest, name another file" in told.stderr
+    assert "restore" not in told.stderr
+    assert (file_of(lab).exists(), gate.read_bytes()) == (False, before)
+    assert run(config, url, f"sqlite:///{config.parent}/another.db").returncode == 0
+    aside.rename(file_of(lab))
+
+
 def test_books_that_do_not_balance_are_told(quick: QuickLab, tmp_path: Path) -> None:
     quick.crm.put("a", points=10)
     quick.cycle()
