@@ -265,7 +265,7 @@ class SharedLeases:
                 cursor.execute(_CLAIM, {"organization": organization, "me": session.id})
                 claimed = cursor.fetchone()
                 if claimed is None:
-                    raise _held(cursor, organization)
+                    raise _held(cursor, organization, self.now())
                 fence, taken_at = claimed
         return fence, datetime.fromtimestamp(taken_at / 1000, UTC)
 
@@ -339,8 +339,10 @@ class SharedLeases:
             raise
 
 
-def _held(cursor: Any, organization: int) -> HeldError:
+def _held(cursor: Any, organization: int, now: datetime) -> HeldError:
     holder = holder_of(organization, cursor.execute)
     if holder is None:
         return HeldError("this process was not heard of for too long; it begins anew")
-    return HeldError(f"its cycles are run by {holder.name}; stop it, or let it do so")
+    left = max(1, math.ceil((holder.until - now).total_seconds()))
+    gone = f"where it is gone, its lease ends by itself within {left} s"
+    return HeldError(f"its cycles are run by {holder.name}; stop it, or let it do so; {gone}")
