@@ -44,8 +44,8 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
 
     TO is what the configuration names, unless it is given: sqlite:///FILE, or
     postgresql+psycopg://USER@HOST/DATABASE. Stop the service first; start it on the copy, and never on the
-    original again: it would not know what was sent since. The books of every configured organization are
-    verified on both.
+    original again: it would not know what was sent since. Where FROM is a backup, say `syncsvc state restore`
+    on the copy before that. The books of every configured organization are verified on both.
     """
     installation = context.installation(read_secrets=False)
     url = target or installation.service.state_url

@@ -57,6 +57,9 @@ def show_copied(
         paper.line("    → do not start on the copy: empty it and copy again")
     else:
         paper.line("start the service on the copy; never on the original again: it knows nothing sent since")
+        older = "was the original a backup, or older than what was sent?"
+        first = "first `syncsvc state restore --by NAME` on the copy, or all sent since is awarded again"
+        paper.line(f"{older} then {first}")
 
 
 def show_backed_up(file: Path, balance: Mapping[str, int], *, as_json: bool) -> None:

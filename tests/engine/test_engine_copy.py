@@ -137,6 +137,10 @@ def test_the_command_copies_to_what_is_configured_and_verifies_both(
     assert "3 of member" in told.stdout
     assert "acme: the books of the original balance" in told.stdout
     assert "acme: the books of the copy balance" in told.stdout
+    shown = " ".join(told.stdout.split())
+    assert (
+        "was the original a backup, or older than what was sent? then first `syncsvc state restore" in shown
+    )
     quick.restart()
 
 
