@@ -13,6 +13,7 @@ from syncsvc.cli.context import Context, as_json_option, user
 from syncsvc.cli.exits import ATTENTION, OK
 from syncsvc.config import OrganizationConfig
 from syncsvc.state.backups import backing_up, put_in_place
+from syncsvc.state.condition import nothing_to_copy
 from syncsvc.state.copying import copy_state
 from syncsvc.state.database import Database
 from syncsvc.state.restoration import put_back
@@ -51,8 +52,8 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
     url = target or installation.service.state_url
     if url == source:
         raise click.UsageError("FROM and TO are the same state")
-    if not Database.exists(source):
-        raise click.UsageError("there is no state in FROM")
+    if why := nothing_to_copy(source):
+        raise click.UsageError(f"there is no state in FROM: {why}")
     with Database.open(source) as old, Database.open_for_copy(url, old) as new:
         claim_all(old)
         with views.progress() as told:

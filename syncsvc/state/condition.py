@@ -18,6 +18,7 @@ from syncsvc.state.postgres import StateServer
 from syncsvc.state.sqlite import StateFile, path_of
 from syncsvc.state.surroundings import ROOM, obstacles, problem
 
+_RECORD = "alembic_version"
 _PATIENCE = 10.0
 _STEPS = 100_000  # of SQLite's machine, between two looks at the time
 
@@ -70,6 +71,27 @@ def refusal(url: str) -> str | None:
     return f"{older.problems[0].message}: no cycle runs on it. {TAKE_ON}" if older else None
 
 
+def nothing_to_copy(url: str) -> str | None:
+    """Return why there is no state here that could be copied, None where there is one; nothing is written.
+
+    A file that is damaged is left to be told by whoever opens it.
+    """
+    kind = kind_of(url)
+    if not kind.exists(url):
+        return "there is none"
+    if kind is not StateFile:
+        return None
+    path = path_of(url)
+    try:
+        with contextlib.closing(_to_read(path)) as opened:
+            tables = _tables(opened)
+    except sqlite3.DatabaseError:
+        return None
+    if _RECORD in tables:
+        return None
+    return f"{path} is {'the database of something else' if tables else 'empty'}"
+
+
 def _to_read(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
 
@@ -103,11 +125,15 @@ def _content(path: Path, until: float) -> Condition:
         return Condition((problem(f"{path} cannot be read: {error}", "see what holds it, then check again"),))
 
 
+def _tables(opened: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in opened.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
 def _form(path: Path, opened: sqlite3.Connection) -> Condition:
-    tables = {name for (name,) in opened.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    tables = _tables(opened)
     if not tables:
         return Condition(facts=(f"{path} is empty: the first cycle fills it",))
-    if "alembic_version" not in tables:
+    if _RECORD not in tables:
         return Condition((problem(f"{path} is the database of something else", "name another file"),))
     (form,) = opened.execute("SELECT version_num FROM alembic_version").fetchone() or ("none",)
     known = migrations.forms()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,26 @@ def test_the_command_copies_to_what_is_configured_and_verifies_both(
         "was the original a backup, or older than what was sent? then first `syncsvc state restore" in shown
     )
     quick.restart()
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_file_that_holds_no_state_is_not_copied_and_stays_as_it_is(
+    config: Path, tmp_path: Path, *, other: bool
+) -> None:
+    source = tmp_path / "source" / "state.db"
+    source.parent.mkdir()
+    source.touch()
+    if other:
+        with closing(sqlite3.connect(source)) as connection:
+            connection.execute("CREATE TABLE of_others (id INTEGER)")
+    before = source.read_bytes()
+    told = run(config, f"sqlite:///{source}")
+    assert (told.returncode, told.stdout) == (2, "")
+    said = "the database of something else" if other else "empty"
+    assert f"there is no state in FROM: {source} is {said}" in told.stderr
+    assert list(source.parent.iterdir()) == [source]
+    assert source.read_bytes() == before
+    assert not (tmp_path / "none.db").exists()
 
 
 def file_of(lab: QuickLab) -> Path:
