@@ -19,6 +19,11 @@ _PAGE = 2000
 
 Told = Callable[[str, int, int], None]
 """Called with a table's name, how many of its rows are copied, and how many there are."""
+_Counted = Callable[[str, int], None]
+
+_IDLE = "SET LOCAL idle_in_transaction_session_timeout = '5min'"
+"""Said to a server that is copied to: it waits while the source is read. A cycle's limit is far shorter, for
+others wait for it; for a state that holds nothing yet, nobody does."""
 
 
 def _tables() -> list[Table]:
@@ -26,11 +31,11 @@ def _tables() -> list[Table]:
     return [it for it in SQLModel.metadata.sorted_tables if it not in (tables.LEASE, tables.REPLICA)]
 
 
-def copy_tables(source: Connection, target: Connection, told: Told | None = None) -> Mapping[str, int]:
+def copy_tables(source: Connection, target: Connection, told: _Counted | None = None) -> Mapping[str, int]:
     """Copy every row of every table into tables that are empty; returns how many, by table.
 
     Numbers that were given away are not given away again. Both connections are in transactions, which the
-    caller ends.
+    caller ends. `told` is called with a table's name and how many of its rows are copied.
     """
     copied = {}
     for table in _tables():
@@ -45,18 +50,30 @@ def copy_state(source: Database, target: Database, told: Told | None = None) -> 
 
     Raises StateError where the target holds anything, or holds anything else at the end.
     """
-    with source.reading() as read, target.writing() as written:
+    with source.reading() as read:
+        there = rows_of(read)  # before the target waits in a transaction: it takes long where there are many
+        copied = _copy_all(read, target, there, told)
+    target.mark()
+    return copied
+
+
+def _copy_all(
+    read: Connection, target: Database, there: Mapping[str, int], told: Told | None
+) -> Mapping[str, int]:
+    with target.writing() as written:
+        if written.dialect.name == "postgresql":
+            written.execute(text(_IDLE))
         if taken := [name for name, rows in rows_of(written).items() if rows]:
             raise StateError(
                 f"the state to copy to is not empty: it has rows in {', '.join(taken)}; name another one, or "
                 "empty it if nobody needs it: what is there is never written over"
             )
-        copied = copy_tables(read, written, told)
-        if (found := rows_of(written)) != (there := rows_of(read)) or copied != found:
+        tell = None if told is None else lambda table, done: told(table, done, there[table])
+        copied = copy_tables(read, written, tell)
+        if (found := rows_of(written)) != there or copied != found:
             differing = ", ".join(name for name, rows in found.items() if rows != there[name])
             raise StateError(f"the copy has other rows than the original in {differing}: nothing was copied")
-    target.mark()
-    return copied
+        return copied
 
 
 def rows_of(connection: Connection) -> Mapping[str, int]:
@@ -68,15 +85,15 @@ def _count(connection: Connection, table: Table) -> int:
     return connection.scalar(select(func.count()).select_from(table)) or 0
 
 
-def _copy(source: Connection, target: Connection, table: Table, told: Told | None) -> int:
+def _copy(source: Connection, target: Connection, table: Table, told: _Counted | None) -> int:
     insert = insert_rows(table, [column.name for column in table.columns])
-    done, whole = 0, _count(source, table) if told else 0
+    done = 0
     rows = source.execute(select(table), execution_options={"yield_per": _PAGE})
     for page in rows.partitions(_PAGE):
         insert.run(target, [tuple(row) for row in page])
         done += len(page)
         if told:
-            told(table.name, done, whole)
+            told(table.name, done)
     return done
 
 

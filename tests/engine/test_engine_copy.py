@@ -6,8 +6,10 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from enginelab import SETTLED
 from grounds import GROUNDS, File, Ground, Tables
 from postgres import Postgres
 from quicklab import QuickLab
+from sqlalchemy import event
 
 from syncsvc.errors import StateError
 from syncsvc.sandbox.faults import Kind
@@ -93,6 +96,23 @@ def test_nothing_is_copied_over_what_is_there(quick: QuickLab, postgres: Postgre
             copy_state(old, new)
     quick.restart()
     quick.cycle(SETTLED)
+
+
+def test_a_source_that_is_read_slowly_loses_no_copy(quick: QuickLab, postgres: Postgres) -> None:
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    quick.close()
+    url, short = postgres.database(), timedelta(seconds=0.2)  # a write ends after half a lease without a word
+    with Database.open(quick.state) as old, Database.open(url, short) as new:
+        wait = threading.Event().wait
+
+        @event.listens_for(old._storage.engine, "before_cursor_execute")
+        def slow(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if "FROM member" in statement:
+                wait(0.4)
+
+        assert copy_state(old, new)["member"] == 1
+    quick.restart()
 
 
 ORGANIZATION = """
