@@ -188,11 +188,11 @@ class StateServer:
 
         Raises StateError where a process that runs cycles could not work with it.
         """
-        _, names = cls.services(url)
         with _looked_at(url) as (server, engine):
             server.examine(engine, writes=True)
             form = migrations.form(engine)
             _require_nobody_older(server, engine)
+        _, names = cls.services(url)
         run = "runs" if len(names) == 1 else "run"
         facts = [f"{server} is in use by {', '.join(names)}, which {run} cycles on it"] if names else []
         head = migrations.forms()[0]

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from sqlalchemy import exc as sa_exc
 
 from syncsvc.errors import StateError
-from syncsvc.state import migrations
+from syncsvc.state import migrations, privileges
 from syncsvc.stateurl import server_options, shown
 
 OLDEST = 15
@@ -124,9 +124,22 @@ class Server:
             raise StateError(f"{self} has no schema to make tables in: {_REMEDIES['3F000']}")
         if writes and read_only:
             raise StateError(f"{self} may only be read: {_REMEDIES[_READ_ONLY]}")
-        if writes and not makes and migrations.form(engine) != migrations.forms()[0]:
-            raise StateError(f"the user of {self} may not make tables in it: {_REMEDIES[_MAY_NOT]}")
+        if writes and (barred := _barred(engine, makes=makes)):
+            raise StateError(f"the user of {self} {barred}")
         return int(schema)
+
+
+def _barred(engine: Engine, *, makes: bool) -> str | None:
+    """Return what a service needs and the user may not, with what grants it; None where that is nothing."""
+    with engine.connect() as connection:
+        if lacks := privileges.lacking(connection):
+            return lacks
+    head, *older = migrations.forms()
+    form = migrations.form(engine)
+    if form == head or form not in {None, *older}:
+        return None
+    with engine.connect() as connection:
+        return privileges.barring(connection, makes=makes)
 
 
 @contextlib.contextmanager

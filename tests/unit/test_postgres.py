@@ -363,13 +363,6 @@ def test_a_server_without_a_free_connection_is_told(postgres: Postgres) -> None:
     postgres.run("DROP ROLE few")
 
 
-def test_a_user_who_may_make_no_tables_is_told(postgres: Postgres) -> None:
-    postgres.run("CREATE ROLE guest LOGIN")
-    told = refused(postgres.empty().replace("tests@", "guest@"))
-    assert "may not make tables in it: grant the user" in told
-    postgres.run("DROP ROLE guest")
-
-
 def test_a_statement_that_takes_too_long_is_ended_and_told(url: str) -> None:
     slow = f"{url}&options=-c%20statement_timeout%3D7min"
     with Database.open(slow) as database:
