@@ -47,7 +47,7 @@ def condition(url: str, *, seconds: float = _PATIENCE) -> Condition:
         return Condition(tuple(problems))
     if not path.exists():
         older = _older(path)
-        return older or Condition(facts=(f"there is no state in {path} yet: the first cycle makes it",))
+        return older or Condition(facts=(migrations.none_yet(path),))
     found = _content(path, time.monotonic() + seconds)
     runs = (f"{path} is in use by {it}, which runs cycles on it" for it in used_by(url))
     return Condition(found.problems, (*runs, *found.facts))

@@ -197,7 +197,7 @@ class StateServer:
         facts = [f"{server} is in use by {', '.join(names)}, which {run} cycles on it"] if names else []
         head = migrations.forms()[0]
         if form is None:
-            facts.append(f"there is no state in {server} yet: the first cycle makes it")
+            facts.append(migrations.none_yet(server))
         elif form not in migrations.forms():
             raise migrations.too_new(form)
         elif form != head:

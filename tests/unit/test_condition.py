@@ -13,6 +13,7 @@ import pytest
 
 from syncsvc.errors import StateError
 from syncsvc.state import condition as condition_module
+from syncsvc.state import migrations
 from syncsvc.state.condition import Condition, condition
 from syncsvc.state.database import Database
 
@@ -56,7 +57,8 @@ def nobody(*given: Path) -> Iterator[None]:
 
 
 def test_a_state_that_is_not_there_yet_is_no_problem_and_is_not_made(path: Path) -> None:
-    fact = f"there is no state in {path} yet: the first cycle makes it"
+    fact = migrations.none_yet(path)
+    assert "to which every contact is new; first_run says whether their points are awarded" in fact
     assert condition(f"sqlite:///{path}") == Condition(facts=(fact,))
     assert contents(path.parent) == {}
 

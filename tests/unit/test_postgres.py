@@ -415,7 +415,7 @@ def test_a_closed_database_says_so_and_waits_for_a_write_under_way(url: str) -> 
 def test_what_check_says_of_a_state_that_is_well(postgres: Postgres, url: str) -> None:
     assert condition(url) == Condition()
     (said,) = condition(postgres.empty()).facts
-    assert said.endswith("yet: the first cycle makes it")
+    assert "yet: the first cycle makes it, to which every contact is new" in said
     with Database.open(url) as database:
         database.leases.serve()
         (said,) = condition(url).facts

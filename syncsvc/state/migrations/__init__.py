@@ -70,6 +70,14 @@ def too_new(found: str) -> StateError:
     )
 
 
+def none_yet(place: object) -> str:
+    """Return what there is to say where no state is yet."""
+    return (
+        f"there is no state in {place} yet: the first cycle makes it, to which every contact is new; "
+        "first_run says whether their points are awarded then"
+    )
+
+
 def require_current(engine: Engine) -> None:
     """Raise StateError where the tables are not in this version's form."""
     current, head = form(engine), forms()[0]
