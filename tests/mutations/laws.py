@@ -471,6 +471,27 @@ MUTATIONS = (
         ("tests/unit/test_transport.py",),
     ),
     Mutation(
+        "a file is written by who lost the lease",
+        "connectors/csv_results.py",
+        "            require()\n",
+        "",
+        ("tests/connectors/test_csv.py",),
+    ),
+    Mutation(
+        "tables are changed under a process of an older version",
+        "syncsvc/state/postgres.py",
+        "                    _require_nobody_older(server, engine)\n",
+        "",
+        ("tests/unit/test_postgres.py",),
+    ),
+    Mutation(
+        "a copy is made in the place of a state that knows more",
+        "syncsvc/state/mark.py",
+        "        if self.suspicion(path, known) is None:\n            return\n        try:",
+        "        if self.suspicion(path, known) is None or known.batch:\n            return\n        try:",
+        ("tests/engine/test_engine_copy.py", "tests/unit/test_older_states.py"),
+    ),
+    Mutation(
         "an older state is taken for the newest",
         "syncsvc/state/mark.py",
         "known.batch >= mark.batch",
