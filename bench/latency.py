@@ -14,7 +14,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from run import Standin, cycle_of, organization
+from processes import Standin, cycle_of, organization
 
 _PAGE = 100
 _CONNECTOR = "[connectors.marketing"

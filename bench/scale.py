@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from run import Standin, cycle_of, organization
+from processes import Standin, cycle_of, organization
 from server import Server, postgres
 
 from syncsvc.plugins import InstalledSettings, InstalledTypes

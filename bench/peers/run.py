@@ -30,7 +30,8 @@ import orjson
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from install import HERE, PEERS, python_of
-from run import CHANGES, Facts, Round, Standin, whole_job
+from processes import Facts, Standin
+from run import CHANGES, Round, whole_job
 
 _WORK = {"A": "first read", "B": "nothing changed", "C": f"{CHANGES:,} changed", "D": "A, and the delivery"}
 # They ask for what was modified at or after the newest stamp that they know: all contacts may not share it.

@@ -31,7 +31,7 @@ def told(error: Exception) -> str:
 @pytest.mark.parametrize(
     ("said", "remedy"),
     [
-        (f'{AT}root certificate file "/root/.postgresql/root.crt" does not exist', CERTIFICATE),
+        (f'{AT}root certificate file "/home/sync/.postgresql/root.crt" does not exist', CERTIFICATE),
         (f"{AT}SSL error: certificate verify failed: self-signed certificate", CERTIFICATE),
         (f'{AT}server certificate for "a" does not match host name "b"', "name the server in state as its"),
         (f'{AT}server certificate for "a" (and 2 other names) does not match host name "b"', "as its certif"),
