@@ -383,6 +383,7 @@ class Daemon:
         try:
             self.look()
         except Exception as error:
+            self._version = -1  # whatever was left is looked at again
             if self._states.became("look", type(error).__name__):
                 log.exception("look_failed", remedy="cycles go on, and it is looked again within seconds")
         else:

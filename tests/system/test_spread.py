@@ -108,6 +108,23 @@ def test_a_look_that_fails_unexpectedly_ends_no_cycle_and_is_told_once(
     assert set(daemon._runners) == set(NAMES)
 
 
+def test_what_came_while_looks_failed_is_taken_once_they_work(
+    house: House, start: Callable[[], Daemon]
+) -> None:
+    daemon = start()
+    with daemon._database.writing() as connection:
+        connection.exec_driver_sql("ALTER TABLE organization RENAME TO elsewhere")
+    house.write("dock")
+    with capture_logs() as lines:
+        daemon._look_on()
+        daemon._look_on()
+    assert [it["event"] for it in lines] == ["look_failed"]
+    with daemon._database.writing() as connection:
+        connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO organization")
+    daemon._look_on()
+    assert "dock" in daemon._runners
+
+
 def test_an_organization_that_another_ran_leaves_every_page_with_its_file(
     house: House, start: Callable[[], Daemon]
 ) -> None:
