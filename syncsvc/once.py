@@ -6,7 +6,7 @@ import threading
 
 from syncsvc.configfile import Installation
 from syncsvc.cycle import Cycle
-from syncsvc.errors import HeldError
+from syncsvc.errors import HeldError, LeaseLostError
 from syncsvc.organization import ConnectorTypes, open_organization
 from syncsvc.remote.transport import Network
 from syncsvc.runner import attempt
@@ -38,7 +38,7 @@ def run_once(
                 continue
             try:
                 opened = open_organization(config, database, types=types, network=network.branch())
-            except HeldError as error:
+            except (HeldError, LeaseLostError) as error:
                 told = (f"no cycle was run: {error}",)
                 reports.append(
                     CycleReport(organization=config.name, cycle="", outcome=Outcome.TRANSIENT, errors=told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,9 +16,14 @@ from test_reload import TYPES, House
 from town import command
 
 from connectors.csv import Csv
+from syncsvc.configfile import load
 from syncsvc.daemon import Daemon
+from syncsvc.once import run_once
 from syncsvc.overview import Overview
+from syncsvc.state.database import Database
 from syncsvc.state.replicas import process_name
+from syncsvc.state.store import register
+from syncsvc.tidings import no_progress
 
 NAMES = ("acme", "bank", "cafe")
 
@@ -87,6 +93,30 @@ def test_an_organization_whose_lease_is_lost_while_it_is_opened_ends_nothing_and
     looked(daemon)
     looked(daemon)
     assert set(daemon._runners) == {*NAMES, "dock"}
+
+
+def test_once_reports_each_organization_where_another_process_takes_one_over_while_it_is_opened(
+    house: House,
+) -> None:
+    installation = load(house.path, {"csv": Csv.Settings})
+    url = installation.service.state_url
+    with ExitStack() as elsewhere:
+        other = elsewhere.enter_context(Database.open(url))
+        numbers = iter([register(other, installation.organizations[0])])
+
+        class Slow(Csv):
+            """Takes so long that another process has taken the first organization over."""
+
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                for number in numbers:
+                    with other.writing() as connection:
+                        connection.exec_driver_sql("UPDATE replica SET expires_at = 0")
+                    other.leases.hold(number)
+
+        reports = run_once(installation, types={"csv": Slow}, progress=no_progress, stop=threading.Event())
+    assert [it.organization for it in reports] == list(NAMES)
+    assert reports[0].errors[0].startswith("no cycle was run: another process runs the cycles")
 
 
 def test_a_look_that_fails_unexpectedly_ends_no_cycle_and_is_told_once(
