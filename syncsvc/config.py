@@ -268,6 +268,11 @@ class BrakesConfig(Settings):
         description="the most contacts of a connector that one sweep may find gone, and the most members "
         "that one cycle may expire",
     )
+    max_elsewhere_share: Share = Field(
+        default=0.20,
+        description="the most of all members that may be new to the state, and be awarded points or mailed, "
+        "though the import log shows them already; on the first delivery, and from 100 members on",
+    )
     max_points_per_member: StrictInt | None = Field(
         default=None,
         ge=0,

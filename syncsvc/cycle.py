@@ -89,6 +89,7 @@ class Cycle:
         )
         self._tally = Tally(held_by=self._brakes.held_by)
         self._steps = Steps(self._tally, organization.states)
+        self._log_read: bool | None = None  # before the delivery; None until it was tried
         self._requests = {name: it.network.requests for name, it in organization.connectors.items()}
 
     @property
@@ -144,7 +145,7 @@ class Cycle:
                 self._confirm()  # so that whoever looks sees what the log shows now
             return
         with self._steps.stage("brakes"):
-            self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
+            self._judge()
         if not self._send:
             return
         departs = False
@@ -177,6 +178,14 @@ class Cycle:
         self._tally.settled.add(settled)
         tell_of_settled(settled)
 
+    def _judge(self) -> None:
+        # A plan is made without the log too: it shows the trouble, and sends nothing.
+        self._brakes.judge_delivery(
+            self._store.outbox,
+            self._store.write_backs,
+            read_log=lambda: self._look_at_log() or not self._send,
+        )
+
     @property
     def allowed(self) -> Allowed:
         """What brakes let flow, once they were judged."""
@@ -199,10 +208,9 @@ class Cycle:
         if not outbox.brands_due():
             return
         lanes = [Lane.PROFILE]
-        if outbox.has_due(Lane.POINTS, self.allowed):
-            with self._steps.noting("log"):  # without the log nothing could be proven; profiles need no proof
-                self._read_logs()
-                lanes.insert(0, Lane.POINTS)
+        # Without the log nothing could be proven; profiles need no proof.
+        if outbox.has_due(Lane.POINTS, self.allowed) and self._look_at_log():
+            lanes.insert(0, Lane.POINTS)
         delivery = Delivery(
             cycle=self.id,
             batch_size=wallet.batch_size,
@@ -240,6 +248,15 @@ class Cycle:
             self._settle_doubts()
         if self._tally.delivered.landed:
             confirmations.measure(self.id)
+
+    def _look_at_log(self) -> bool:
+        """Read the logs before anything is sent, once; returns whether they could be read."""
+        if self._log_read is None:
+            self._log_read = False
+            with self._steps.noting("log"):
+                self._read_logs()
+                self._log_read = True
+        return self._log_read
 
     def _read_logs(self) -> None:
         for brand_id in self._store.confirmations.brands():

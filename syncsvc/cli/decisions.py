@@ -12,6 +12,7 @@ import click
 from syncsvc.cli.context import Context, Stores, as_json_option, user
 from syncsvc.cli.exits import ATTENTION, OK
 from syncsvc.doubts import Case, cases
+from syncsvc.rules.brakes import Brake
 from syncsvc.rules.settling import Finding
 from syncsvc.state.doubts import Choice
 from syncsvc.state.store import Store
@@ -26,22 +27,35 @@ from syncsvc.watch.log import logger
 @click.argument("hold", type=int, required=False)
 @click.option("--by", default=user, show_default="the user", help="Who lets it go; it is recorded.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--adopt",
+    is_flag=True,
+    help=f"Of {Brake.ELSEWHERE_SHARE}: those that the import log shows were awarded their points already.",
+)
 @as_json_option
 @click.pass_obj
-def release(context: Context, hold: int | None, *, by: str, yes: bool, as_json: bool) -> None:
+def release(context: Context, hold: int | None, *, by: str, yes: bool, adopt: bool, as_json: bool) -> None:
     """Let what a brake holds go, once; without HOLD, list what is held."""
     with Stores(context) as stores:
         held = {name: Standing.of(store).holds for name, store in stores.items()}
         if hold is None:
             views.show_holds(held, as_json=as_json)
             return
-        for name, holds in held.items():
-            for chosen in (it for it in holds if it.id == hold):
+        for name, open_holds in held.items():
+            for chosen in (it for it in open_holds if it.id == hold):
+                if adopt and chosen.brake != Brake.ELSEWHERE_SHARE:
+                    raise click.UsageError(
+                        f"--adopt is for {Brake.ELSEWHERE_SHARE}; nobody awarded what {chosen.brake} holds"
+                    )
                 if not yes:
-                    click.confirm(f"{name}: {chosen.detail}. Let it go once?", abort=True, err=True)
-                if stores[name].holds.release(chosen.id, by=by, now=datetime.now(UTC)):
-                    logger().info("hold_released", organization=name, hold=hold, brake=chosen.brake)
-                    views.show_release(chosen, by=by, as_json=as_json)
+                    what = "Count these members' points as awarded, and let the rest" if adopt else "Let it"
+                    click.confirm(f"{name}: {chosen.detail}. {what} go once?", abort=True, err=True)
+                holds, now = stores[name].holds, datetime.now(UTC)
+                adopted = holds.adopt(hold, by=by, now=now) if adopt else None
+                if adopted is not None or holds.release(hold, by=by, now=now):
+                    facts = {"hold": hold, "brake": chosen.brake, "adopted": adopted or 0}
+                    logger().info("hold_released", organization=name, **facts)
+                    views.show_release(chosen, by=by, adopted=adopted or 0, as_json=as_json)
                     return
     click.echo(f"nothing is held under {hold}: `syncsvc release` lists what is", err=True)
     sys.exit(ATTENTION)

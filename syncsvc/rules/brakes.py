@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 SMALLEST_KNOWN = 100
 """Shares are judged from this many known members on: of three members, one is already 33 %."""
@@ -27,6 +28,7 @@ class Brake(StrEnum):
     """The limits, by their configuration keys."""
 
     SHARE = "max_share"
+    ELSEWHERE_SHARE = "max_elsewhere_share"
     GONE_SHARE = "max_gone_share"
     POINTS_PER_MEMBER = "max_points_per_member"
     POINTS_PER_CYCLE = "max_points_per_cycle"
@@ -38,6 +40,8 @@ class Totals:
 
     `leaving` are those of `changed` that would be expired, out of `present` known ones that are not yet.
     `again` are those of the changed ones that are only sent once more what counts as delivered, in case.
+    `lasting` are those of `new` whose row does what nothing takes back: it awards points, or asks for a mail.
+    `elsewhere` are those of them that the import log shows already, though no row of this state brought them.
     """
 
     known: int
@@ -49,6 +53,8 @@ class Totals:
     leaving: int = 0
     present: int = 0
     again: int = 0
+    lasting: int = 0
+    elsewhere: int = 0
 
     @property
     def members(self) -> int:
@@ -56,17 +62,27 @@ class Totals:
         return self.changed + self.new
 
 
+class Flows(NamedTuple):
+    """Which members may be sent: those that were delivered before, new ones, and those to be expired."""
+
+    known: bool = True
+    new: bool = True
+    leaving: bool = True
+
+
+ALL = Flows()
+
+
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """What a delivery may send while brakes hold the rest.
 
-    A member that is owed more than `most_points` gets none of them (its profile flows); without `known`,
-    only members that were never delivered before are sent; without `leaving`, none is expired.
+    A member that is owed more than `most_points` gets none of them (its profile flows); of the others only
+    those that `flows` names are sent.
     """
 
     most_points: int | None = None
-    known: bool = True
-    leaving: bool = True
+    flows: Flows = ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +152,51 @@ def judge_delivery(totals: Totals, *, max_share: float, max_points_per_cycle: in
     return tripped
 
 
-def allowed_by(held: Collection[Brake], most_points: int | None) -> Allowed:
+def _elsewhere_matters(totals: Totals, part: int, share: float) -> bool:
+    """Return whether `part` of the members would be too many; of few, none unless nothing was ever sent."""
+    judged = totals.known == 0 or totals.known + totals.new >= SMALLEST_KNOWN
+    return judged and part > share * (totals.known + totals.new)
+
+
+def depends_on_log(totals: Totals, *, max_elsewhere_share: float) -> bool:
+    """Return whether a reading of the import log could make a delivery of these totals trip a brake."""
+    return not judge_elsewhere(totals, max_elsewhere_share=max_elsewhere_share) and _elsewhere_matters(
+        totals, totals.lasting, max_elsewhere_share
+    )
+
+
+def judge_elsewhere(totals: Totals, *, max_elsewhere_share: float) -> list[Tripped]:
+    """Return the brake that new members trip who have been imported already, if they do.
+
+    So it is with the members of a state that was lost, or is another's: all that they were ever awarded would
+    be awarded again.
+    """
+    if not _elsewhere_matters(totals, totals.elsewhere, max_elsewhere_share):
+        return []
+    members = totals.known + totals.new
+    detail = (
+        f"{totals.elsewhere} of {members} members are new to this state and would be awarded points, or "
+        f"mailed, though the import log shows them already ({totals.elsewhere / members:.0%}, the limit is "
+        f"{max_elsewhere_share:.0%}): another state, or another tool, has imported them; new members are "
+        "held, known ones flow"
+    )
+    return [Tripped(Brake.ELSEWHERE_SHARE, totals.elsewhere, detail)]
+
+
+def allowed_by(held: Collection[Brake], most_points: int | None, *, shown: bool = True) -> Allowed:
     """Return what may flow while these brakes hold: never a part of what is under suspicion.
 
     Which of too many points are wrong cannot be told, so none flow; profiles do. Where too many known members
-    change, new ones still come in; where too many would be expired, all others are sent.
+    change, new ones still come in; where too many new ones were imported elsewhere, known ones are sent, and
+    so unless `shown`: the log could not be asked; where too many would be expired, all others are sent.
     """
     return Allowed(
         most_points=0 if Brake.POINTS_PER_CYCLE in held else most_points,
-        known=Brake.SHARE not in held,
-        leaving=Brake.GONE_SHARE not in held,
+        flows=Flows(
+            known=Brake.SHARE not in held,
+            new=shown and Brake.ELSEWHERE_SHARE not in held,
+            leaving=Brake.GONE_SHARE not in held,
+        ),
     )
 
 

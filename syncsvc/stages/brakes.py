@@ -12,7 +12,9 @@ from syncsvc.rules.brakes import (
     Totals,
     Tripped,
     allowed_by,
+    depends_on_log,
     judge_delivery,
+    judge_elsewhere,
     judge_leaving,
     judge_members,
     judge_sweep,
@@ -21,7 +23,7 @@ from syncsvc.state.holds import Holds
 from syncsvc.state.outbox import Outbox
 from syncsvc.state.write_backs import WriteBacks
 
-_OF_DELIVERIES = {Brake.SHARE, Brake.GONE_SHARE, Brake.POINTS_PER_CYCLE, Brake.POINTS_PER_MEMBER}
+_OF_DELIVERIES = set(Brake)
 
 
 class Brakes:
@@ -75,19 +77,29 @@ class Brakes:
         if name not in self._let_go:
             self._holds.lapse([name], now=self._now())
 
-    def judge_delivery(self, outbox: Outbox, write_backs: WriteBacks) -> None:
-        """Judge everything that would be sent; `allowed` is then what may flow."""
+    def judge_delivery(
+        self, outbox: Outbox, write_backs: WriteBacks, *, read_log: Callable[[], bool]
+    ) -> None:
+        """Judge everything that would be sent; `allowed` is then what may flow.
+
+        `read_log` is called where the import log decides, and returns whether it could be read; else new
+        members wait.
+        """
         held, known = len(self.held_by), {it.brake for it in self._holds.open()}
-        most = self._limits.max_points_per_member
-        single, whole = self._trips(outbox, most)
+        most, shown = self._limits.max_points_per_member, True
+        totals = self._totals(outbox, most)
+        if depends_on_log(totals, max_elsewhere_share=self._limits.max_elsewhere_share):
+            shown = read_log()
+            totals = self._totals(outbox, most)
+        single, whole = self._trips(totals)
         if single and not self._hold(single):
             most = single[0].amount  # released: what was looked at flows, more does not
-            _, whole = self._trips(outbox, most)
+            _, whole = self._trips(self._totals(outbox, most))
         over = _OF_DELIVERIES - {it.brake for it in (*single, *whole)}
         if over & known:
             self._holds.lapse(sorted(over & known), now=self._now())
         self._end_sweeps(outbox)
-        self.allowed = allowed_by(self._hold(whole), most)
+        self.allowed = allowed_by(self._hold(whole), most, shown=shown)
         if set(self.held_by[held:]) - known:
             write_backs.look_at_held(self.allowed)
         if len(self.held_by) > held:
@@ -96,7 +108,7 @@ class Brakes:
     def delivery_done(self, outbox: Outbox) -> None:
         """Let releases end with the delivery they were given for, unless most of it has to wait a little."""
         if self._released:
-            single, whole = self._trips(outbox, self._limits.max_points_per_member)
+            single, whole = self._trips(self._totals(outbox, self._limits.max_points_per_member))
             waiting = {it.brake for it in (*single, *whole)}
             self._holds.lapse([it for it in self._released if it not in waiting], now=self._now())
         self._end_sweeps(outbox)
@@ -110,18 +122,20 @@ class Brakes:
             self._holds.lapse(sorted(self._let_go), now=self._now())
             self._let_go = {}
 
-    def _trips(self, outbox: Outbox, most: int | None) -> tuple[list[Tripped], list[Tripped]]:
-        """Return the brakes tripped by single members, and by the whole, awards above `most` left out."""
-        totals, limits = self._totals(outbox, most), self._limits
+    def _trips(self, totals: Totals) -> tuple[list[Tripped], list[Tripped]]:
+        """Return the brakes tripped by single members, and by the whole."""
+        limits = self._limits
         single = judge_members(totals, max_points_per_member=limits.max_points_per_member)
         whole = judge_delivery(
             totals, max_share=limits.max_share, max_points_per_cycle=limits.max_points_per_cycle
         )
         looked_at = sum(self._let_go.values())
         leaving = judge_leaving(totals, max_gone_share=limits.max_gone_share, looked_at=looked_at)
-        return single, [*leaving, *whole]
+        elsewhere = judge_elsewhere(totals, max_elsewhere_share=limits.max_elsewhere_share)
+        return single, [*leaving, *elsewhere, *whole]
 
     def _totals(self, outbox: Outbox, most: int | None) -> Totals:
+        """Return what would be sent, awards above `most` left out."""
         return outbox.totals(most, limits=self._limits)
 
     def _hold(self, tripped: Sequence[Tripped], scope: str = "") -> set[Brake]:

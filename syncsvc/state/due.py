@@ -16,6 +16,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    false,
     func,
     not_,
     or_,
@@ -23,6 +24,7 @@ from sqlalchemy import (
 )
 
 from syncsvc.config import Points
+from syncsvc.rules.brakes import Flows
 from syncsvc.state.codes import Lane, Outcome
 from syncsvc.state.payloads import OF_MEMBER
 from syncsvc.state.scope import LEAVES, OWN_BRANDS, payable
@@ -47,12 +49,14 @@ class Claimable(NamedTuple):
     log_value: str | None
 
 
-def sendable(*, known: bool, leaving: bool) -> list[ColumnElement[bool]]:
-    """Return the conditions for members that may be sent; see `Allowed` for `known` and `leaving`."""
+def sendable(flows: Flows) -> list[ColumnElement[bool]]:
+    """Return the conditions for members that may be sent."""
     conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
-    if not known:
+    if not flows.known:
         conditions.append(MEMBER.c.delivered.is_(None))
-    return conditions if leaving else [*conditions, not_(LEAVES)]
+    if not flows.new:
+        conditions.append(MEMBER.c.delivered.is_not(None))
+    return conditions if flows.leaving else [*conditions, not_(LEAVES)]
 
 
 def in_case() -> ColumnElement[bool]:
@@ -63,24 +67,30 @@ def in_case() -> ColumnElement[bool]:
     )
 
 
-def _pays(points: Points) -> ColumnElement[bool]:
+def pays(points: Points) -> ColumnElement[bool]:
     """Return the condition for members that are sent points now: what they are owed, at most `b_most`."""
     return payable(points).between(1, _MOST)
 
 
+def elsewhere() -> list[ColumnElement[bool]]:
+    """Return the conditions for members that the log shows, though no row of this state brought them."""
+    ours = select(BATCH_ROW.c.batch_id).where(BATCH_ROW.c.member_id == MEMBER.c.id)
+    return [MEMBER.c.delivered.is_(None), MEMBER.c.log_value.is_not(None), ~ours.exists()]
+
+
 def sendable_points(points: Points) -> ColumnElement[int]:
     """Return the points that a member would be sent now; none where it is owed more than `b_most`."""
-    return case((_pays(points), payable(points)), else_=0)
+    return case((pays(points), payable(points)), else_=0)
 
 
 def _in_lane(points: Points, lane: Lane) -> ColumnElement[bool]:
     """Return the condition for members whose next row belongs in a lane."""
     if points is not Points.ADD:
         return MEMBER.c.due == (1 if lane is Lane.PROFILE else 2)
-    pays = _pays(points)
+    paid = pays(points)
     if lane is Lane.POINTS:
-        return pays
-    return and_(~pays, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
+        return paid
+    return and_(~paid, MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered))
 
 
 def _may_move_yet() -> ColumnElement[bool]:
@@ -108,20 +118,27 @@ def _may_move_yet() -> ColumnElement[bool]:
 
 
 @cache
-def totals(points: Points) -> Select[int, int, int, int, int, int, int]:
-    """Return the sums of `Totals`: changed, new, points, largest, over the limit, leaving, again."""
-    owed, pays = payable(points), _pays(points)
+def totals(points: Points, *, mails: bool) -> Select[int, int, int, int, int, int, int, int, int]:
+    """Return the sums of `Totals`, those of `known` and `present` left out, in its order.
+
+    `mails` says that rows may ask for mails.
+    """
+    owed, paid = payable(points), pays(points)
     # What is cheap to tell comes first: most need no look at their points then.
-    sends = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), pays)
+    sends = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), paid)
+    adds = paid if points is Points.ADD else false()
+    lasting = MEMBER.c.delivered.is_(None), sends if mails else adds
     return (
         select(
             func.count().filter(MEMBER.c.delivered.is_not(None), sends),
             func.count().filter(MEMBER.c.delivered.is_(None), sends),
-            func.coalesce(func.sum(owed).filter(pays), 0),
+            func.coalesce(func.sum(owed).filter(paid), 0),
             func.coalesce(func.max(owed), 0),
             func.count().filter(owed > _MOST),
             func.count().filter(LEAVES),
-            func.count().filter(MEMBER.c.delivered.is_not(None), in_case(), not_(LEAVES), ~pays),
+            func.count().filter(MEMBER.c.delivered.is_not(None), in_case(), not_(LEAVES), ~paid),
+            func.count().filter(*lasting),
+            func.count().filter(*lasting, *elsewhere()),
         )
         .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
         .select_from(MEMBER)
@@ -129,22 +146,21 @@ def totals(points: Points) -> Select[int, int, int, int, int, int, int]:
 
 
 @cache
-def any_due(points: Points, lane: Lane, *, known: bool, leaving: bool) -> Select[Any]:
+def any_due(points: Points, lane: Lane, flows: Flows) -> Select[Any]:
     """Return whether any member has a row to send in a lane: one id, or none."""
     mine = MEMBER.c.brand.in_(OWN_BRANDS)
-    flows = sendable(known=known, leaving=leaving)
-    return select(MEMBER.c.id).where(mine, *flows, _in_lane(points, lane)).limit(1)
+    return select(MEMBER.c.id).where(mine, *sendable(flows), _in_lane(points, lane)).limit(1)
 
 
 @cache
-def claimable(points: Points, lane: Lane, *, known: bool, leaving: bool) -> Select[Any]:
+def claimable(points: Points, lane: Lane, flows: Flows) -> Select[Any]:
     """Return up to `b_rows` members of brand `b_place` with ids above `b_after`, as `Outbox.claim` says.
 
     Their columns are those of `Claimable`.
     """
     conditions = [
         MEMBER.c.brand == bindparam("b_place"),
-        *sendable(known=known, leaving=leaving),
+        *sendable(flows),
         MEMBER.c.id > bindparam("b_after"),
         _in_lane(points, lane),
     ]

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection, and_, bindparam, select, update
 
 from syncsvc.rules.brakes import Tripped
+from syncsvc.state.adoption import adopt
 from syncsvc.state.bulk import update_rows
 from syncsvc.state.database import change_row, from_ms, to_ms
 from syncsvc.state.scope import Scope
@@ -86,11 +87,24 @@ class Holds:
 
     def release(self, hold_id: int, *, by: str, now: datetime) -> bool:
         """Let a hold go, in the name of `by`; returns False where there is no such open hold."""
+        with self._scope.database.writing() as connection:
+            return self._release(connection, hold_id, by, now)
+
+    def adopt(self, hold_id: int, *, by: str, now: datetime) -> int | None:
+        """Let a hold go, and what members are owed whom others have imported count as awarded.
+
+        Returns how many they are; None where there is no such open hold.
+        """
+        with self._scope.database.writing() as connection:
+            if not self._release(connection, hold_id, by, now):
+                return None
+            return adopt(connection, self._scope, now=now)
+
+    def _release(self, connection: Connection, hold_id: int, by: str, now: datetime) -> bool:
         condition = and_(_UNUSED, HOLD.c.id == hold_id, HOLD.c.released_by.is_(None))
         values = {"released_at": to_ms(now), "released_by": by}
-        with self._scope.database.writing() as connection:
-            released = connection.execute(update(HOLD).where(condition).values(values), self._scope.bound())
-            return released.rowcount == 1
+        released = connection.execute(update(HOLD).where(condition).values(values), self._scope.bound())
+        return released.rowcount == 1
 
     def _open(self, connection: Connection) -> list[Hold]:
         rows = connection.execute(_OPEN, self._scope.bound())

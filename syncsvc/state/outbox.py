@@ -40,6 +40,7 @@ from syncsvc.state.witness import Witness
 
 WELCOME = "welcome_email"
 _PAGE = 1000
+_ANY = at_most(None)
 _ABSURD = timedelta(days=2)  # further in the future than any time zone
 
 
@@ -144,22 +145,34 @@ class Outbox:
         Points above `most` for one member are counted as held, not as sent. With `limits`, members are
         counted only as far as it takes to judge their shares.
         """
-        statement = due.totals(self._scope.rules.points)
+        statement = due.totals(self._scope.rules.points, mails=self._scope.rules.mails)
         bound = self._scope.bound(b_most=at_most(most))
         with self._scope.database.reading() as connection:
-            changed, new, points, largest, over, leaving, again = connection.execute(statement, bound).one()
+            sums = connection.execute(statement, bound).one()
+            changed, new, points, largest, over, leaving, again, lasting, elsewhere = sums
             if not changed and not new and not over:
                 return Totals(0, 0, 0, 0, 0)
-            shares = (None, None) if limits is None else (limits.max_share, limits.max_gone_share)
-            known = self._counted(connection, _KNOWN_COUNT, changed, shares[0])
-            present = self._counted(connection, _PRESENT_COUNT, leaving, shares[1])
+            known, present = _ANY, _ANY
+            if limits is not None:
+                shares = enough(changed, limits.max_share), enough(lasting, limits.max_elsewhere_share)
+                known = max(map(at_most, shares))
+                present = at_most(enough(leaving, limits.max_gone_share))
             return Totals(
-                known, changed, new, int(points), max(int(largest), 0), over, leaving, present, again
+                known=self._counted(connection, _KNOWN_COUNT, known),
+                changed=changed,
+                new=new,
+                points=int(points),
+                largest=max(int(largest), 0),
+                over_member_limit=over,
+                leaving=leaving,
+                present=self._counted(connection, _PRESENT_COUNT, present),
+                again=again,
+                lasting=lasting,
+                elsewhere=elsewhere,
             )
 
-    def _counted(self, connection: Connection, statement: Select[Any], part: int, share: float | None) -> int:
-        most = None if share is None else enough(part, share)
-        return connection.scalar(statement, self._scope.bound(b_enough=at_most(most))) or 0
+    def _counted(self, connection: Connection, statement: Select[Any], most: int) -> int:
+        return connection.scalar(statement, self._scope.bound(b_enough=most)) or 0
 
     def digest(self, allowed: Allowed) -> str:
         """Return a digest of every row and every point that delivering now would send: 16 hex digits."""
@@ -169,7 +182,7 @@ class Outbox:
             select(BRAND.c.brand_id, MEMBER.c.email_key, PAYLOAD.c.content, points)
             .join(BRAND, mine)
             .join(PAYLOAD, OF_MEMBER)
-            .where(*due.sendable(known=allowed.known, leaving=allowed.leaving))
+            .where(*due.sendable(allowed.flows))
             .order_by(BRAND.c.brand_id, MEMBER.c.email_key)
         )
         bound = self._scope.bound(b_most=at_most(allowed.most_points))
@@ -193,7 +206,7 @@ class Outbox:
             .join(BRAND, mine)
             .join(PAYLOAD, OF_MEMBER)
             .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
-            .where(*due.sendable(known=allowed.known, leaving=allowed.leaving))
+            .where(*due.sendable(allowed.flows))
             .order_by(owner, MEMBER.c.id)
         )
         bound = self._scope.bound(b_most=at_most(allowed.most_points))
@@ -205,7 +218,7 @@ class Outbox:
 
     def has_due(self, lane: Lane, allowed: Allowed) -> bool:
         """Return whether any member has a row to send in a lane."""
-        statement = due.any_due(self._scope.rules.points, lane, known=allowed.known, leaving=allowed.leaving)
+        statement = due.any_due(self._scope.rules.points, lane, allowed.flows)
         bound = self._scope.bound(b_most=at_most(allowed.most_points))
         with self._scope.database.reading() as connection:
             return connection.scalar(statement, bound) is not None
@@ -247,9 +260,7 @@ class Outbox:
                 and limit > 1
                 and self._witness.pause(connection, brand, settled_before) == timedelta()
             )
-            statement = due.claimable(
-                self._scope.rules.points, lane, known=allowed.known, leaving=allowed.leaving
-            )
+            statement = due.claimable(self._scope.rules.points, lane, allowed.flows)
             bound = {
                 "b_place": brand,
                 "b_after": after,

@@ -206,7 +206,7 @@ class Preview:
             .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
             .where(
                 MEMBER.c.brand.in_(OWN_BRANDS),
-                *due.sendable(known=allowed.known, leaving=allowed.leaving),
+                *due.sendable(allowed.flows),
                 or_(profile, points > 0),
             )
         )

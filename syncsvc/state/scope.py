@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from syncsvc.config import FirstRun, OnEmailChange, Points
-from syncsvc.rules.brakes import Allowed
+from syncsvc.rules.brakes import Allowed, Flows
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.rules.intake import ContactState
 from syncsvc.rules.settling import Grade
@@ -59,6 +59,7 @@ class Rules:
     first_run: FirstRun
     on_email_change: OnEmailChange
     expire_gone: bool
+    mails: bool = False  # whether rows may ask for mails
     witness: str | None = None  # the email that rides in every points batch
     zone: tzinfo = UTC  # of times in the log that carry none
 
@@ -115,7 +116,7 @@ class Scope:
     def mark_kept_back(self, connection: Connection, allowed: Allowed) -> None:
         """Let the next write-back look at every contact of the members that `allowed` keeps back."""
         if self.writing:
-            marked = _marked_kept_back(self.rules.points, known=allowed.known, leaving=allowed.leaving)
+            marked = _marked_kept_back(self.rules.points, allowed.flows)
             bound = self.bound(b_most=at_most(allowed.most_points))
             connection.execute(marked, self._writing(**bound))
 
@@ -151,13 +152,15 @@ LEAVES = and_(
 """The condition for members that the next row expires, as no contact of theirs is left."""
 
 
-def kept_back(points: Points, *, known: bool, leaving: bool) -> ColumnElement[bool]:
+def kept_back(points: Points, flows: Flows) -> ColumnElement[bool]:
     """Return the condition for members of which brakes keep something back, where they are due.
 
-    As `Allowed` says: `b_most` is bound, and the organization; `known` and `leaving` are part of it.
+    As `Allowed` says: `b_most` is bound, and the organization; `flows` is part of it.
     """
-    kept: list[ColumnElement[bool]] = [false() if known else MEMBER.c.delivered.is_not(None)]
-    if not leaving:
+    kept: list[ColumnElement[bool]] = [false() if flows.known else MEMBER.c.delivered.is_not(None)]
+    if not flows.new:
+        kept.append(MEMBER.c.delivered.is_(None))
+    if not flows.leaving:
         kept.append(LEAVES)
     if points is Points.ADD:
         kept.append(payable(points) > bindparam("b_most", type_=BigInteger))
@@ -192,8 +195,8 @@ _MARKED = _marked(one_of(CONTACT.c.member_id, "b_members"))
 
 
 @cache
-def _marked_kept_back(points: Points, *, known: bool, leaving: bool) -> Update:
-    kept = select(MEMBER.c.id).where(MEMBER.c.due == 1, kept_back(points, known=known, leaving=leaving))
+def _marked_kept_back(points: Points, flows: Flows) -> Update:
+    kept = select(MEMBER.c.id).where(MEMBER.c.due == 1, kept_back(points, flows))
     return _marked(CONTACT.c.member_id.in_(kept))
 
 

@@ -34,6 +34,7 @@ from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
 from syncsvc.config import OnGone, OrganizationConfig, Points
 from syncsvc.errors import ConfigurationError
 from syncsvc.rules.fingerprint import Fingerprinter
+from syncsvc.rules.mapping import MAILS
 from syncsvc.state import payloads
 from syncsvc.state.accounts import Accounts
 from syncsvc.state.alerted import Alerted
@@ -152,6 +153,7 @@ def _assemble(
         first_run=organization.first_run,
         on_email_change=organization.policy.on_email_change,
         expire_gone=organization.policy.on_gone is OnGone.EXPIRE,
+        mails=any(name in MAILS for it in organization.connectors.values() for name, _ in it.member.rules()),
         witness=organization.wallet.witness,
         zone=organization.wallet.zone,
     )

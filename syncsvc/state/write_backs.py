@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from syncsvc.config import Points
 from syncsvc.model import STATUS_LENGTH, WriteOutcome, Written
-from syncsvc.rules.brakes import Allowed
+from syncsvc.rules.brakes import Allowed, Flows
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.bulk import Bulk, run_alike
 from syncsvc.state.codes import Outcome, WriteDue
@@ -103,7 +103,7 @@ class _Shown(NamedTuple):
 
 
 @cache
-def _due(points: Points, *, known: bool, leaving: bool, status: bool) -> Select[Any]:
+def _due(points: Points, flows: Flows, *, status: bool) -> Select[Any]:
     failed = and_(
         WRITE_RETRY.c.connector_id == CONTACT.c.connector_id,
         WRITE_RETRY.c.record_id == CONTACT.c.record_id,
@@ -111,7 +111,7 @@ def _due(points: Points, *, known: bool, leaving: bool, status: bool) -> Select[
     times = select(CONTACT.c.record_id, CONTACT.c.written_at, MEMBER.c.log_at, WRITE_RETRY.c.tries).outerjoin(
         MEMBER, MEMBER.c.id == CONTACT.c.member_id
     )
-    found = _with_status(times, points, known=known, leaving=leaving) if status else times
+    found = _with_status(times, points, flows) if status else times
     return (
         found.outerjoin(WRITE_RETRY, failed)
         .where(
@@ -129,7 +129,7 @@ def _due(points: Points, *, known: bool, leaving: bool, status: bool) -> Select[
     )
 
 
-def _with_status(times: Select[Any], points: Points, *, known: bool, leaving: bool) -> Select[Any]:
+def _with_status(times: Select[Any], points: Points, flows: Flows) -> Select[Any]:
     doubtful = and_(BATCH.c.id == MEMBER.c.open_batch, BATCH.c.outcome == Outcome.DOUBT)
     refused = (
         select(func.min(QUARANTINE.c.reason))
@@ -146,7 +146,7 @@ def _with_status(times: Select[Any], points: Points, *, known: bool, leaving: bo
         MEMBER.c.due,
         MEMBER.c.delivered,
         MEMBER.c.unsettled,
-        kept_back(points, known=known, leaving=leaving),
+        kept_back(points, flows),
         BATCH.c.id,
         refused,
     ).outerjoin(BATCH, doubtful)
@@ -209,9 +209,7 @@ class WriteBacks:
         that failed is left out until its next try, or until the log has moved. The second value is "" at the
         end.
         """
-        statement = _due(
-            self._scope.rules.points, known=allowed.known, leaving=allowed.leaving, status=status
-        )
+        statement = _due(self._scope.rules.points, allowed.flows, status=status)
         bound = self._scope.bound(
             b_connector=connector_id,
             b_most=at_most(allowed.most_points),

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from rich.markup import escape
 
+from syncsvc.rules.brakes import Brake
 from syncsvc.state.holds import Hold
 from syncsvc.views.paper import Paper, print_json
 
@@ -22,11 +23,18 @@ def show_holds(held: Mapping[str, Sequence[Hold]], *, as_json: bool) -> None:
             paper.line(f"{escape(name)}: nothing is held")
         for hold in holds:
             paper.line(f"{escape(name)}: {hold.id} · {escape(hold.brake)} · {escape(hold.detail)}")
+            if hold.brake == Brake.ELSEWHERE_SHARE:
+                paper.line(f"  were they awarded these points already? syncsvc release {hold.id} --adopt")
 
 
-def show_release(hold: Hold, *, by: str, as_json: bool) -> None:
-    """Show that a hold was let go."""
+def show_release(hold: Hold, *, by: str, adopted: int, as_json: bool) -> None:
+    """Show that a hold was let go, and of how many members the points were adopted."""
     if as_json:
-        print_json(asdict(hold) | {"released_by": by})
-    else:
-        Paper().line(f"released by {escape(by)}: the next cycle delivers it")
+        print_json(asdict(hold) | {"released_by": by, "adopted": adopted})
+        return
+    paper = Paper()
+    if adopted:
+        paper.line(
+            f"the points of {adopted:,} members count as awarded: `syncsvc books` shows them as adopted"
+        )
+    paper.line(f"released by {escape(by)}: the next cycle delivers it")

@@ -9,6 +9,7 @@ import pytest
 from enginelab import Lab
 
 from syncsvc.cycle import Cycle
+from syncsvc.rules.brakes import ALL
 from syncsvc.state.preview import Carried, Effect, Kind, Sample, Skipped
 
 Open = Callable[..., Lab]
@@ -22,7 +23,7 @@ def effects(lab: Lab, *, show_values: bool = False) -> dict[Kind, Effect]:
     lab.allowed = cycle.allowed  # type: ignore[attr-defined]
     found = lab.store.preview.effects(cycle.allowed, show_values=show_values)
     totals = lab.store.outbox.totals(cycle.allowed.most_points)
-    if cycle.allowed.known and cycle.allowed.leaving:
+    if cycle.allowed.flows == ALL:
         assert sum(it.members for it in found) == totals.members
         assert sum(it.points for it in found) == totals.points
     return {it.kind: it for it in found}

@@ -55,7 +55,7 @@ def test_a_cycle_is_a_span_over_its_stages_and_they_over_their_calls(
     assert set(found) == {
         "cycle",
         *(f"cycle > {stage}" for stage in report.stages),
-        "cycle > deliver > GET /import/log",
+        "cycle > brakes > GET /import/log",
         "cycle > deliver > POST /v2/import",
         "cycle > confirm > GET /import/log",
     }

@@ -248,7 +248,7 @@ def test_how_the_witness_stands_is_told(watched: Lab) -> None:
 
 def test_a_witness_that_the_log_never_shows_is_a_problem(watched: Lab) -> None:
     watched.crm.put("a", points=10)
-    listed = [{"email": A, "last_updated": "2026-11-02T11:00:00Z"}]
+    listed = [{"email": "other@example.org", "last_updated": "2026-11-02T11:00:00Z"}]
     body = {"success": True, "data": listed}
     watched.fault(Kind.STATUS, LOG, times=None, status=200, body=body)
     watched.cycle()

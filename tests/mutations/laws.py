@@ -37,6 +37,7 @@ _POLLS = "tests/engine/test_engine_crash.py::test_a_death_at_any_write_is_made_g
 _LATE = ("tests/engine/test_engine_late.py",)
 _FRESH = ("tests/engine/test_engine_fresh.py",)
 _BRAKES = ("tests/engine/test_engine_brakes.py",)
+_ELSEWHERE = ("tests/engine/test_engine_elsewhere.py",)
 _WINDOW = ("tests/engine/test_engine_window.py",)
 _HISTORY = ("tests/engine/test_engine_history.py",)
 _STORIES = ("tests/engine/test_engine_stories.py",)
@@ -79,8 +80,8 @@ MUTATIONS = (
     Mutation(
         "log read after a delivery instead of before it too",
         "syncsvc/cycle.py",
-        "                self._read_logs()\n                lanes.insert(0, Lane.POINTS)",
-        "                lanes.insert(0, Lane.POINTS)",
+        "if outbox.has_due(Lane.POINTS, self.allowed) and self._look_at_log():",
+        "if outbox.has_due(Lane.POINTS, self.allowed):",
         _FRESH,
     ),
     Mutation(
@@ -115,17 +116,38 @@ MUTATIONS = (
         "a member in doubt is sent anyway",
         "syncsvc/state/due.py",
         """    conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
-    if not known:""",
+    if not flows.known:""",
         """    conditions = [MEMBER.c.due == 1]
-    if not known:""",
+    if not flows.known:""",
         _DOUBT,
     ),
     Mutation(
         "members whose contacts a poll tells to be gone are expired, however many",
         "syncsvc/stages/brakes.py",
-        "return single, [*leaving, *whole]",
-        "return single, whole",
+        "return single, [*leaving, *elsewhere, *whole]",
+        "return single, [*elsewhere, *whole]",
         _BRAKES,
+    ),
+    Mutation(
+        "a state that knows nothing awards everybody again",
+        "syncsvc/stages/brakes.py",
+        "return single, [*leaving, *elsewhere, *whole]",
+        "return single, [*leaving, *whole]",
+        _ELSEWHERE,
+    ),
+    Mutation(
+        "new members are sent though the log could not be asked about them",
+        "syncsvc/rules/brakes.py",
+        "new=shown and Brake.ELSEWHERE_SHARE not in held",
+        "new=Brake.ELSEWHERE_SHARE not in held",
+        _ELSEWHERE,
+    ),
+    Mutation(
+        "what this state has sent itself counts as imported elsewhere",
+        "syncsvc/state/due.py",
+        "MEMBER.c.log_value.is_not(None), ~ours.exists()]",
+        "MEMBER.c.log_value.is_not(None)]",
+        _ELSEWHERE,
     ),
     Mutation(
         "a status that the CRM refuses keeps the time from being written",
@@ -211,15 +233,15 @@ MUTATIONS = (
     Mutation(
         "brakes judged after the first request",
         "syncsvc/cycle.py",
-        """            self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
+        """            self._judge()
         if not self._send:
             return
 """,
         """            if not self._send:
-                self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
+                self._judge()
                 return
             self._deliver()
-            self._brakes.judge_delivery(self._store.outbox, self._store.write_backs)
+            self._judge()
 """,
         _BRAKES,
     ),

@@ -150,7 +150,10 @@ def test_an_unreachable_wallet_is_passing_trouble_and_the_next_cycle_delivers(
     answer = command("-c", config, "once", "--json")
     assert (answer.code, answer.json()[0]["outcome"]) == (75, "transient")
     assert answer.json()[0]["read"] == 40
-    assert command("-c", config, "plan").code == 0, "a plan asks the CRMs alone"
+    answer = command("-c", config, "plan", "--json")  # the log alone tells whether they were imported already
+    (plan,) = answer.json()
+    assert (answer.code, "/import/log" in plan["errors"][0]) == (75, True)
+    assert plan["totals"]["new"] > 30
     replace(config, nowhere, world.wallet_url)
     assert command("-c", config, "once").code == 0
     assert settled(world)
@@ -225,6 +228,40 @@ def test_what_a_brake_holds_goes_once_it_is_released(world: World, config: Path)
         assert command("-c", config, "once").code == 0
     world.edit(20)
     assert command("-c", config, "once").code == 1, "a release lets one delivery go, not all"
+
+
+def test_a_lost_state_awards_nobody_again(world: World, config: Path) -> None:
+    while not settled(world):
+        assert command("-c", config, "once").code == 0
+    points = world.wallet.total_awarded()
+    for file in world.folder.glob("acme.db*"):
+        file.unlink()
+    (plan,) = command("-c", config, "plan", "--json").json()
+    assert "max_elsewhere_share" in plan["brakes"][0]
+    for lost in (command("-c", config, "once"), command("-c", config, "once")):
+        assert (lost.code, "max_elsewhere_share" in lost.out) == (1, True)
+    listed = command("-c", config, "release")
+    (hold,) = command("-c", config, "release", "--json").json()["acme"]
+    assert f"syncsvc release {hold['id']} --adopt" in listed.out
+    assert "no such option" not in command("-c", config, "release", hold["id"], "--adopt", stdin="n\n").err
+    assert command("-c", config, "release", "--json").json() == {"acme": [hold]}
+    adopted = command("-c", config, "release", hold["id"], "--adopt", "--by", "Ann", "--yes")
+    assert (adopted.code, "members count as awarded" in adopted.out) == (0, True)
+    assert said(adopted, "hold_released")["adopted"] > 0
+    assert command("-c", config, "once").code == 0
+    assert world.wallet.total_awarded() == points
+    world.edit(5)
+    while not settled(world):
+        assert command("-c", config, "once").code == 0
+    assert command("-c", config, "books", "--verify").code == 0
+
+
+def test_only_what_was_imported_elsewhere_can_be_adopted(config: Path) -> None:
+    replace(config, "[brakes]", "[brakes]\nmax_points_per_cycle = 1000")
+    assert command("-c", config, "once").code == 1
+    (hold,) = command("-c", config, "release", "--json").json()["acme"]
+    refused = command("-c", config, "release", hold["id"], "--adopt", "--yes")
+    assert (refused.code, "--adopt is for max_elsewhere_share" in refused.err) == (2, True)
 
 
 def test_explain_tells_the_life_of_a_member(world: World, config: Path) -> None:

@@ -12,6 +12,7 @@ from syncsvc.rules.brakes import (
     SMALLEST_KNOWN,
     Allowed,
     Brake,
+    Flows,
     Totals,
     Tripped,
     allowed_by,
@@ -83,10 +84,12 @@ def test_every_brake_that_trips_is_told_at_once_and_says_its_numbers() -> None:
 @pytest.mark.parametrize(
     ("held", "flows"),
     [
-        (set(), Allowed(most_points=50, known=True)),
-        ({Brake.SHARE}, Allowed(most_points=50, known=False)),
-        ({Brake.POINTS_PER_CYCLE}, Allowed(most_points=0, known=True)),
-        ({Brake.SHARE, Brake.POINTS_PER_CYCLE}, Allowed(most_points=0, known=False)),
+        (set(), Allowed(50)),
+        ({Brake.SHARE}, Allowed(50, Flows(known=False))),
+        ({Brake.ELSEWHERE_SHARE}, Allowed(50, Flows(new=False))),
+        ({Brake.GONE_SHARE}, Allowed(50, Flows(leaving=False))),
+        ({Brake.POINTS_PER_CYCLE}, Allowed(0)),
+        ({Brake.SHARE, Brake.POINTS_PER_CYCLE}, Allowed(0, Flows(known=False))),
     ],
 )
 def test_what_is_not_under_suspicion_flows(held: set[Brake], flows: Allowed) -> None:
