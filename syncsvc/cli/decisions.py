@@ -43,13 +43,16 @@ def release(context: Context, hold: int | None, *, by: str, yes: bool, adopt: bo
             return
         for name, open_holds in held.items():
             for chosen in (it for it in open_holds if it.id == hold):
-                if adopt and chosen.brake != Brake.ELSEWHERE_SHARE:
+                elsewhere = chosen.brake == Brake.ELSEWHERE_SHARE
+                if adopt and not elsewhere:
                     raise click.UsageError(
                         f"--adopt is for {Brake.ELSEWHERE_SHARE}; nobody awarded what {chosen.brake} holds"
                     )
                 if not yes:
-                    what = "Count these members' points as awarded, and let the rest" if adopt else "Let it"
-                    click.confirm(f"{name}: {chosen.detail}. {what} go once?", abort=True, err=True)
+                    what = "Award them all the same?" if elsewhere else "Let it go once?"
+                    if adopt:
+                        what = "Count their points as awarded, and let the rest go once?"
+                    click.confirm(f"{name}: {chosen.detail}. {what}", abort=True, err=True)
                 holds, now = stores[name].holds, datetime.now(UTC)
                 adopted = holds.adopt(hold, by=by, now=now) if adopt else None
                 if adopted is not None or holds.release(hold, by=by, now=now):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from enginelab import IMPORT, LOG, SETTLED
+from enginelab import BRAND, IMPORT, LOG, SETTLED
 from quicklab import QuickLab
 
 from syncsvc.errors import SchemaError
@@ -112,6 +112,16 @@ def test_a_brake_on_changes_holds_known_members(open_quick: OpenQuick) -> None:
     assert_told(lab, Condition.BRAKED, "max_share holds its changed profile", record="r1")
     assert told(lab, "r119").condition is Condition.UP_TO_DATE
     assert told(lab).condition is Condition.UP_TO_DATE
+
+
+def test_a_brake_on_whom_others_have_imported_holds_new_members(quick: QuickLab) -> None:
+    quick.crm.put("a", points=10)
+    quick.crm.put("b", points=0)
+    quick.wallet.touch(BRAND, "a@example.org")
+    quick.wait(3600)
+    quick.cycle()
+    assert_told(quick, Condition.BRAKED, "max_elsewhere_share holds 10 points", "the import log shows them")
+    assert_told(quick, Condition.BRAKED, "max_elsewhere_share holds its profile", record="b")
 
 
 def test_refused_by_the_wallet_by_the_map_or_for_its_email_is_told_with_the_record(quick: QuickLab) -> None:

@@ -243,7 +243,8 @@ def test_a_lost_state_awards_nobody_again(world: World, config: Path) -> None:
     listed = command("-c", config, "release")
     (hold,) = command("-c", config, "release", "--json").json()["acme"]
     assert f"syncsvc release {hold['id']} --adopt" in listed.out
-    assert "no such option" not in command("-c", config, "release", hold["id"], "--adopt", stdin="n\n").err
+    for options, asked in ((), "Award them all the same?"), (("--adopt",), "Count their points as awarded"):
+        assert asked in command("-c", config, "release", hold["id"], *options, stdin="n\n").err
     assert command("-c", config, "release", "--json").json() == {"acme": [hold]}
     adopted = command("-c", config, "release", hold["id"], "--adopt", "--by", "Ann", "--yes")
     assert (adopted.code, "members count as awarded" in adopted.out) == (0, True)
