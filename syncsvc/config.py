@@ -268,10 +268,11 @@ class BrakesConfig(Settings):
         description="the most contacts of a connector that one sweep may find gone, and the most members "
         "that one cycle may expire",
     )
-    max_elsewhere_share: Share = Field(
-        default=0.20,
-        description="the most of all members that may be new to the state, and be awarded points or mailed, "
-        "though the import log shows them already; on the first delivery, and from 100 members on",
+    max_elsewhere: StrictInt = Field(
+        default=0,
+        ge=0,
+        description="the most members of a connector's first read who may be awarded points, or mailed, "
+        "though the import log shows them already: another state, or another tool, has imported them",
     )
     max_points_per_member: StrictInt | None = Field(
         default=None,

@@ -240,8 +240,8 @@ class _Scene:
         match hold.brake:
             case Brake.SHARE:
                 return not life.new and not life.leaving
-            case Brake.ELSEWHERE_SHARE:
-                return life.new
+            case Brake.ELSEWHERE:
+                return life.first
             case Brake.GONE_SHARE:
                 return life.leaving
             case Brake.POINTS_PER_CYCLE:

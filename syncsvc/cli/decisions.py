@@ -30,7 +30,7 @@ from syncsvc.watch.log import logger
 @click.option(
     "--adopt",
     is_flag=True,
-    help=f"Of {Brake.ELSEWHERE_SHARE}: those that the import log shows were awarded their points already.",
+    help=f"Of {Brake.ELSEWHERE}: those that the import log shows were awarded their points already.",
 )
 @as_json_option
 @click.pass_obj
@@ -43,10 +43,10 @@ def release(context: Context, hold: int | None, *, by: str, yes: bool, adopt: bo
             return
         for name, open_holds in held.items():
             for chosen in (it for it in open_holds if it.id == hold):
-                elsewhere = chosen.brake == Brake.ELSEWHERE_SHARE
+                elsewhere = chosen.brake == Brake.ELSEWHERE
                 if adopt and not elsewhere:
                     raise click.UsageError(
-                        f"--adopt is for {Brake.ELSEWHERE_SHARE}; nobody awarded what {chosen.brake} holds"
+                        f"--adopt is for {Brake.ELSEWHERE}; nobody awarded what {chosen.brake} holds"
                     )
                 if not yes:
                     what = "Award them all the same?" if elsewhere else "Let it go once?"
@@ -54,11 +54,14 @@ def release(context: Context, hold: int | None, *, by: str, yes: bool, adopt: bo
                         what = "Count their points as awarded, and let the rest go once?"
                     click.confirm(f"{name}: {chosen.detail}. {what}", abort=True, err=True)
                 holds, now = stores[name].holds, datetime.now(UTC)
-                adopted = holds.adopt(hold, by=by, now=now) if adopt else None
-                if adopted is not None or holds.release(hold, by=by, now=now):
-                    facts = {"hold": hold, "brake": chosen.brake, "adopted": adopted or 0}
+                if adopt:
+                    adopted = holds.adopt(hold, by=by, now=now)
+                else:
+                    adopted = 0 if holds.release(hold, by=by, now=now) else None
+                if adopted is not None:
+                    facts = {"hold": hold, "brake": chosen.brake, "adopted": adopted}
                     logger().info("hold_released", organization=name, **facts)
-                    views.show_release(chosen, by=by, adopted=adopted or 0, as_json=as_json)
+                    views.show_release(chosen, by=by, adopted=adopted, as_json=as_json)
                     return
     click.echo(f"nothing is held under {hold}: `syncsvc release` lists what is", err=True)
     sys.exit(ATTENTION)

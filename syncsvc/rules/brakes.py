@@ -28,7 +28,7 @@ class Brake(StrEnum):
     """The limits, by their configuration keys."""
 
     SHARE = "max_share"
-    ELSEWHERE_SHARE = "max_elsewhere_share"
+    ELSEWHERE = "max_elsewhere"
     GONE_SHARE = "max_gone_share"
     POINTS_PER_MEMBER = "max_points_per_member"
     POINTS_PER_CYCLE = "max_points_per_cycle"
@@ -40,8 +40,9 @@ class Totals:
 
     `leaving` are those of `changed` that would be expired, out of `present` known ones that are not yet.
     `again` are those of the changed ones that are only sent once more what counts as delivered, in case.
-    `lasting` are those of `new` whose row does what nothing takes back: it awards points, or asks for a mail.
-    `elsewhere` are those of them that the import log shows already, though no row of this state brought them.
+    `lasting` are those of the new ones that a connector's first read brought, and whose rows do what nothing
+    takes back: award points, be they above a limit, or ask for mails. `elsewhere` are those of them that the
+    import log shows already, though no row of this state brought them there.
     """
 
     known: int
@@ -63,10 +64,13 @@ class Totals:
 
 
 class Flows(NamedTuple):
-    """Which members may be sent: those that were delivered before, new ones, and those to be expired."""
+    """Which members may be sent: those delivered before, those of first reads, and those to be expired.
+
+    New members that no first read brought always are.
+    """
 
     known: bool = True
-    new: bool = True
+    first: bool = True
     leaving: bool = True
 
 
@@ -152,49 +156,39 @@ def judge_delivery(totals: Totals, *, max_share: float, max_points_per_cycle: in
     return tripped
 
 
-def _elsewhere_matters(totals: Totals, part: int, share: float) -> bool:
-    """Return whether `part` of the members would be too many; of few, none unless nothing was ever sent."""
-    judged = totals.known == 0 or totals.known + totals.new >= SMALLEST_KNOWN
-    return judged and part > share * (totals.known + totals.new)
-
-
-def depends_on_log(totals: Totals, *, max_elsewhere_share: float) -> bool:
+def depends_on_log(totals: Totals, *, max_elsewhere: int) -> bool:
     """Return whether a reading of the import log could make a delivery of these totals trip a brake."""
-    return not judge_elsewhere(totals, max_elsewhere_share=max_elsewhere_share) and _elsewhere_matters(
-        totals, totals.lasting, max_elsewhere_share
-    )
+    return totals.elsewhere <= max_elsewhere < totals.lasting
 
 
-def judge_elsewhere(totals: Totals, *, max_elsewhere_share: float) -> list[Tripped]:
-    """Return the brake that new members trip who have been imported already, if they do.
+def judge_elsewhere(totals: Totals, *, max_elsewhere: int) -> list[Tripped]:
+    """Return the brake that members of first reads trip who have been imported already, if they do.
 
     So it is with the members of a state that was lost, or is another's: all that they were ever awarded would
     be awarded again.
     """
-    if not _elsewhere_matters(totals, totals.elsewhere, max_elsewhere_share):
+    if totals.elsewhere <= max_elsewhere:
         return []
-    members = totals.known + totals.new
     detail = (
-        f"{totals.elsewhere} of {members} members are new to this state and would be awarded points, or "
-        f"mailed, though the import log shows them already ({totals.elsewhere / members:.0%}, the limit is "
-        f"{max_elsewhere_share:.0%}): another state, or another tool, has imported them; new members are "
-        "held, known ones flow"
+        f"{totals.elsewhere} of {totals.lasting} members of a first read who would be awarded points, or "
+        f"mailed, are in the import log already (the limit is {max_elsewhere}): not this state but another, "
+        "or another tool, has imported them; members of first reads are held, all others flow"
     )
-    return [Tripped(Brake.ELSEWHERE_SHARE, totals.elsewhere, detail)]
+    return [Tripped(Brake.ELSEWHERE, totals.elsewhere, detail)]
 
 
 def allowed_by(held: Collection[Brake], most_points: int | None, *, shown: bool = True) -> Allowed:
     """Return what may flow while these brakes hold: never a part of what is under suspicion.
 
     Which of too many points are wrong cannot be told, so none flow; profiles do. Where too many known members
-    change, new ones still come in; where too many new ones were imported elsewhere, known ones are sent, and
-    so unless `shown`: the log could not be asked; where too many would be expired, all others are sent.
+    change, new ones still come in; where members of first reads were imported elsewhere, all others are
+    sent, and so unless `shown`: the log could not be asked; where too many would be expired, all others are.
     """
     return Allowed(
         most_points=0 if Brake.POINTS_PER_CYCLE in held else most_points,
         flows=Flows(
             known=Brake.SHARE not in held,
-            new=shown and Brake.ELSEWHERE_SHARE not in held,
+            first=shown and Brake.ELSEWHERE not in held,
             leaving=Brake.GONE_SHARE not in held,
         ),
     )

@@ -19,7 +19,7 @@ from syncsvc.rules.brakes import (
     judge_members,
     judge_sweep,
 )
-from syncsvc.state.holds import Holds
+from syncsvc.state.holds import Hold, Holds
 from syncsvc.state.outbox import Outbox
 from syncsvc.state.write_backs import WriteBacks
 
@@ -44,6 +44,7 @@ class Brakes:
         self._tell = tell
         self._released: list[str] = []
         self._let_go: dict[str, int] = {}
+        self._elsewhere: Hold | None = None  # members of first reads, until a person decides
         self.held_by: list[str] = []
         self.allowed = Allowed()
 
@@ -82,14 +83,14 @@ class Brakes:
     ) -> None:
         """Judge everything that would be sent; `allowed` is then what may flow.
 
-        `read_log` is called where the import log decides, and returns whether it could be read; else new
-        members wait.
+        `read_log` is called where the import log decides, and returns whether it could be read; else members
+        of first reads wait.
         """
         held, known = len(self.held_by), {it.brake for it in self._holds.open()}
-        most, shown = self._limits.max_points_per_member, True
+        most = self._limits.max_points_per_member
         totals = self._totals(outbox, most)
-        if depends_on_log(totals, max_elsewhere_share=self._limits.max_elsewhere_share):
-            shown = read_log()
+        shown = read_log() if self._asks_log(totals) else None
+        if shown:
             totals = self._totals(outbox, most)
         single, whole = self._trips(totals)
         if single and not self._hold(single):
@@ -99,11 +100,20 @@ class Brakes:
         if over & known:
             self._holds.lapse(sorted(over & known), now=self._now())
         self._end_sweeps(outbox)
-        self.allowed = allowed_by(self._hold(whole), most, shown=shown)
+        self.allowed = allowed_by(self._hold(whole), most, shown=shown is not False)
         if set(self.held_by[held:]) - known:
             write_backs.look_at_held(self.allowed)
         if len(self.held_by) > held:
             self._released = []  # the rest of what was released is still to come
+
+    def _asks_log(self, totals: Totals) -> bool:
+        """Return whether the import log decides on members of first reads, finding those that are held."""
+        found = next((it for it in self._holds.open() if it.brake == Brake.ELSEWHERE), None)
+        if found is None:
+            return depends_on_log(totals, max_elsewhere=self._limits.max_elsewhere)
+        released = found.released_by is not None
+        self._elsewhere = None if released else found
+        return released  # others may have come in since
 
     def delivery_done(self, outbox: Outbox) -> None:
         """Let releases end with the delivery they were given for, unless most of it has to wait a little."""
@@ -131,8 +141,14 @@ class Brakes:
         )
         looked_at = sum(self._let_go.values())
         leaving = judge_leaving(totals, max_gone_share=limits.max_gone_share, looked_at=looked_at)
-        elsewhere = judge_elsewhere(totals, max_elsewhere_share=limits.max_elsewhere_share)
-        return single, [*leaving, *elsewhere, *whole]
+        return single, [*leaving, *self._elsewhere_trips(totals), *whole]
+
+    def _elsewhere_trips(self, totals: Totals) -> list[Tripped]:
+        tripped, held = judge_elsewhere(totals, max_elsewhere=self._limits.max_elsewhere), self._elsewhere
+        if held is None or not totals.lasting or any(it.amount > held.amount for it in tripped):
+            return tripped
+        # Until a person decides: that the log shows fewer of them meanwhile proves nothing.
+        return [Tripped(Brake.ELSEWHERE, held.amount, held.detail)]
 
     def _totals(self, outbox: Outbox, most: int | None) -> Totals:
         """Return what would be sent, awards above `most` left out."""
@@ -142,7 +158,7 @@ class Brakes:
         """Hold what is not released, and tell it when it is news; returns the brakes that hold."""
         if not tripped:
             return set()
-        known = {hold.brake for hold in self._holds.open()}
+        known = {hold.brake for hold in self._holds.open() if hold.released_by is None}
         held = self._holds.apply(tripped, scope=scope, now=self._now())
         if not scope:
             self._released += [it.brake for it in tripped if it not in held]

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from syncsvc.errors import OperatorError, TransientError
+from syncsvc.rules.brakes import Brake
 from syncsvc.state.store import Store
 
 
@@ -23,6 +24,7 @@ def take_on(store: Store, paused: Collection[str | None], *, now: datetime) -> t
         if name in found.connectors and store.intake.progress(connector).cursor is None
     ]
     if not unread:
+        store.holds.lapse([Brake.ELSEWHERE], now=now)  # each of them is decided by itself now
         return store.restoration.doubt_what_is_owed(now=now)
     told = f"the state was put back by {found.by}: nothing is sent before {', '.join(unread)} was read"
     waiting = [it for it in unread if it in paused]

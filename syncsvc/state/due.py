@@ -25,10 +25,10 @@ from sqlalchemy import (
 
 from syncsvc.config import Points
 from syncsvc.rules.brakes import Flows
-from syncsvc.state.codes import Lane, Outcome
-from syncsvc.state.payloads import OF_MEMBER
-from syncsvc.state.scope import LEAVES, OWN_BRANDS, payable
-from syncsvc.state.tables import BATCH, BATCH_ROW, MEMBER, PAYLOAD
+from syncsvc.state.codes import RESTORED, Lane, Outcome
+from syncsvc.state.payloads import ASKS_FOR_MAILS, OF_MEMBER
+from syncsvc.state.scope import FIRST, LEAVES, OWN_BRANDS, payable
+from syncsvc.state.tables import BATCH, BATCH_ROW, DECISION, MEMBER, PAYLOAD
 
 _MOST = bindparam("b_most", type_=BigInteger)
 
@@ -54,8 +54,8 @@ def sendable(flows: Flows) -> list[ColumnElement[bool]]:
     conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
     if not flows.known:
         conditions.append(MEMBER.c.delivered.is_(None))
-    if not flows.new:
-        conditions.append(MEMBER.c.delivered.is_not(None))
+    if not flows.first:
+        conditions.append(not_(FIRST))
     return conditions if flows.leaving else [*conditions, not_(LEAVES)]
 
 
@@ -72,10 +72,27 @@ def pays(points: Points) -> ColumnElement[bool]:
     return payable(points).between(1, _MOST)
 
 
-def elsewhere() -> list[ColumnElement[bool]]:
-    """Return the conditions for members that the log shows, though no row of this state brought them."""
-    ours = select(BATCH_ROW.c.batch_id).where(BATCH_ROW.c.member_id == MEMBER.c.id)
-    return [MEMBER.c.delivered.is_(None), MEMBER.c.log_value.is_not(None), ~ours.exists()]
+def lasting(points: Points, *, mails: bool) -> ColumnElement[bool]:
+    """Return the condition for members of `Totals.lasting`; `mails` says that rows may ask for mails."""
+    owed = payable(points) > 0 if points is Points.ADD else false()  # any number: what is held back counts
+    return and_(FIRST, or_(owed, ASKS_FOR_MAILS) if mails else owed)
+
+
+def elsewhere() -> ColumnElement[bool]:
+    """Return the condition for members that the log shows, though no row of this state brought them.
+
+    What stands for rows of an older state that was put back is none of this one, unless a person decided it.
+    """
+    decided = select(DECISION.c.id).where(
+        DECISION.c.batch_id == BATCH_ROW.c.batch_id, DECISION.c.position == BATCH_ROW.c.position
+    )
+    ours = (
+        select(BATCH_ROW.c.batch_id)
+        .join(BATCH, BATCH.c.id == BATCH_ROW.c.batch_id)
+        .where(BATCH_ROW.c.member_id == MEMBER.c.id, or_(BATCH.c.cycle != RESTORED, decided.exists()))
+        .correlate(MEMBER)
+    )
+    return and_(MEMBER.c.log_value.is_not(None), ~ours.exists())
 
 
 def sendable_points(points: Points) -> ColumnElement[int]:
@@ -126,8 +143,7 @@ def totals(points: Points, *, mails: bool) -> Select[int, int, int, int, int, in
     owed, paid = payable(points), pays(points)
     # What is cheap to tell comes first: most need no look at their points then.
     sends = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), paid)
-    adds = paid if points is Points.ADD else false()
-    lasting = MEMBER.c.delivered.is_(None), sends if mails else adds
+    lasts = lasting(points, mails=mails)
     return (
         select(
             func.count().filter(MEMBER.c.delivered.is_not(None), sends),
@@ -137,8 +153,8 @@ def totals(points: Points, *, mails: bool) -> Select[int, int, int, int, int, in
             func.count().filter(owed > _MOST),
             func.count().filter(LEAVES),
             func.count().filter(MEMBER.c.delivered.is_not(None), in_case(), not_(LEAVES), ~paid),
-            func.count().filter(*lasting),
-            func.count().filter(*lasting, *elsewhere()),
+            func.count().filter(lasts),
+            func.count().filter(lasts, elsewhere()),
         )
         .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
         .select_from(MEMBER)

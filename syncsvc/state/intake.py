@@ -177,7 +177,14 @@ class IntakeStore:
             others = changed
             if adopting in {None, FirstRun.IMPORT} and not restored:
                 others = admit(
-                    self._scope, connection, connector_id, changed, known=before, heirs=heirs, seen=seen
+                    self._scope,
+                    connection,
+                    connector_id,
+                    changed,
+                    known=before,
+                    heirs=heirs,
+                    seen=seen,
+                    first_read=adopting is not None,
                 )
             stored = self._apply(connection, connector_id, others, absorbed, before, now, seen, adopting)
             if before and (sweeping or stands.sweep_cursor is not None):
@@ -314,7 +321,7 @@ class IntakeStore:
         refused += [row for row in changed if row.state is QUARANTINED]
         membership.part()
         first_reads = FirstReads(before, merges, adopting=adopting not in {None, FirstRun.IMPORT})
-        self._join(membership, staying, first_reads)
+        self._join(membership, staying, first_reads, first_read=adopting is not None)
         if self._restoration.is_behind(connector_id):
             first_reads.moved([*membership.arrived(linked), *filter(None, merges.values())])
         membership.inherit(linked)
@@ -371,14 +378,22 @@ class IntakeStore:
                 refused.append(Intake(row.record_id, QUARANTINED, row.fingerprint, None, *trouble))
         return staying, refused
 
-    def _join(self, membership: Membership, staying: Sequence[Intake], first_reads: FirstReads) -> None:
+    def _join(
+        self,
+        membership: Membership,
+        staying: Sequence[Intake],
+        first_reads: FirstReads,
+        *,
+        first_read: bool,
+    ) -> None:
         first_run = self._scope.rules.first_run
         adopting: dict[int, FirstRun | None] = {
             FirstRead.RUNNING: None if first_run is FirstRun.IMPORT else first_run,
             FirstRead.RESTORED: FirstRun.ADOPT_POINTS,
         }
         for row in staying:
-            membership.join(row, adopting=adopting.get(first_reads.of(row.record_id)))
+            means = first_reads.of(row.record_id)
+            membership.join(row, first_read=first_read, adopting=adopting.get(means))
 
     @staticmethod
     def _bury(connection: Connection, connector_id: int, absorbed: Mapping[str, str | None]) -> None:

@@ -31,6 +31,7 @@ class Member:
     credited: int = 0
     unsettled: int = 0
     introduced: int = 0
+    first_read: int = 0
     expired: int = 0
     awaited: bool = False
 

@@ -69,6 +69,7 @@ _INSERT = insert_rows(
         "unsettled",
         "due",
         "introduced",
+        "first_read",
     ),
 )
 
@@ -201,15 +202,16 @@ class Membership:
             else:  # what it is owed stays with the member
                 self._inheritances.grant(member, it.record_id)
 
-    def join(self, contact: Intake, *, adopting: FirstRun | None) -> None:
+    def join(self, contact: Intake, *, first_read: bool, adopting: FirstRun | None) -> None:
         """Link an active contact to its member, which it owns where nobody else does.
 
-        With `adopting`, a member that it owns had its points in the wallet already, as that says.
+        `first_read` says that this of its connector brings it. With `adopting`, a member that it owns had its
+        points in the wallet already, as that says.
         """
         record_id, fingerprint, mapped = contact.record_id, contact.fingerprint, contact.mapped
         assert mapped is not None  # noqa: S101 - an active contact is a mapped one
         key = (self._brand(mapped.brand_id), mapped.email_key)
-        member = self._by_key.get(key) or self._create(key, mapped)
+        member = self._by_key.get(key) or self._create(key, mapped, first_read=first_read)
         owns = self._owns(member, record_id)
         if owns or member.owner_record is None:
             self._inheritances.come_back(record_id, member)
@@ -294,6 +296,7 @@ class Membership:
                     it.unsettled,
                     int(due and it.payload is not None),
                     it.introduced,
+                    it.first_read,
                 )
             )
         _INSERT.run(self._connection, rows)
@@ -305,9 +308,10 @@ class Membership:
     def _touch(self, member: Member) -> None:
         self._touched[member] = None
 
-    def _create(self, key: tuple[int, str], mapped: Mapped) -> Member:
+    def _create(self, key: tuple[int, str], mapped: Mapped, *, first_read: bool) -> Member:
         brand, email_key = key
-        member = Member(None, brand, email_key, mapped.email if mapped.email != email_key else None)
+        email = mapped.email if mapped.email != email_key else None
+        member = Member(None, brand, email_key, email, first_read=int(first_read))
         self._by_key[key] = member
         return member
 

@@ -33,6 +33,7 @@ _MEMBERS = insert_rows(
         "wanted",
         "earned",
         "due",
+        "first_read",
     ),
     unless_taken=True,
 )
@@ -69,13 +70,14 @@ def admit(
     known: Container[str],
     heirs: Collection[str | None],
     seen: int,
+    first_read: bool,
 ) -> list[Intake]:
     """Store the newcomers among the contacts of a page, each with its member; returns the other contacts.
 
     A newcomer is active, is not `known`, has an email to itself, and brings nothing along: no history (it is
     none of the page's `heirs`, and nothing is remembered for it) and nothing that was written back to it.
-    `seen` is the sweep that found it. Its member is due; its write-back waits until the first row of that has
-    an outcome.
+    `seen` is the sweep that found it, `first_read` says that this of its connector brings it. Its member is
+    due; its write-back waits until the first row of that has an outcome.
     """
     counted = any(row.points is not None for row in read)  # by the map: all active contacts, or none
     single: defaultdict[str, dict[str, Intake | None]] = defaultdict(dict)  # by brand and email
@@ -102,6 +104,7 @@ def admit(
             newcomers.append((brand, it, it.mapped))
     if not newcomers:
         return list(read)
+    first = int(first_read)
     numbers = new_ids(connection, MEMBER, len(newcomers))
     members = [
         (
@@ -114,6 +117,7 @@ def admit(
             it.fingerprint,
             mapped.points or 0,
             1,
+            first,
         )
         for number, (brand, it, mapped) in zip(numbers, newcomers, strict=True)
     ]

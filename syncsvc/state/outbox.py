@@ -154,8 +154,7 @@ class Outbox:
                 return Totals(0, 0, 0, 0, 0)
             known, present = _ANY, _ANY
             if limits is not None:
-                shares = enough(changed, limits.max_share), enough(lasting, limits.max_elsewhere_share)
-                known = max(map(at_most, shares))
+                known = at_most(enough(changed, limits.max_share))
                 present = at_most(enough(leaving, limits.max_gone_share))
             return Totals(
                 known=self._counted(connection, _KNOWN_COUNT, known),

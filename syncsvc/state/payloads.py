@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Delete, delete, exists, select
+from sqlalchemy import ColumnElement, Connection, Delete, delete, exists, func, select
 
 from syncsvc.state.bulk import insert_rows, update_rows
 from syncsvc.state.tables import MEMBER, PAYLOAD
@@ -21,6 +21,11 @@ OF_MEMBER = PAYLOAD.c.member_id == MEMBER.c.id
 """The condition that joins a member and its payload."""
 AT_HAND = exists(select(PAYLOAD.c.member_id).where(OF_MEMBER).correlate(MEMBER))
 """The condition for members whose payload is at hand."""
+
+_SILENT = b'"mails":[]}'
+_MAILS = func.substr(PAYLOAD.c.content, func.length(PAYLOAD.c.content) - len(_SILENT) + 1)
+ASKS_FOR_MAILS = exists(select(PAYLOAD.c.member_id).where(OF_MEMBER, _MAILS != _SILENT).correlate(MEMBER))
+"""The condition for members whose payload asks for mails."""
 
 _PUT = insert_rows(PAYLOAD, ("member_id", "content"), replacing=True)
 _SILENCED = update_rows(PAYLOAD, ("member_id",), ("content",))

@@ -23,7 +23,7 @@ def show_holds(held: Mapping[str, Sequence[Hold]], *, as_json: bool) -> None:
             paper.line(f"{escape(name)}: nothing is held")
         for hold in holds:
             paper.line(f"{escape(name)}: {hold.id} · {escape(hold.brake)} · {escape(hold.detail)}")
-            if hold.brake == Brake.ELSEWHERE_SHARE:
+            if hold.brake == Brake.ELSEWHERE:
                 paper.line(f"  were they awarded these points already? syncsvc release {hold.id} --adopt")
 
 

@@ -120,8 +120,8 @@ def test_a_brake_on_whom_others_have_imported_holds_new_members(quick: QuickLab)
     quick.wallet.touch(BRAND, "a@example.org")
     quick.wait(3600)
     quick.cycle()
-    assert_told(quick, Condition.BRAKED, "max_elsewhere_share holds 10 points", "the import log shows them")
-    assert_told(quick, Condition.BRAKED, "max_elsewhere_share holds its profile", record="b")
+    assert_told(quick, Condition.BRAKED, "max_elsewhere holds 10 points", "in the import log already")
+    assert_told(quick, Condition.BRAKED, "max_elsewhere holds its profile", record="b")
 
 
 def test_refused_by_the_wallet_by_the_map_or_for_its_email_is_told_with_the_record(quick: QuickLab) -> None:

@@ -237,9 +237,9 @@ def test_a_lost_state_awards_nobody_again(world: World, config: Path) -> None:
     for file in world.folder.glob("acme.db*"):
         file.unlink()
     (plan,) = command("-c", config, "plan", "--json").json()
-    assert "max_elsewhere_share" in plan["brakes"][0]
+    assert "max_elsewhere" in plan["brakes"][0]
     for lost in (command("-c", config, "once"), command("-c", config, "once")):
-        assert (lost.code, "max_elsewhere_share" in lost.out) == (1, True)
+        assert (lost.code, "max_elsewhere" in lost.out) == (1, True)
     listed = command("-c", config, "release")
     (hold,) = command("-c", config, "release", "--json").json()["acme"]
     assert f"syncsvc release {hold['id']} --adopt" in listed.out
@@ -262,7 +262,7 @@ def test_only_what_was_imported_elsewhere_can_be_adopted(config: Path) -> None:
     assert command("-c", config, "once").code == 1
     (hold,) = command("-c", config, "release", "--json").json()["acme"]
     refused = command("-c", config, "release", hold["id"], "--adopt", "--yes")
-    assert (refused.code, "--adopt is for max_elsewhere_share" in refused.err) == (2, True)
+    assert (refused.code, "--adopt is for max_elsewhere" in refused.err) == (2, True)
 
 
 def test_explain_tells_the_life_of_a_member(world: World, config: Path) -> None:

@@ -16,8 +16,10 @@ from syncsvc.rules.brakes import (
     Totals,
     Tripped,
     allowed_by,
+    depends_on_log,
     enough,
     judge_delivery,
+    judge_elsewhere,
     judge_leaving,
     judge_members,
     judge_sweep,
@@ -82,11 +84,31 @@ def test_every_brake_that_trips_is_told_at_once_and_says_its_numbers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("elsewhere", "lasting", "most", "trips", "asks"),
+    [
+        (0, 0, 0, False, False),
+        (0, 1, 0, False, True),
+        (1, 1, 0, True, False),
+        (1, 9, 1, False, True),
+        (2, 9, 1, True, False),
+        (0, 1, 1, False, False),
+    ],
+)
+def test_members_of_a_first_read_whom_the_log_shows_trip_above_the_limit(
+    elsewhere: int, lasting: int, most: int, *, trips: bool, asks: bool
+) -> None:
+    subject = totals(new=10, lasting=lasting, elsewhere=elsewhere)
+    found = judge_elsewhere(subject, max_elsewhere=most)
+    assert [(it.brake, it.amount) for it in found] == [(Brake.ELSEWHERE, elsewhere)] * trips
+    assert depends_on_log(subject, max_elsewhere=most) is asks
+
+
+@pytest.mark.parametrize(
     ("held", "flows"),
     [
         (set(), Allowed(50)),
         ({Brake.SHARE}, Allowed(50, Flows(known=False))),
-        ({Brake.ELSEWHERE_SHARE}, Allowed(50, Flows(new=False))),
+        ({Brake.ELSEWHERE}, Allowed(50, Flows(first=False))),
         ({Brake.GONE_SHARE}, Allowed(50, Flows(leaving=False))),
         ({Brake.POINTS_PER_CYCLE}, Allowed(0)),
         ({Brake.SHARE, Brake.POINTS_PER_CYCLE}, Allowed(0, Flows(known=False))),
