@@ -250,8 +250,11 @@ def test_a_log_that_shows_fewer_of_them_ends_no_hold(lab: Lab) -> None:
     emails = crowd(lab, 5, points=10)
     lose_the_state(lab)
     lab.cycle()
-    body = {"success": True, "data": [{"email": "other@example.org", "last_updated": "2026-11-02T11:00:00Z"}]}
-    lab.fault(Kind.STATUS, LOG, times=None, status=200, body=body)
+    (other,) = crowd(lab, 1, points=5, first=5)
+    lab.cycle()
+    assert lab.awarded(other) == 5
+    listed = [{"email": other, "last_updated": "2026-11-02T11:00:00Z"}]
+    lab.fault(Kind.STATUS, LOG, times=None, status=200, body={"success": True, "data": listed})
     for _ in range(4):
         lab.cycle(12 * 3600)
     assert lab.reports[-1].braked == (BRAKE,)
