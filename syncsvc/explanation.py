@@ -241,7 +241,7 @@ class _Scene:
             case Brake.SHARE:
                 return not life.new and not life.leaving
             case Brake.ELSEWHERE:
-                return life.first
+                return life.new
             case Brake.GONE_SHARE:
                 return life.leaving
             case Brake.POINTS_PER_CYCLE:

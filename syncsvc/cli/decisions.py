@@ -39,15 +39,15 @@ def release(context: Context, hold: int | None, *, by: str, yes: bool, adopt: bo
     with Stores(context) as stores:
         held = {name: Standing.of(store).holds for name, store in stores.items()}
         if hold is None:
+            if adopt:
+                raise click.UsageError("--adopt needs the number of a hold: `syncsvc release` lists them")
             views.show_holds(held, as_json=as_json)
             return
         for name, open_holds in held.items():
             for chosen in (it for it in open_holds if it.id == hold):
                 elsewhere = chosen.brake == Brake.ELSEWHERE
                 if adopt and not elsewhere:
-                    raise click.UsageError(
-                        f"--adopt is for {Brake.ELSEWHERE}; nobody awarded what {chosen.brake} holds"
-                    )
+                    raise click.UsageError(f"--adopt is for {Brake.ELSEWHERE}; {hold} is of {chosen.brake}")
                 if not yes:
                     what = "Award them all the same?" if elsewhere else "Let it go once?"
                     if adopt:

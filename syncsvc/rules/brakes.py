@@ -64,13 +64,10 @@ class Totals:
 
 
 class Flows(NamedTuple):
-    """Which members may be sent: those delivered before, those of first reads, and those to be expired.
-
-    New members that no first read brought always are.
-    """
+    """Which members may be sent: those that were delivered before, new ones, and those to be expired."""
 
     known: bool = True
-    first: bool = True
+    new: bool = True
     leaving: bool = True
 
 
@@ -171,8 +168,9 @@ def judge_elsewhere(totals: Totals, *, max_elsewhere: int) -> list[Tripped]:
         return []
     detail = (
         f"{totals.elsewhere} of {totals.lasting} members of a first read who would be awarded points, or "
-        f"mailed, are in the import log already (the limit is {max_elsewhere}): not this state but another, "
-        "or another tool, has imported them; members of first reads are held, all others flow"
+        f"mailed, are in the import log already (the limit is {max_elsewhere}): another state, or another "
+        "tool, has imported them, and if with these points, release it with --adopt; new members are held, "
+        "known ones flow"
     )
     return [Tripped(Brake.ELSEWHERE, totals.elsewhere, detail)]
 
@@ -181,14 +179,14 @@ def allowed_by(held: Collection[Brake], most_points: int | None, *, shown: bool 
     """Return what may flow while these brakes hold: never a part of what is under suspicion.
 
     Which of too many points are wrong cannot be told, so none flow; profiles do. Where too many known members
-    change, new ones still come in; where members of first reads were imported elsewhere, all others are
-    sent, and so unless `shown`: the log could not be asked; where too many would be expired, all others are.
+    change, new ones still come in. New ones wait where others have imported some of them, and where the log
+    could not be asked (`shown` is False). Where too many would be expired, all others are sent.
     """
     return Allowed(
         most_points=0 if Brake.POINTS_PER_CYCLE in held else most_points,
         flows=Flows(
             known=Brake.SHARE not in held,
-            first=shown and Brake.ELSEWHERE not in held,
+            new=shown and Brake.ELSEWHERE not in held,
             leaving=Brake.GONE_SHARE not in held,
         ),
     )

@@ -23,8 +23,6 @@ from syncsvc.state.holds import Hold, Holds
 from syncsvc.state.outbox import Outbox
 from syncsvc.state.write_backs import WriteBacks
 
-_OF_DELIVERIES = set(Brake)
-
 
 class Brakes:
     """The brakes of one cycle; `held_by` names those that hold, `allowed` is what a delivery may send."""
@@ -44,7 +42,7 @@ class Brakes:
         self._tell = tell
         self._released: list[str] = []
         self._let_go: dict[str, int] = {}
-        self._elsewhere: Hold | None = None  # members of first reads, until a person decides
+        self._elsewhere: Hold | None = None  # of new members, until a person decides
         self.held_by: list[str] = []
         self.allowed = Allowed()
 
@@ -83,37 +81,36 @@ class Brakes:
     ) -> None:
         """Judge everything that would be sent; `allowed` is then what may flow.
 
-        `read_log` is called where the import log decides, and returns whether it could be read; else members
-        of first reads wait.
+        `read_log` is called where the import log decides, and returns whether it could be read; else new
+        members wait.
         """
-        held, known = len(self.held_by), {it.brake for it in self._holds.open()}
-        most = self._limits.max_points_per_member
+        holds = {it.brake: it for it in self._holds.open()}
+        held, known, elsewhere = len(self.held_by), holds.keys(), holds.get(Brake.ELSEWHERE)
+        most, shown = self._limits.max_points_per_member, True
+        self._elsewhere = None if elsewhere is None or elsewhere.released_by is not None else elsewhere
         totals = self._totals(outbox, most)
-        shown = read_log() if self._asks_log(totals) else None
-        if shown:
+        if self._asks_log(totals, elsewhere):
+            shown = read_log()
             totals = self._totals(outbox, most)
         single, whole = self._trips(totals)
         if single and not self._hold(single):
             most = single[0].amount  # released: what was looked at flows, more does not
             _, whole = self._trips(self._totals(outbox, most))
-        over = _OF_DELIVERIES - {it.brake for it in (*single, *whole)}
+        over = set(Brake) - {it.brake for it in (*single, *whole)}
         if over & known:
             self._holds.lapse(sorted(over & known), now=self._now())
         self._end_sweeps(outbox)
-        self.allowed = allowed_by(self._hold(whole), most, shown=shown is not False)
+        self.allowed = allowed_by(self._hold(whole), most, shown=shown)
         if set(self.held_by[held:]) - known:
             write_backs.look_at_held(self.allowed)
         if len(self.held_by) > held:
             self._released = []  # the rest of what was released is still to come
 
-    def _asks_log(self, totals: Totals) -> bool:
-        """Return whether the import log decides on members of first reads, finding those that are held."""
-        found = next((it for it in self._holds.open() if it.brake == Brake.ELSEWHERE), None)
-        if found is None:
+    def _asks_log(self, totals: Totals, hold: Hold | None) -> bool:
+        """Return whether the import log decides on members of first reads, of whom `hold` holds some."""
+        if hold is None:
             return depends_on_log(totals, max_elsewhere=self._limits.max_elsewhere)
-        released = found.released_by is not None
-        self._elsewhere = None if released else found
-        return released  # others may have come in since
+        return hold.released_by is not None  # others may have come in since
 
     def delivery_done(self, outbox: Outbox) -> None:
         """Let releases end with the delivery they were given for, unless most of it has to wait a little."""
@@ -144,10 +141,10 @@ class Brakes:
         return single, [*leaving, *self._elsewhere_trips(totals), *whole]
 
     def _elsewhere_trips(self, totals: Totals) -> list[Tripped]:
-        tripped, held = judge_elsewhere(totals, max_elsewhere=self._limits.max_elsewhere), self._elsewhere
-        if held is None or not totals.lasting or any(it.amount > held.amount for it in tripped):
-            return tripped
-        # Until a person decides: that the log shows fewer of them meanwhile proves nothing.
+        held = self._elsewhere
+        if held is None or totals.elsewhere or not totals.lasting:
+            return judge_elsewhere(totals, max_elsewhere=self._limits.max_elsewhere)
+        # Until a person decides: that the log shows none of them any more proves nothing.
         return [Tripped(Brake.ELSEWHERE, held.amount, held.detail)]
 
     def _totals(self, outbox: Outbox, most: int | None) -> Totals:

@@ -24,7 +24,7 @@ def take_on(store: Store, paused: Collection[str | None], *, now: datetime) -> t
         if name in found.connectors and store.intake.progress(connector).cursor is None
     ]
     if not unread:
-        store.holds.lapse([Brake.ELSEWHERE], now=now)  # each of them is decided by itself now
+        store.holds.lapse([Brake.ELSEWHERE], now=now)  # in doubt now, or held anew
         return store.restoration.doubt_what_is_owed(now=now)
     told = f"the state was put back by {found.by}: nothing is sent before {', '.join(unread)} was read"
     waiting = [it for it in unread if it in paused]

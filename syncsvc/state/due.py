@@ -27,7 +27,7 @@ from syncsvc.config import Points
 from syncsvc.rules.brakes import Flows
 from syncsvc.state.codes import RESTORED, Lane, Outcome
 from syncsvc.state.payloads import ASKS_FOR_MAILS, OF_MEMBER
-from syncsvc.state.scope import FIRST, LEAVES, OWN_BRANDS, payable
+from syncsvc.state.scope import LEAVES, OWN_BRANDS, payable
 from syncsvc.state.tables import BATCH, BATCH_ROW, DECISION, MEMBER, PAYLOAD
 
 _MOST = bindparam("b_most", type_=BigInteger)
@@ -54,8 +54,8 @@ def sendable(flows: Flows) -> list[ColumnElement[bool]]:
     conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
     if not flows.known:
         conditions.append(MEMBER.c.delivered.is_(None))
-    if not flows.first:
-        conditions.append(not_(FIRST))
+    if not flows.new:
+        conditions.append(MEMBER.c.delivered.is_not(None))
     return conditions if flows.leaving else [*conditions, not_(LEAVES)]
 
 
@@ -75,11 +75,12 @@ def pays(points: Points) -> ColumnElement[bool]:
 def lasting(points: Points, *, mails: bool) -> ColumnElement[bool]:
     """Return the condition for members of `Totals.lasting`; `mails` says that rows may ask for mails."""
     owed = payable(points) > 0 if points is Points.ADD else false()  # any number: what is held back counts
-    return and_(FIRST, or_(owed, ASKS_FOR_MAILS) if mails else owed)
+    lasts = or_(owed, ASKS_FOR_MAILS) if mails else owed
+    return and_(MEMBER.c.delivered.is_(None), MEMBER.c.first_read == 1, lasts)
 
 
 def elsewhere() -> ColumnElement[bool]:
-    """Return the condition for members that the log shows, though no row of this state brought them.
+    """Return the condition for members that the log shows, though this state never sent them.
 
     What stands for rows of an older state that was put back is none of this one, unless a person decided it.
     """

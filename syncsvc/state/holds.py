@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, bindparam, select, update
 
-from syncsvc.errors import StateError
+from syncsvc.errors import OperatorError
 from syncsvc.rules.brakes import Tripped
 from syncsvc.state.adoption import adopt
 from syncsvc.state.bulk import update_rows
@@ -94,8 +94,8 @@ class Holds:
     def adopt(self, hold_id: int, *, by: str, now: datetime) -> int | None:
         """Close a hold of `max_elsewhere`: whom others have imported counts as awarded, and mailed.
 
-        Returns how many they are; None where there is no such open hold. Raises StateError, and changes
-        nothing, where they are more than were held.
+        Returns how many they are; None where there is no such open hold. Raises OperatorError, and changes
+        nothing, where they are not as many as were held.
         """
         with self._scope.database.writing() as connection:
             if not self._release(connection, hold_id, by, now):
@@ -103,8 +103,8 @@ class Holds:
             _USED.run(connection, [(to_ms(now), hold_id)])  # who comes in from now on is held anew
             looked_at = connection.execute(select(HOLD.c.amount).where(HOLD.c.id == hold_id)).scalar_one()
             adopted = adopt(connection, self._scope, now=now)
-            if adopted > looked_at:
-                raise StateError(
+            if adopted != looked_at:
+                raise OperatorError(
                     f"{adopted} members are in the import log by now, {looked_at} when they were held; "
                     "nothing is changed: look again once the next cycle has told it"
                 )

@@ -14,7 +14,7 @@ from syncsvc.state.codes import Entry, Lane, Outcome, WriteDue
 from syncsvc.state.database import Record, from_ms
 from syncsvc.state.interventions import QUARANTINE_DECISION
 from syncsvc.state.quarantine import Refusal, Side
-from syncsvc.state.scope import FIRST, LEAVES, Scope
+from syncsvc.state.scope import LEAVES, Scope
 from syncsvc.state.tables import (
     BATCH,
     BATCH_ROW,
@@ -67,12 +67,12 @@ class Link:
 class Life:
     """One member, and what happened, oldest first.
 
-    `due` says that something is to be sent; `new` that nothing was yet, `first` that a first read brought it
-    then, `leaving` that what is to be sent expires it, as no contact is left. `delivered` says that the
-    newest profile is proven to be there, `refused` that the wallet took the newest one for wrong. `in_flight`
-    is the batch whose request is under way; `unseen` one that landed with points the import log did not show,
-    as it was read at `log_read_at`. Points wait until `quiet_until`, as an older row of it may still arrive,
-    and for the log to show the row that was sent at `unshown`, as long as that may take.
+    `due` says that something is to be sent; `new` that nothing was yet, `leaving` that what is to be sent
+    expires it, as no contact is left. `delivered` says that the newest profile is proven to be there,
+    `refused` that the wallet took the newest one for wrong. `in_flight` is the batch whose request is under
+    way; `unseen` one that landed with points the import log did not show, as it was read at `log_read_at`.
+    Points wait until `quiet_until`, as an older row of it may still arrive, and for the log to show the row
+    that was sent at `unshown`, as long as that may take.
     """
 
     member: int
@@ -82,7 +82,6 @@ class Life:
     unsettled: int
     due: bool
     new: bool
-    first: bool
     leaving: bool
     delivered: bool
     refused: bool
@@ -115,7 +114,6 @@ class Lives:
                 BRAND.c.resolution_ms,
                 BATCH.c.outcome.label("open_outcome"),
                 LEAVES.label("leaving"),
-                FIRST.label("first"),
             )
             .join(BRAND, BRAND.c.id == MEMBER.c.brand)
             .outerjoin(BATCH, BATCH.c.id == MEMBER.c.open_batch)
@@ -140,7 +138,6 @@ class Lives:
             unsettled=member.unsettled,
             due=bool(member.due),
             new=member.delivered is None,
-            first=bool(member.first),
             leaving=bool(member.leaving),
             delivered=member.delivered is not None and member.delivered == member.wanted,
             refused=member.refused is not None and member.refused == member.wanted,

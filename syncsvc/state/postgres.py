@@ -23,6 +23,7 @@ from syncsvc.state.copying import copy_tables
 from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases, SharedLeases
 from syncsvc.state.mark import Mark, mark_on_server
+from syncsvc.state.places import Places
 from syncsvc.state.replicas import alive, process_name, serving
 from syncsvc.state.server import Server, is_read_only, telling
 from syncsvc.state.sqlite import StateFile
@@ -126,9 +127,8 @@ class StateServer:
         self._closed = False
         self._quiet = threading.Condition()
         self._writers = 0
-        self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._places = Places(AT_ONCE)
         self._turns: dict[int | None, threading.RLock] = {}
-        self._open = threading.local()
 
     @classmethod
     def exists(cls, url: str) -> bool:
@@ -300,16 +300,14 @@ class StateServer:
         Else a thousand organizations would take every connection that the server has; and with all in use,
         those that need a second one would wait for each other.
         """
-        depth = getattr(self._open, "depth", 0)
-        if not depth and not self._places.acquire(timeout=_WAITED):
-            raise StateError(f"{self.server} cannot be used: it is too slow for those who wait; cycles go on")
-        self._open.depth = depth + 1
-        try:
+        with contextlib.ExitStack() as place:
+            try:
+                place.enter_context(self._places.taken(patience=_WAITED))
+            except TimeoutError:
+                raise StateError(
+                    f"{self.server} cannot be used: it is too slow for those who wait; cycles go on"
+                ) from None
             yield
-        finally:
-            self._open.depth -= 1
-            if not depth:
-                self._places.release()
 
     @contextlib.contextmanager
     def _begun(self, said: str) -> Iterator[Connection]:

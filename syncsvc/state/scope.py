@@ -152,18 +152,14 @@ LEAVES = and_(
 """The condition for members that the next row expires, as no contact of theirs is left."""
 
 
-FIRST = and_(MEMBER.c.delivered.is_(None), MEMBER.c.first_read == 1)
-"""The condition for members that a first read brought, and that were never delivered."""
-
-
 def kept_back(points: Points, flows: Flows) -> ColumnElement[bool]:
     """Return the condition for members of which brakes keep something back, where they are due.
 
     As `Allowed` says: `b_most` is bound, and the organization; `flows` is part of it.
     """
     kept: list[ColumnElement[bool]] = [false() if flows.known else MEMBER.c.delivered.is_not(None)]
-    if not flows.first:
-        kept.append(FIRST)
+    if not flows.new:
+        kept.append(MEMBER.c.delivered.is_(None))
     if not flows.leaving:
         kept.append(LEAVES)
     if points is Points.ADD:

@@ -128,7 +128,7 @@ class MemberRow(SQLModel, table=True):
     log_at: int | None = time_column()
     due: int = small_column()
     introduced: int = small_column()
-    first_read: int = small_column()  # that of a connector brought it
+    first_read: int = small_column()  # the first read of a connector brought it
     expired: int = small_column()  # it was sent an expiry of ours: what is sent from then on must lift it
 
 

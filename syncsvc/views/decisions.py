@@ -34,7 +34,6 @@ def show_release(hold: Hold, *, by: str, adopted: int, as_json: bool) -> None:
         return
     paper = Paper()
     if adopted:
-        paper.line(
-            f"the points of {adopted:,} members count as awarded: `syncsvc books` shows them as adopted"
-        )
+        told = "count as awarded and mailed: `syncsvc books` shows their points as adopted"
+        paper.line(f"{adopted:,} members {told}")
     paper.line(f"released by {escape(by)}: the next cycle delivers it")

@@ -138,8 +138,8 @@ MUTATIONS = (
     Mutation(
         "members of a first read are sent though the log could not be asked about them",
         "syncsvc/rules/brakes.py",
-        "first=shown and Brake.ELSEWHERE not in held",
-        "first=Brake.ELSEWHERE not in held",
+        "new=shown and Brake.ELSEWHERE not in held",
+        "new=Brake.ELSEWHERE not in held",
         _ELSEWHERE,
     ),
     Mutation(
@@ -152,15 +152,15 @@ MUTATIONS = (
     Mutation(
         "a release lets everybody go who came in since",
         "syncsvc/stages/brakes.py",
-        "return released  # others",
+        "return hold.released_by is not None  # others",
         "return False  # others",
         _ELSEWHERE,
     ),
     Mutation(
         "a log that shows fewer members ends their hold",
         "syncsvc/stages/brakes.py",
-        "if held is None or not totals.lasting or",
-        "if held is None or tripped == [] or",
+        "if held is None or totals.elsewhere or not totals.lasting:",
+        "if True:",
         _ELSEWHERE,
     ),
     Mutation(

@@ -247,7 +247,7 @@ def test_a_lost_state_awards_nobody_again(world: World, config: Path) -> None:
         assert asked in command("-c", config, "release", hold["id"], *options, stdin="n\n").err
     assert command("-c", config, "release", "--json").json() == {"acme": [hold]}
     adopted = command("-c", config, "release", hold["id"], "--adopt", "--by", "Ann", "--yes")
-    assert (adopted.code, "members count as awarded" in adopted.out) == (0, True)
+    assert (adopted.code, "members count as awarded and mailed" in adopted.out) == (0, True)
     assert said(adopted, "hold_released")["adopted"] > 0
     assert command("-c", config, "once").code == 0
     assert world.wallet.total_awarded() == points
@@ -263,6 +263,8 @@ def test_only_what_was_imported_elsewhere_can_be_adopted(config: Path) -> None:
     (hold,) = command("-c", config, "release", "--json").json()["acme"]
     refused = command("-c", config, "release", hold["id"], "--adopt", "--yes")
     assert (refused.code, "--adopt is for max_elsewhere" in refused.err) == (2, True)
+    refused = command("-c", config, "release", "--adopt")
+    assert (refused.code, "needs the number of a hold" in refused.err) == (2, True)
 
 
 def test_explain_tells_the_life_of_a_member(world: World, config: Path) -> None:

@@ -108,7 +108,7 @@ def test_members_of_a_first_read_whom_the_log_shows_trip_above_the_limit(
     [
         (set(), Allowed(50)),
         ({Brake.SHARE}, Allowed(50, Flows(known=False))),
-        ({Brake.ELSEWHERE}, Allowed(50, Flows(first=False))),
+        ({Brake.ELSEWHERE}, Allowed(50, Flows(new=False))),
         ({Brake.GONE_SHARE}, Allowed(50, Flows(leaving=False))),
         ({Brake.POINTS_PER_CYCLE}, Allowed(0)),
         ({Brake.SHARE, Brake.POINTS_PER_CYCLE}, Allowed(0, Flows(known=False))),

@@ -74,7 +74,7 @@ def none_yet(place: object) -> str:
     """Return what there is to say where no state is yet."""
     return (
         f"there is no state in {place} yet: the first cycle makes it, to which every contact is new; "
-        "first_run says whether their points are awarded then"
+        "first_run says whether their points are awarded then, where no brake holds them"
     )
 
 
