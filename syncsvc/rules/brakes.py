@@ -175,18 +175,18 @@ def judge_elsewhere(totals: Totals, *, max_elsewhere: int) -> list[Tripped]:
     return [Tripped(Brake.ELSEWHERE, totals.elsewhere, detail)]
 
 
-def allowed_by(held: Collection[Brake], most_points: int | None, *, shown: bool = True) -> Allowed:
+def allowed_by(held: Collection[Brake], most_points: int | None, *, new: bool = True) -> Allowed:
     """Return what may flow while these brakes hold: never a part of what is under suspicion.
 
     Which of too many points are wrong cannot be told, so none flow; profiles do. Where too many known members
-    change, new ones still come in. New ones wait where others have imported some of them, and where the log
-    could not be asked (`shown` is False). Where too many would be expired, all others are sent.
+    change, new ones still come in, unless they are held (`new` is False): others have imported some of them,
+    or the log could not be asked. Where too many would be expired, all others are sent.
     """
     return Allowed(
         most_points=0 if Brake.POINTS_PER_CYCLE in held else most_points,
         flows=Flows(
             known=Brake.SHARE not in held,
-            new=shown and Brake.ELSEWHERE not in held,
+            new=new,
             leaving=Brake.GONE_SHARE not in held,
         ),
     )

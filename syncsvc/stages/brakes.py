@@ -19,7 +19,7 @@ from syncsvc.rules.brakes import (
     judge_members,
     judge_sweep,
 )
-from syncsvc.state.holds import Hold, Holds
+from syncsvc.state.holds import Holds
 from syncsvc.state.outbox import Outbox
 from syncsvc.state.write_backs import WriteBacks
 
@@ -42,7 +42,6 @@ class Brakes:
         self._tell = tell
         self._released: list[str] = []
         self._let_go: dict[str, int] = {}
-        self._elsewhere: Hold | None = None  # of new members, until a person decides
         self.held_by: list[str] = []
         self.allowed = Allowed()
 
@@ -84,39 +83,52 @@ class Brakes:
         `read_log` is called where the import log decides, and returns whether it could be read; else new
         members wait.
         """
-        holds = {it.brake: it for it in self._holds.open()}
-        held, known, elsewhere = len(self.held_by), holds.keys(), holds.get(Brake.ELSEWHERE)
-        most, shown = self._limits.max_points_per_member, True
-        self._elsewhere = None if elsewhere is None or elsewhere.released_by is not None else elsewhere
-        totals = self._totals(outbox, most)
-        if self._asks_log(totals, elsewhere):
-            shown = read_log()
-            totals = self._totals(outbox, most)
+        held, known = len(self.held_by), {it.brake for it in self._holds.open()}
+        totals, new, tripped = self._judge_new(outbox, read_log)
+        most = self._limits.max_points_per_member
+        if not new:  # what they would be sent is no part of what the others are
+            totals = self._totals(outbox, most, new=False)
         single, whole = self._trips(totals)
         if single and not self._hold(single):
             most = single[0].amount  # released: what was looked at flows, more does not
-            _, whole = self._trips(self._totals(outbox, most))
-        over = set(Brake) - {it.brake for it in (*single, *whole)}
+            _, whole = self._trips(self._totals(outbox, most, new=new))
+        over = set(Brake) - tripped - {it.brake for it in (*single, *whole)}
         if over & known:
             self._holds.lapse(sorted(over & known), now=self._now())
         self._end_sweeps(outbox)
-        self.allowed = allowed_by(self._hold(whole), most, shown=shown)
+        self.allowed = allowed_by(self._hold(whole), most, new=new)
         if set(self.held_by[held:]) - known:
             write_backs.look_at_held(self.allowed)
         if len(self.held_by) > held:
             self._released = []  # the rest of what was released is still to come
 
-    def _asks_log(self, totals: Totals, hold: Hold | None) -> bool:
-        """Return whether the import log decides on members of first reads, of whom `hold` holds some."""
+    def _judge_new(self, outbox: Outbox, read_log: Callable[[], bool]) -> tuple[Totals, bool, set[Brake]]:
+        """Return what would be sent, whether new members may be, and the brake that they trip."""
+        most, max_elsewhere = self._limits.max_points_per_member, self._limits.max_elsewhere
+        hold = next((it for it in self._holds.open() if it.brake == Brake.ELSEWHERE), None)
+        totals = self._totals(outbox, most)
         if hold is None:
-            return depends_on_log(totals, max_elsewhere=self._limits.max_elsewhere)
-        return hold.released_by is not None  # others may have come in since
+            asks = depends_on_log(totals, max_elsewhere=max_elsewhere)
+        else:
+            asks = hold.released_by is not None  # others may have come in since
+        if asks and not read_log():
+            return totals, False, {Brake.ELSEWHERE}
+        if asks:
+            totals = self._totals(outbox, most)
+        tripped = judge_elsewhere(totals, max_elsewhere=max_elsewhere)
+        if hold is not None and hold.released_by is None and totals.lasting and not totals.elsewhere:
+            # Until a person decides: that the log shows none of them any more proves nothing.
+            tripped = [Tripped(Brake.ELSEWHERE, hold.amount, hold.detail)]
+        return totals, not self._hold(tripped), {it.brake for it in tripped}
 
     def delivery_done(self, outbox: Outbox) -> None:
         """Let releases end with the delivery they were given for, unless most of it has to wait a little."""
         if self._released:
-            single, whole = self._trips(self._totals(outbox, self._limits.max_points_per_member))
-            waiting = {it.brake for it in (*single, *whole)}
+            most, new = self._limits.max_points_per_member, self.allowed.flows.new
+            totals = self._totals(outbox, most, new=new)
+            single, whole = self._trips(totals)
+            elsewhere = judge_elsewhere(totals, max_elsewhere=self._limits.max_elsewhere)
+            waiting = {it.brake for it in (*single, *elsewhere, *whole)}
             self._holds.lapse([it for it in self._released if it not in waiting], now=self._now())
         self._end_sweeps(outbox)
 
@@ -138,18 +150,11 @@ class Brakes:
         )
         looked_at = sum(self._let_go.values())
         leaving = judge_leaving(totals, max_gone_share=limits.max_gone_share, looked_at=looked_at)
-        return single, [*leaving, *self._elsewhere_trips(totals), *whole]
+        return single, [*leaving, *whole]
 
-    def _elsewhere_trips(self, totals: Totals) -> list[Tripped]:
-        held = self._elsewhere
-        if held is None or totals.elsewhere or not totals.lasting:
-            return judge_elsewhere(totals, max_elsewhere=self._limits.max_elsewhere)
-        # Until a person decides: that the log shows none of them any more proves nothing.
-        return [Tripped(Brake.ELSEWHERE, held.amount, held.detail)]
-
-    def _totals(self, outbox: Outbox, most: int | None) -> Totals:
-        """Return what would be sent, awards above `most` left out."""
-        return outbox.totals(most, limits=self._limits)
+    def _totals(self, outbox: Outbox, most: int | None, *, new: bool = True) -> Totals:
+        """Return what would be sent, awards above `most` left out, and new members unless `new`."""
+        return outbox.totals(most, limits=self._limits, new=new)
 
     def _hold(self, tripped: Sequence[Tripped], scope: str = "") -> set[Brake]:
         """Hold what is not released, and tell it when it is news; returns the brakes that hold."""

@@ -136,11 +136,12 @@ def _may_move_yet() -> ColumnElement[bool]:
 
 
 @cache
-def totals(points: Points, *, mails: bool) -> Select[int, int, int, int, int, int, int, int, int]:
+def totals(points: Points, *, mails: bool, new: bool) -> Select[int, int, int, int, int, int, int, int, int]:
     """Return the sums of `Totals`, those of `known` and `present` left out, in its order.
 
-    `mails` says that rows may ask for mails.
+    `mails` says that rows may ask for mails; unless `new`, members that were never delivered are left out.
     """
+    flows = Flows(new=new)
     owed, paid = payable(points), pays(points)
     # What is cheap to tell comes first: most need no look at their points then.
     sends = or_(MEMBER.c.wanted.is_distinct_from(MEMBER.c.delivered), paid)
@@ -157,7 +158,7 @@ def totals(points: Points, *, mails: bool) -> Select[int, int, int, int, int, in
             func.count().filter(lasts),
             func.count().filter(lasts, elsewhere()),
         )
-        .where(MEMBER.c.brand.in_(OWN_BRANDS), MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None))
+        .where(MEMBER.c.brand.in_(OWN_BRANDS), *sendable(flows))
         .select_from(MEMBER)
     )
 

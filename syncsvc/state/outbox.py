@@ -139,18 +139,19 @@ class Outbox:
         with self._scope.database.writing() as connection:
             connection.execute(_LIMITED, self._scope.bound(b_brand_id=brand_id, b_limit=limit))
 
-    def totals(self, most: int | None, *, limits: BrakesConfig | None = None) -> Totals:
+    def totals(self, most: int | None, *, limits: BrakesConfig | None = None, new: bool = True) -> Totals:
         """Return what delivering now would send in all, for the brakes and the plan.
 
         Points above `most` for one member are counted as held, not as sent. With `limits`, members are
-        counted only as far as it takes to judge their shares.
+        counted only as far as it takes to judge their shares; unless `new`, those that were never delivered
+        are left out.
         """
-        statement = due.totals(self._scope.rules.points, mails=self._scope.rules.mails)
+        statement = due.totals(self._scope.rules.points, mails=self._scope.rules.mails, new=new)
         bound = self._scope.bound(b_most=at_most(most))
         with self._scope.database.reading() as connection:
             sums = connection.execute(statement, bound).one()
-            changed, new, points, largest, over, leaving, again, lasting, elsewhere = sums
-            if not changed and not new and not over:
+            changed, newcomers, points, largest, over, leaving, again, lasting, elsewhere = sums
+            if not changed and not newcomers and not over:
                 return Totals(0, 0, 0, 0, 0)
             known, present = _ANY, _ANY
             if limits is not None:
@@ -159,7 +160,7 @@ class Outbox:
             return Totals(
                 known=self._counted(connection, _KNOWN_COUNT, known),
                 changed=changed,
-                new=new,
+                new=newcomers,
                 points=int(points),
                 largest=max(int(largest), 0),
                 over_member_limit=over,

@@ -108,7 +108,6 @@ def test_members_of_a_first_read_whom_the_log_shows_trip_above_the_limit(
     [
         (set(), Allowed(50)),
         ({Brake.SHARE}, Allowed(50, Flows(known=False))),
-        ({Brake.ELSEWHERE}, Allowed(50, Flows(new=False))),
         ({Brake.GONE_SHARE}, Allowed(50, Flows(leaving=False))),
         ({Brake.POINTS_PER_CYCLE}, Allowed(0)),
         ({Brake.SHARE, Brake.POINTS_PER_CYCLE}, Allowed(0, Flows(known=False))),
@@ -116,6 +115,7 @@ def test_members_of_a_first_read_whom_the_log_shows_trip_above_the_limit(
 )
 def test_what_is_not_under_suspicion_flows(held: set[Brake], flows: Allowed) -> None:
     assert allowed_by(held, 50) == flows
+    assert allowed_by(held, 50, new=False).flows == flows.flows._replace(new=False)
 
 
 @pytest.mark.parametrize(
