@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, select, tuple_
 
+from syncsvc.config import FirstRun
 from syncsvc.state.bulk import update_rows
 from syncsvc.state.codes import FirstRead
 from syncsvc.state.contacts import Known
@@ -15,19 +16,23 @@ _MEANS = update_rows(CONTACT, ("connector_id", "record_id"), ("first_read",))
 
 
 class FirstReads:
-    """What the points of the contacts of one page mean, and what they will."""
+    """What the points of the contacts of one page mean, and what they will.
+
+    `running` says that the page is one of its connector's first read.
+    """
 
     def __init__(
-        self, before: Mapping[str, Known], merges: Mapping[str, str | None], *, adopting: bool
+        self, before: Mapping[str, Known], merges: Mapping[str, str | None], *, adopting: FirstRun | None
     ) -> None:
         """Begin with the contacts as they were stored before, and what became of those that are gone.
 
         What is still to be adopted of a contact that was merged away is so of what its survivor is read with
-        on the same page. `adopting` says that the connector is read for the first time, and its points are in
-        the wallet already.
+        on the same page. `adopting` is set while the connector is read for the first time, and says whether
+        its points are in the wallet already.
         """
+        self.running = adopting is not None
         self._before = before
-        self._new = FirstRead.RUNNING if adopting else FirstRead.PAST
+        self._new = FirstRead.PAST if adopting in {None, FirstRun.IMPORT} else FirstRead.RUNNING
         self._merged = {it for it, survivor in merges.items() if survivor is not None}
         self._handed: dict[str, int] = {}
         for record_id in self._merged:

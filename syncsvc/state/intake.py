@@ -320,8 +320,8 @@ class IntakeStore:
         staying, refused = self._move(membership, active, linked)
         refused += [row for row in changed if row.state is QUARANTINED]
         membership.part()
-        first_reads = FirstReads(before, merges, adopting=adopting not in {None, FirstRun.IMPORT})
-        self._join(membership, staying, first_reads, first_read=adopting is not None)
+        first_reads = FirstReads(before, merges, adopting=adopting)
+        self._join(membership, staying, first_reads)
         if self._restoration.is_behind(connector_id):
             first_reads.moved([*membership.arrived(linked), *filter(None, merges.values())])
         membership.inherit(linked)
@@ -378,14 +378,7 @@ class IntakeStore:
                 refused.append(Intake(row.record_id, QUARANTINED, row.fingerprint, None, *trouble))
         return staying, refused
 
-    def _join(
-        self,
-        membership: Membership,
-        staying: Sequence[Intake],
-        first_reads: FirstReads,
-        *,
-        first_read: bool,
-    ) -> None:
+    def _join(self, membership: Membership, staying: Sequence[Intake], first_reads: FirstReads) -> None:
         first_run = self._scope.rules.first_run
         adopting: dict[int, FirstRun | None] = {
             FirstRead.RUNNING: None if first_run is FirstRun.IMPORT else first_run,
@@ -393,7 +386,7 @@ class IntakeStore:
         }
         for row in staying:
             means = first_reads.of(row.record_id)
-            membership.join(row, first_read=first_read, adopting=adopting.get(means))
+            membership.join(row, first_read=first_reads.running, adopting=adopting.get(means))
 
     @staticmethod
     def _bury(connection: Connection, connector_id: int, absorbed: Mapping[str, str | None]) -> None:
