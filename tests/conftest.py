@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 from postgres import Postgres, programs, shared
+
+from syncsvc.watch import log
 
 gc.set_threshold(50_000)  # as the service does: looking for garbage takes a part of every test
 
@@ -23,6 +27,21 @@ _SPENT = "spent: "
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many tests run at once: some wait for a service of their own, and leave a core to others."""
     return (os.cpu_count() or 1) * 3 // 2
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Let no test see how the one before it, or a command that this ran, had set up the logging."""
+    root = logging.getLogger()
+    levels = {name: logging.getLogger(name).level for name in ("", "psycopg", *log.QUIET)}
+    handlers = list(root.handlers)
+    yield
+    for handler in [new for new in root.handlers if new not in handlers]:
+        root.removeHandler(handler)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

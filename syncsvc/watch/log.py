@@ -129,6 +129,7 @@ def _join_libraries(bridge: _Bridge, level: int) -> None:
     root.setLevel(level)
     for library in QUIET:
         logging.getLogger(library).setLevel(max(level, logging.WARNING))
+    logging.getLogger("psycopg").setLevel(max(level, logging.ERROR))  # it warns of what it raises besides
     logging.captureWarnings(capture=False)  # else a repeated call does nothing, even where its hook was lost
     logging.captureWarnings(capture=True)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 import pytest
-import structlog
 from enginelab import IMPORT, LOG, Lab
 from quicklab import QuickLab
 from starlette.types import Receive, Scope, Send
@@ -163,21 +162,6 @@ def test_an_unexpected_error_is_told_whole_once_and_its_line_carries_the_cycle(
     assert [event for event, _ in told] == ["cycle_failed", "cycle_finished", "cycle_recovered"]
     assert told[0][1] == reports[0].cycle != reports[1].cycle
     assert "nobody thought of this" in str(lines)
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    levels = {name: logging.getLogger(name).level for name in log.QUIET}
-    yield
-    for handler in [new for new in root.handlers if new not in handlers]:
-        root.removeHandler(handler)
-    root.setLevel(level)
-    for name, former in levels.items():
-        logging.getLogger(name).setLevel(former)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
 
 
 def test_every_line_and_every_request_of_a_cycle_carries_its_id(

@@ -5,13 +5,11 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 import pytest
-import structlog
 
 from syncsvc.errors import ConfigurationError
 from syncsvc.watch import log, redaction
@@ -19,18 +17,8 @@ from syncsvc.watch.redaction import MARK
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_secrets_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction, "_secrets", redaction._Secrets())
-    root = logging.getLogger()
-    before = {name: logging.getLogger(name).level for name in ("", *log.QUIET)}
-    handlers = list(root.handlers)
-    yield
-    for handler in [new for new in root.handlers if new not in handlers]:
-        root.removeHandler(handler)
-    for name, level in before.items():
-        logging.getLogger(name).setLevel(level)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
 
 
 class Terminal(io.StringIO):
@@ -134,6 +122,13 @@ def test_a_chatty_library_is_heard_from_warning_on_only(library: str) -> None:
     logging.getLogger(library).info("HTTP Request: GET https://x.test")
     logging.getLogger(library).warning("trouble")
     assert lines.one()["event"] == "trouble"
+
+
+def test_a_driver_that_warns_of_what_it_raises_is_heard_from_error_on_only() -> None:
+    lines = Lines(level="debug")
+    logging.getLogger("psycopg").warning("error ignored terminating a pipeline")
+    logging.getLogger("psycopg").error("no way back")
+    assert lines.one()["event"] == "no way back"
 
 
 def test_a_chatty_library_is_no_louder_than_the_level() -> None:
