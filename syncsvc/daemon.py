@@ -22,7 +22,7 @@ from syncsvc.organization import ConnectorTypes, open_organization
 from syncsvc.overview import Overview
 from syncsvc.remote.transport import USER_AGENT, Network
 from syncsvc.roster import Changes, Roster
-from syncsvc.rules.sharing import Orphans, beyond, fair_share
+from syncsvc.rules.sharing import PATIENCE, Orphans, beyond, fair_share
 from syncsvc.runner import Runner
 from syncsvc.state.database import Database
 from syncsvc.state.replicas import Holder
@@ -80,8 +80,7 @@ class Daemon:
         self._leaving: dict[
             str, bool
         ] = {}  # runners that let their organization go, and whether they lost it
-        self._orphans = Orphans()
-        self._alone: set[str] = set()  # taken beyond the share, as nobody else did
+        self._orphans = Orphans(PATIENCE * self._between_looks())
         self._states = States()
         self._spread_at = 0.0
         self._others: Mapping[int, Holder] = {}  # who ran what elsewhere, at the last look
@@ -138,8 +137,7 @@ class Daemon:
                 self._roster.refuse(runner.name, refused, instead=runner.config)
         changes = self._roster.look()
         self._see_off()
-        pause = self._roster.service.lease.total_seconds() / _LOOKS
-        due = self._leases.shared and time.monotonic() - self._spread_at >= pause
+        due = self._leases.shared and time.monotonic() - self._spread_at >= self._between_looks()
         leaving = any(runner.leaving for runner in self._runners.values())
         if self._roster.version == self._version and not (leaving or self._failed or due):
             return
@@ -180,6 +178,10 @@ class Daemon:
             return {}
         ids = list(self._ids.items())
         return {name: self._others.get(number) for name, number in ids if name not in self._runners}
+
+    def _between_looks(self) -> float:
+        """Return the seconds between two looks at how leases are spread."""
+        return self._roster.service.lease.total_seconds() / _LOOKS
 
     def _open(self, config: OrganizationConfig) -> Sequence[str]:
         """Open an organization; returns what keeps it from being opened, which is told of its file."""
@@ -225,35 +227,32 @@ class Daemon:
             return ()
         if self._states.became("leases", WHOLE):
             log.info("leases_known_again")
-        self._spread_at, self._others = time.monotonic(), spread.others
-        share = fair_share(len(organizations), spread.replicas)
-        self._alone &= self._runners.keys()
-        counted = {
-            it.name: it.running
-            for it in self._runners.values()
-            if not it.leaving and it.name not in self._alone
-        }
-        for name in beyond(share, counted):
-            self._hand_over(self._runners[name], lost=False)
-        room = max(0, share - len(counted))
+        now, self._others = time.monotonic(), spread.others
+        self._spread_at = now
         free = [
             name
             for name in organizations
             if name in self._ids and name not in self._runners and self._ids[name] not in spread.others
         ]
-        orphans = self._orphans.look(free)
+        orphans = self._orphans.look(free, self._runners, now=now)
+        share, kept = fair_share(len(organizations), spread.replicas), self._orphans.kept
+        counted = {
+            it.name: it.running for it in self._runners.values() if not it.leaving and it.name not in kept
+        }
+        for name in beyond(share, counted):
+            self._hand_over(self._runners[name], lost=False)
+        room = max(0, share - len(counted))
         problems: list[str] = []
         taken: list[str] = []
         for name in free:
             if len(taken) >= room and name not in orphans:
                 continue
             problems += self._take(organizations[name], taken)
-        self._alone.update(it for it in taken[room:] if it in orphans)
-        now = datetime.now(UTC)
+        self._orphans.keep((it for it in taken[room:] if it in orphans), now=now)
         for name in taken:
             runner = self._runners[name]
             every = runner.config.schedule.every
-            self._schedule(runner, first_run(name, every, now=now, count=len(taken)))
+            self._schedule(runner, first_run(name, every, now=datetime.now(UTC), count=len(taken)))
         return problems
 
     def _take(self, config: OrganizationConfig, taken: list[str]) -> Sequence[str]:

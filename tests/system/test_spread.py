@@ -20,6 +20,7 @@ from syncsvc.configfile import load
 from syncsvc.daemon import Daemon
 from syncsvc.once import run_once
 from syncsvc.overview import Overview
+from syncsvc.rules.sharing import Orphans
 from syncsvc.state.database import Database
 from syncsvc.state.replicas import process_name
 from syncsvc.state.store import register
@@ -69,6 +70,20 @@ def test_a_replica_that_comes_has_its_share_two_looks_later(start: Callable[[], 
         looked(daemon)
     assert [len(it._runners) for it in (first, second, third)] == [1, 1, 1]
     assert {name for it in (first, second, third) for name in it._runners} == set(NAMES)
+
+
+def test_what_nobody_else_could_take_for_a_time_is_shared_again_once_they_can(
+    start: Callable[[], Daemon],
+) -> None:
+    first, second = start(), start()
+    first._orphans = Orphans(0)  # has no patience
+    looked(first)
+    assert len(first._runners) == 2  # one is let go, which the other does not look for yet
+    looked(first)
+    assert len(first._runners) == 3
+    looked(first)
+    looked(second)
+    assert (len(first._runners), len(second._runners)) == (2, 1)
 
 
 def test_an_organization_whose_lease_is_lost_while_it_is_opened_ends_nothing_and_is_taken_again(
@@ -125,13 +140,15 @@ def test_a_look_that_fails_unexpectedly_ends_no_cycle_and_is_told_once(
     daemon = start()
     database = daemon._database
     with database.writing() as connection:
-        connection.exec_driver_sql("ALTER TABLE replica RENAME TO elsewhere")
+        connection.exec_driver_sql("ALTER TABLE replica ALTER expires_at TYPE text")
     with capture_logs() as lines:
         for _ in range(2):
             daemon._spread_at = -math.inf
             daemon._look_on()
         with database.writing() as connection:
-            connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO replica")
+            connection.exec_driver_sql(
+                "ALTER TABLE replica ALTER expires_at TYPE bigint USING expires_at::bigint"
+            )
         daemon._spread_at = -math.inf
         daemon._look_on()
     assert [it["event"] for it in lines] == ["look_failed", "look_recovered"]
@@ -143,14 +160,15 @@ def test_what_came_while_looks_failed_is_taken_once_they_work(
 ) -> None:
     daemon = start()
     with daemon._database.writing() as connection:
-        connection.exec_driver_sql("ALTER TABLE organization RENAME TO elsewhere")
+        connection.exec_driver_sql("ALTER TABLE organization ALTER name TYPE bytea USING name::bytea")
     house.write("dock")
     with capture_logs() as lines:
         daemon._look_on()
         daemon._look_on()
     assert [it["event"] for it in lines] == ["look_failed"]
     with daemon._database.writing() as connection:
-        connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO organization")
+        mended = "ALTER TABLE organization ALTER name TYPE text USING convert_from(name, 'UTF8')"
+        connection.exec_driver_sql(mended)
     daemon._look_on()
     assert "dock" in daemon._runners
 

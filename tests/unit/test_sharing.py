@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from syncsvc.rules.sharing import PATIENCE, Orphans, beyond, fair_share
+from syncsvc.rules.sharing import Orphans, beyond, fair_share
 
 
 @pytest.mark.parametrize("organizations", [0, 1, 2, 3, 7, 40, 1000])
@@ -46,10 +46,27 @@ def test_those_that_wait_are_let_go_before_those_that_run() -> None:
     assert beyond(3, {"a": True}) == []
 
 
-def test_what_nobody_takes_for_some_looks_is_taken_whatever_the_share_is() -> None:
-    orphans = Orphans()
-    for _ in range(PATIENCE):
-        assert orphans.look({"a", "b"}) == set()
-    assert orphans.look({"a"}) == {"a"}
-    assert orphans.look(()) == set()
-    assert orphans.look({"a"}) == set()
+def test_what_nobody_takes_for_a_while_is_taken_whatever_the_share_is() -> None:
+    orphans = Orphans(30)
+    for now in (0, 1, 2, 30):  # however often it is looked
+        assert orphans.look({"a", "b"}, (), now=now) == set()
+    assert orphans.look({"a"}, (), now=31) == {"a"}
+    assert orphans.look((), (), now=32) == set()
+    assert orphans.look({"a"}, (), now=33) == set()
+
+
+def test_what_is_kept_beyond_the_share_counts_again_and_is_kept_for_longer_each_time() -> None:
+    orphans, now, spans = Orphans(30), 0.0, []
+    for _ in range(10):
+        orphans.keep(["a"], now=now)
+        begun = now
+        while orphans.kept:
+            now += 10
+            orphans.look((), {"a"}, now=now)
+        spans.append(now - begun)
+        assert orphans.look({"a"}, (), now=now) == set()  # it was let go, and nobody took it
+    assert spans == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+    orphans.look((), (), now=now)  # somebody else has it
+    orphans.keep(["a"], now=now)
+    orphans.look((), {"a"}, now=now + 30)
+    assert list(orphans.kept) == []
