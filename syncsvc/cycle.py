@@ -183,6 +183,7 @@ class Cycle:
         self._brakes.judge_delivery(
             self._store.outbox,
             self._store.write_backs,
+            changed=any(pulled.changed for pulled in self._tally.pulled.values()),
             read_log=lambda: self._look_at_log() or not self._send,
         )
 

@@ -44,9 +44,9 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
     """Copy the state FROM one storage TO another, which holds nothing yet.
 
     TO is what the configuration names, unless it is given: sqlite:///FILE, or
-    postgresql+psycopg://USER@HOST/DATABASE. Stop the service first; start it on the copy, and never on the
-    original again: it would not know what was sent since. Where FROM is a backup, say `syncsvc state restore`
-    on the copy before that. The books of every configured organization are verified on both.
+    postgresql+psycopg://USER@HOST/DATABASE. Stop the service first, and start it on the copy: no cycle runs
+    on the original any more, which does not know what is sent since. Where FROM is a backup, none runs on
+    the copy before `syncsvc state restore`. The books of every configured organization are verified on both.
     """
     installation = context.installation(read_secrets=False)
     url = target or installation.service.state_url
@@ -54,7 +54,8 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
         raise click.UsageError("FROM and TO are the same state")
     if why := nothing_to_copy(source):
         raise click.UsageError(f"there is no state in FROM: {why}")
-    with Database.open(source) as old, Database.open_for_copy(url, old) as new:
+    old, newest = Database.open_original(source)
+    with old, Database.open_for_copy(url, old) as new:
         claim_all(old)
         with views.progress() as told:
             copied = copy_state(old, new, told)
@@ -62,8 +63,13 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
             side: _differences(database, installation.organizations)
             for side, database in (("original", old), ("copy", new))
         }
+        differences = any(count for of_side in balance.values() for count in of_side.values())
+        if not newest:
+            new.bar(f"was copied from {old.place}, beside which no .gate says that it is the newest, and")
+        elif not differences:
+            old.bar(f"was copied to {new.place}, where more may have been sent since, and")
     views.show_copied(copied, balance, as_json=as_json)
-    sys.exit(ATTENTION if any(count for of_side in balance.values() for count in of_side.values()) else OK)
+    sys.exit(ATTENTION if differences else OK)
 
 
 @state.command()
@@ -73,8 +79,8 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
 def salvage(context: Context, new: Path, *, as_json: bool) -> None:
     """Copy what can be read of a damaged state file into the file NEW, and say whether anything is missing.
 
-    Stop the service first; the damaged file stays as it is. Exits 0 only where a service may go on with NEW:
-    nothing is missing, and the books balance.
+    Stop the service first; the damaged file stays as it is. Exits 0 only where a service may go on with NEW
+    in its place: nothing is missing, and the books balance.
     """
     installation = context.installation(read_secrets=False)
     found, balance = salvage_state(installation.service.state_url, new), False
@@ -122,7 +128,9 @@ def restore(context: Context, file: Path | None, *, by: str, yes: bool, as_json:
     url = installation.service.state_url
     if not yes:
         click.confirm(views.question_restore(file), abort=True, err=True)
-    former = None if file is None else put_in_place(url, file, now=datetime.now(UTC))
+    former = None
+    if file is not None:
+        former = put_in_place(url, file, installation.organizations, now=datetime.now(UTC))
     with Database.open_older(url) as database:
         claim_all(database)
         for it in installation.organizations:

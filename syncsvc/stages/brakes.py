@@ -76,9 +76,11 @@ class Brakes:
             self._holds.lapse([name], now=self._now())
 
     def judge_delivery(
-        self, outbox: Outbox, write_backs: WriteBacks, *, read_log: Callable[[], bool]
+        self, outbox: Outbox, write_backs: WriteBacks, *, changed: bool, read_log: Callable[[], bool]
     ) -> None:
         """Judge everything that would be sent; `allowed` is then what may flow.
+
+        `changed` says that contacts have changed since it was judged last, of whom some may be held too.
 
         `read_log` is called where the import log decides, and returns whether it could be read; else new
         members wait.
@@ -97,7 +99,7 @@ class Brakes:
             self._holds.lapse(sorted(over & known), now=self._now())
         self._end_sweeps(outbox)
         self.allowed = allowed_by(self._hold(whole), most, new=new)
-        if set(self.held_by[held:]) - known:
+        if len(self.held_by) > held and (changed or set(self.held_by[held:]) - known):
             write_backs.look_at_held(self.allowed)
         if len(self.held_by) > held:
             self._released = []  # the rest of what was released is still to come

@@ -6,14 +6,16 @@ import contextlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from syncsvc.config import OrganizationConfig
 from syncsvc.errors import StateError
 from syncsvc.state import locks, migrations
 from syncsvc.state.database import kind_of
 from syncsvc.state.sqlite import StateFile, path_of
+from syncsvc.state.store import refuse_another
 
 
 @contextlib.contextmanager
@@ -35,11 +37,14 @@ def backing_up(url: str, target: Path) -> Iterator[Path]:
         _keep(copy, target)
 
 
-def put_in_place(url: str, backup: Path, *, now: datetime) -> Path | None:
+def put_in_place(
+    url: str, backup: Path, organizations: Sequence[OrganizationConfig], *, now: datetime
+) -> Path | None:
     """Put a backup in the place of the state file; returns what the former one is called now, if any was.
 
     Raises StateError where a service runs on the state, or where `backup` is no whole state that this version
-    can read; nothing is changed then.
+    can read or none of these organizations, and ConfigurationError where it knows one as another; nothing is
+    changed then.
     """
     if kind_of(url) is not StateFile:
         raise StateError(
@@ -55,6 +60,7 @@ def put_in_place(url: str, backup: Path, *, now: datetime) -> Path | None:
         with _beside(path, "restore-") as folder:
             copy = folder / "state.db"
             _copy(backup, copy)
+            _require_ours(backup, copy, organizations)
             former = _set_aside(path, now)
             _keep(copy, path)
             return former
@@ -104,6 +110,15 @@ def _copy(backup: Path, copy: Path) -> None:
         raise StateError(f"{backup} is no whole state of syncsvc: {error}") from error
     if form not in migrations.forms():
         raise migrations.too_new(form)
+
+
+def _require_ours(backup: Path, copy: Path, organizations: Sequence[OrganizationConfig]) -> None:
+    with contextlib.closing(sqlite3.connect(copy)) as opened:
+        known = opened.execute("SELECT name, organization_id FROM organization").fetchall()
+    found = [it.name for it in organizations if refuse_another(it, known)]
+    if known and not found:
+        names = ", ".join(sorted(name for name, _ in known))
+        raise StateError(f"{backup} is the state of others ({names}): name a backup of this one")
 
 
 def _set_aside(path: Path, now: datetime) -> Path | None:

@@ -54,3 +54,7 @@ class WriteDue(IntEnum):
     NO = 0
     YES = 1
     ECHO = 2  # it was written, and has not come home as a change yet
+
+
+HELD = "held"
+"""The status of a contact of whose member something is kept back."""

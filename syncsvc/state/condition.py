@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from syncsvc.errors import StateError
 from syncsvc.model import Problem
 from syncsvc.state import locks, migrations
 from syncsvc.state.database import kind_of
-from syncsvc.state.mark import NOTHING, TAKE_ON, MarkedGate, mark_of
+from syncsvc.state.mark import NOTHING, TAKE_ON, look_beside, mark_of
 from syncsvc.state.postgres import StateServer
 from syncsvc.state.sqlite import StateFile, path_of
 from syncsvc.state.surroundings import ROOM, obstacles, problem
@@ -42,7 +41,7 @@ def condition(url: str, *, seconds: float = _PATIENCE) -> Condition:
             return Condition(facts=StateServer.look(url))
         path = path_of(url)
     except StateError as error:
-        return Condition((Problem("service.state", str(error), "see docs/postgresql.md, or name a file"),))
+        return Condition((Problem("service.state", str(error), "see docs/postgresql.md"),))
     if problems := obstacles(path, room=ROOM):
         return Condition(tuple(problems))
     if not path.exists():
@@ -98,13 +97,7 @@ def _to_read(path: Path) -> sqlite3.Connection:
 
 def _older(path: Path, opened: sqlite3.Connection | None = None) -> Condition | None:
     """Return what is wrong with a state that knows less than was sent; `opened` is None for an empty one."""
-    gate = locks.look_at_gate(path)
-    if gate is None:
-        return None
-    try:
-        marked = MarkedGate(gate)  # before the state is looked at, which may go on meanwhile
-    finally:
-        os.close(gate)
+    marked = look_beside(path)  # before the state is looked at, which may go on meanwhile
     found = marked.suspicion(path, NOTHING if opened is None else mark_of(opened))
     return Condition((problem(found, TAKE_ON),)) if found else None
 

@@ -38,9 +38,9 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from syncsvc.errors import StateError
 from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases
-from syncsvc.state.mark import Mark
+from syncsvc.state.mark import Mark, bar, look_beside
 from syncsvc.state.postgres import StateServer
-from syncsvc.state.sqlite import StateFile
+from syncsvc.state.sqlite import StateFile, path_of
 from syncsvc.stateurl import state_problem
 
 Record = Row[*tuple[Any, ...]]
@@ -186,6 +186,10 @@ class Storage(Protocol):
     def mark(self) -> None:
         """Write down outside of the state how far it has come, where that can be."""
 
+    @property
+    def place(self) -> str:
+        """Where it is, told without its password."""
+
     def shed(self) -> None:
         """Take what has been erased out of logs of ours that still hold it, where that is free."""
 
@@ -235,6 +239,16 @@ class Database:
         return cls(kind_of(url).open(url, LEASE, older=True))
 
     @classmethod
+    def open_original(cls, url: str) -> tuple[Self, bool]:
+        """Return the database to be copied, and whether anything says that it is the newest.
+
+        Raises StateError as `open` does, but for a file beside which nothing says so, as a backup.
+        """
+        kind = kind_of(url)
+        unsure = kind is StateFile and look_beside(path_of(url)).missing
+        return cls(kind.open(url, LEASE, older=unsure)), not unsure
+
+    @classmethod
     def open_for_copy(cls, url: str, original: Database) -> Self:
         """Return the database to copy another one to, created where needed.
 
@@ -261,7 +275,7 @@ class Database:
         with tempfile.TemporaryDirectory(prefix="syncsvc-") as folder:
             copy = Path(folder) / "scratch.db"
             kind_of(url).copy_to(url, copy)
-            with cls.open(f"sqlite:///{copy}") as database:
+            with cls.open_older(f"sqlite:///{copy}") as database:  # nothing is sent on it
                 yield database
 
     def of(self, organization: int, lease: Lease | None = None) -> Database:
@@ -301,6 +315,16 @@ class Database:
         A server's state cannot be told from an older one.
         """
         self._storage.reached(batch)
+
+    @property
+    def place(self) -> str:
+        """Where it is, told without a password."""
+        return self._storage.place
+
+    def bar(self, why: str) -> None:
+        """Let no cycle run on this state until somebody takes it on; see `mark.bar`."""
+        with self.writing() as connection:
+            bar(connection, why)
 
     def mark(self) -> None:
         """Let a state that knows less than this one be refused from now on, or one of another history."""

@@ -49,9 +49,14 @@ class Claimable(NamedTuple):
     log_value: str | None
 
 
-def sendable(flows: Flows) -> list[ColumnElement[bool]]:
-    """Return the conditions for members that may be sent."""
+def sendable(flows: Flows, points: Points = Points.OFF) -> list[ColumnElement[bool]]:
+    """Return the conditions for members that may be sent.
+
+    With the meaning of `points`: where every row sets the balance, one that moves it by more waits whole.
+    """
     conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
+    if points is Points.SET:
+        conditions.append(payable(points) <= _MOST)
     if not flows.known:
         conditions.append(MEMBER.c.delivered.is_(None))
     if not flows.new:
@@ -167,7 +172,7 @@ def totals(points: Points, *, mails: bool, new: bool) -> Select[int, int, int, i
 def any_due(points: Points, lane: Lane, flows: Flows) -> Select[Any]:
     """Return whether any member has a row to send in a lane: one id, or none."""
     mine = MEMBER.c.brand.in_(OWN_BRANDS)
-    return select(MEMBER.c.id).where(mine, *sendable(flows), _in_lane(points, lane)).limit(1)
+    return select(MEMBER.c.id).where(mine, *sendable(flows, points), _in_lane(points, lane)).limit(1)
 
 
 @cache
@@ -178,7 +183,7 @@ def claimable(points: Points, lane: Lane, flows: Flows) -> Select[Any]:
     """
     conditions = [
         MEMBER.c.brand == bindparam("b_place"),
-        *sendable(flows),
+        *sendable(flows, points),
         MEMBER.c.id > bindparam("b_after"),
         _in_lane(points, lane),
     ]

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, select, update
+from sqlalchemy import Connection, Integer, Select, String, and_, bindparam, cast, func, not_, select, update
 
+from syncsvc.config import Points
 from syncsvc.errors import OperatorError
-from syncsvc.rules.brakes import Tripped
+from syncsvc.rules.brakes import ALL, Brake, Tripped
+from syncsvc.rules.intake import ContactState
+from syncsvc.state import due
 from syncsvc.state.adoption import adopt
 from syncsvc.state.bulk import update_rows
 from syncsvc.state.database import change_row, from_ms, to_ms
-from syncsvc.state.scope import Scope
-from syncsvc.state.tables import HOLD
+from syncsvc.state.scope import LEAVES, OWN_BRANDS, Scope, payable
+from syncsvc.state.tables import CONNECTOR, CONTACT, HOLD, MEMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +33,56 @@ class Hold:
     released_by: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """Somebody whom a hold keeps back, by the CRM record the member comes from, with what it is owed.
+
+    `points` are None where a contact was not found: what it is owed is not concerned.
+    """
+
+    record: str
+    points: int | None = None
+
+
 _UNUSED = and_(HOLD.c.organization_id == bindparam("b_organization"), HOLD.c.used_at.is_(None))
 _OPEN = select(HOLD).where(_UNUSED).order_by(HOLD.c.id)
 _USED = update_rows(HOLD, ("id",), ("used_at",))
+
+
+_ROWS = bindparam("b_rows", type_=Integer)
+_NOT_FOUND = (
+    select(CONTACT.c.record_id)
+    .join(CONNECTOR, CONNECTOR.c.id == CONTACT.c.connector_id)
+    .where(
+        CONNECTOR.c.organization_id == bindparam("b_organization"),
+        CONNECTOR.c.name == bindparam("b_name"),
+        CONTACT.c.state != ContactState.GONE,
+        CONTACT.c.seen < CONNECTOR.c.sweep,
+    )
+    .order_by(CONTACT.c.record_id)
+    .limit(_ROWS)
+)
+
+
+def _concerned(brake: Brake, points: Points, *, mails: bool) -> Select[Any, int]:
+    known = MEMBER.c.delivered.is_not(None)
+    who = {
+        Brake.SHARE: and_(known, not_(LEAVES)),
+        Brake.ELSEWHERE: and_(due.lasting(points, mails=mails), due.elsewhere()),
+        Brake.GONE_SHARE: LEAVES,
+        Brake.POINTS_PER_MEMBER: payable(points) > 0,
+        Brake.POINTS_PER_CYCLE: payable(points) > 0,
+    }[brake]
+    record = CONNECTOR.c.name + " " + MEMBER.c.owner_record
+    owner = func.coalesce(record, "member " + cast(MEMBER.c.id, String))
+    return (
+        select(owner, payable(points))
+        .select_from(MEMBER)
+        .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
+        .where(MEMBER.c.brand.in_(OWN_BRANDS), *due.sendable(ALL), who)
+        .order_by(payable(points).desc(), owner)
+        .limit(_ROWS)
+    )
 
 
 class Holds:
@@ -45,6 +96,17 @@ class Holds:
         """Return what is held or released and not yet used, oldest first."""
         with self._scope.database.reading() as connection:
             return self._open(connection)
+
+    def concerned(self, hold: Hold, *, most: int) -> list[Concerned]:
+        """Return up to `most` of those whom a hold keeps back, who are owed most first."""
+        brake, _, connector = hold.brake.partition(":")
+        with self._scope.database.reading() as connection:
+            if connector:
+                bound = self._scope.bound(b_name=connector, b_rows=most)
+                return [Concerned(f"{connector} {it}") for it in connection.scalars(_NOT_FOUND, bound)]
+            rules = self._scope.rules
+            listed = _concerned(Brake(brake), rules.points, mails=rules.mails)
+            return [Concerned(*row) for row in connection.execute(listed, self._scope.bound(b_rows=most))]
 
     def apply(self, tripped: Sequence[Tripped], *, scope: str, now: datetime) -> list[Tripped]:
         """Return the brakes that hold, new ones written.
@@ -85,6 +147,7 @@ class Holds:
         if found:
             with self._scope.database.writing() as connection:
                 _USED.run(connection, [(to_ms(now), hold) for hold in found])
+                self._scope.mark_held(connection)
 
     def release(self, hold_id: int, *, by: str, now: datetime) -> bool:
         """Let a hold go, in the name of `by`; returns False where there is no such open hold."""

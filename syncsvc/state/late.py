@@ -220,7 +220,7 @@ def _doubt_again(connection: Connection, scope: Scope, member: int, row: SentRow
     connection.execute(update(MEMBER).where(MEMBER.c.id == account).values(unsettled=unsettled))
     members = [*{member, account}]
     scope.refresh(connection, members)
-    scope.mark_for_write_back(connection, members)
+    scope.mark_for_status(connection, members)
 
 
 def _send_again(connection: Connection, scope: Scope, members: list[int]) -> None:

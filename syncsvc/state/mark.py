@@ -14,22 +14,32 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Engine, func, select
 
 from syncsvc.errors import StateError
+from syncsvc.state import locks
 from syncsvc.state.tables import BATCH, META
 
 FINGERPRINT_KEY = "fingerprint_key"
 _HISTORY = "history"
+_BARRED = "barred"
 _LONGEST = 64  # bytes of a mark
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The number of the newest batch, and the history that counted it; no history has claimed nothing yet."""
+    """The number of the newest batch, and the history that counted it; no history has claimed nothing yet.
+
+    `barred` says why no cycle may run on a state, until somebody takes it on.
+    """
 
     history: str
     batch: int
+    barred: str = ""
+
+    def covers(self, other: Mark) -> bool:
+        """Return whether whoever has come this far knows everything up to the other one."""
+        return self.history == other.history and self.batch >= other.batch
 
 
 NOTHING = Mark("", 0)
@@ -38,11 +48,16 @@ NOTHING = Mark("", 0)
 class MarkedGate:
     """The gate's file, with the mark in it."""
 
-    def __init__(self, descriptor: int) -> None:
-        """Read the mark from the gate that is open there."""
+    def __init__(self, descriptor: int | None) -> None:
+        """Read the mark from the gate that is open there, if there is one."""
         self._descriptor = descriptor
         self._moving = threading.Lock()
-        self._found = os.pread(descriptor, _LONGEST, 0)
+        self._found = b"" if descriptor is None else os.pread(descriptor, _LONGEST, 0)
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is no mark."""
+        return not self._found
 
     def move(self, mark: Mark) -> None:
         """Make the mark this one, on the disk too; raises OSError where it cannot be written."""
@@ -61,21 +76,29 @@ class MarkedGate:
 
     def suspicion(self, path: Path, known: Mark) -> str | None:
         """Return why a state that knows this much may know less than was sent, None where it does not."""
+        if known.barred:
+            return _told(path, known.barred)
         try:
             mark = self._mark()
         except ValueError:
             return f"{path}.gate is damaged, which says how far the state had come: it may be an older one"
-        if not mark.batch or (known.history == mark.history and known.batch >= mark.batch):
+        if known.covers(mark) or not (known.batch or mark.batch):
             return None
         if not path.exists():
             found = f"is gone, which has sent {mark.batch:,} batches: a new one"
         elif known.history == mark.history:
             found = f"is older than what was sent: it knows {known.batch:,} batches of {mark.batch:,}, and"
+        elif not mark.history:
+            found = (
+                f"has sent {known.batch:,} batches, and its .gate is not beside it, which says whether it is "
+                "the newest (where it was moved here, move that too): an older one"
+            )
         elif known.history:
-            found = f"is not the state that was here, which has sent {mark.batch:,} batches, and"
+            sent = f", which has sent {mark.batch:,} batches," if mark.batch else ""
+            found = f"is not the state that was here{sent} and"
         else:
             found = f"knows nothing, in the place of a state that has sent {mark.batch:,} batches, and"
-        return f"{path} {found} would award again what it does not know of"
+        return _told(path, found)
 
     def refuse_older(self, path: Path, known: Mark) -> None:
         """Raise StateError where a state may know less than was sent."""
@@ -87,10 +110,11 @@ class MarkedGate:
 
         Of what was sent by the state that was there, it must know all.
         """
-        if self.suspicion(path, known) is None:
-            return
         try:
-            found = f"{path} is the place of a state that has sent {self._mark().batch:,} batches"
+            mark = self._mark()
+            if known.covers(mark) or not mark.batch:
+                return
+            found = f"{path} is the place of a state that has sent {mark.batch:,} batches"
         except ValueError:
             found = f"{path}.gate is damaged, which says how far the state had come that was there"
         raise StateError(
@@ -105,17 +129,27 @@ class MarkedGate:
         return Mark(history, int(batch))
 
     def _write(self, mark: Mark) -> None:
-        text = f"{mark.history} {mark.batch:020}\n".encode()
-        if mark != NOTHING and text != self._found:
+        text = f"{mark.history} {mark.batch:020}\n".encode() if mark.history else b""
+        if self._descriptor is not None and text != self._found:
             os.pwrite(self._descriptor, text, 0)
             os.ftruncate(self._descriptor, len(text))
             os.fdatasync(self._descriptor)
             self._found = text
 
 
+def look_beside(path: Path) -> MarkedGate:
+    """Return the mark beside a state file, to be compared with; nothing is made, and it may be gone."""
+    gate = locks.look_at_gate(path)
+    try:
+        return MarkedGate(gate)
+    finally:
+        if gate is not None:
+            os.close(gate)
+
+
 def mark_of(opened: sqlite3.Connection) -> Mark:
     """Return what a state file itself knows."""
-    facts = dict(opened.execute("SELECT name, value FROM meta WHERE name IN (?, ?)", _FACTS).fetchall())
+    facts = dict(opened.execute("SELECT name, value FROM meta WHERE name IN (?, ?, ?)", _FACTS).fetchall())
     (newest,) = opened.execute("SELECT seq FROM sqlite_sequence WHERE name = 'batch'").fetchone() or (0,)
     return _of_history(facts, newest)
 
@@ -126,22 +160,43 @@ def mark_on_server(connection: Connection) -> Mark:
     Its rows tell, of which none is ever deleted: a server's counters run ahead of them after a fall.
     """
     facts = connection.execute(select(META.c.name, META.c.value).where(META.c.name.in_(_FACTS)))
-    return _of_history(dict(facts.tuples().all()), connection.scalar(select(func.max(BATCH.c.id))) or 0)
+    return _of_history(dict(facts.all()), connection.scalar(select(func.max(BATCH.c.id))) or 0)
 
 
 def _of_history(facts: Mapping[str, bytes], newest: int) -> Mark:
     if FINGERPRINT_KEY not in facts:
         return NOTHING
     history = blake2b(facts[FINGERPRINT_KEY], digest_size=8, key=facts.get(_HISTORY, b"")).hexdigest()
-    return Mark(history, newest)
+    return Mark(history, newest, facts.get(_BARRED, b"").decode())
 
 
-_FACTS = (FINGERPRINT_KEY, _HISTORY)
+_FACTS = (FINGERPRINT_KEY, _HISTORY, _BARRED)
+
+
+def bar(connection: Connection, why: str) -> None:
+    """Let no cycle run on a state until somebody takes it on.
+
+    `why` follows its name, and "would award again what it does not know of" follows that.
+    """
+    connection.execute(META.delete().where(META.c.name == _BARRED))
+    connection.execute(META.insert().values(name=_BARRED, value=why.encode()))
+
+
+def refuse_barred(place: object, engine: Engine) -> None:
+    """Raise StateError where no cycle may run on a state on a server."""
+    with engine.connect() as connection:
+        known = mark_on_server(connection)
+    if known.barred:
+        raise StateError(f"{_told(place, known.barred)}. {TAKE_ON}")
+
+
+def _told(place: object, found: str) -> str:
+    return f"{place} {found} would award again what it does not know of"
 
 
 def begin_history(connection: Connection) -> None:
     """Let batches be counted in a new history, inside the caller's transaction: no older state is of it."""
-    connection.execute(META.delete().where(META.c.name == _HISTORY))
+    connection.execute(META.delete().where(META.c.name.in_([_HISTORY, _BARRED])))
     connection.execute(META.insert().values(name=_HISTORY, value=os.urandom(16)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,7 +17,7 @@ from syncsvc.rules.mapping import Mapped
 from syncsvc.rules.ownership import heir
 from syncsvc.state import payloads
 from syncsvc.state.books import Credit, append
-from syncsvc.state.bulk import insert_rows
+from syncsvc.state.bulk import insert_rows, update_rows
 from syncsvc.state.codes import Entry
 from syncsvc.state.database import as_list, one_of
 from syncsvc.state.first_reads import adopted_later
@@ -72,6 +73,8 @@ _INSERT = insert_rows(
         "first_read",
     ),
 )
+_UPDATE = update_rows(MEMBER, ("id",), KEPT)
+_kept = attrgetter(*KEPT, "id")
 
 _BY_EMAIL = MEMBERS.where(MEMBER.c.brand == bindparam("b_brand"), one_of(MEMBER.c.email_key, "b_emails"))
 _BY_ID = MEMBERS.where(one_of(MEMBER.c.id, "b_members"))
@@ -251,10 +254,7 @@ class Membership:
         old = [member for member in self._touched if member.id is not None]
         self._insert(new)
         if old:
-            self._connection.execute(
-                update(MEMBER).where(MEMBER.c.id == bindparam("b_id")),
-                [{"b_id": m.id, **{name: getattr(m, name) for name in KEPT}} for m in old],
-            )
+            _UPDATE.run(self._connection, [_kept(member) for member in old])
             payloads.put(self._connection, [(member.id, member.payload) for member in old])
             self._scope.refresh(self._connection, [member.id for member in old if member.id is not None])
         self._inheritances.save()

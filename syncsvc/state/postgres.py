@@ -16,13 +16,14 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.pool import QueuePool
+from sqlmodel import SQLModel
 
 from syncsvc.errors import LeaseLostError, StateError
 from syncsvc.state import migrations
 from syncsvc.state.copying import copy_tables
 from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases, SharedLeases
-from syncsvc.state.mark import Mark, mark_on_server
+from syncsvc.state.mark import Mark, mark_on_server, refuse_barred
 from syncsvc.state.places import Places
 from syncsvc.state.replicas import alive, process_name, serving
 from syncsvc.state.server import Server, is_read_only, telling
@@ -140,10 +141,9 @@ class StateServer:
     def open(cls, url: str, lease: timedelta = LEASE, *, older: bool = False) -> Self:
         """Return the state for a process that runs cycles, made and migrated where needed.
 
-        Raises StateError where the server cannot be used, or a process of an older version works with tables
-        that were to be migrated. One that is `older` than what was sent looks like any other.
+        Raises StateError where the server cannot be used, a process of an older version works with tables
+        that were to be migrated, or no cycle may run on it. Else an `older` one looks like any other.
         """
-        del older
         with contextlib.ExitStack() as undo:
             server, engine = undo.enter_context(_opened(url))
             with telling(server):
@@ -151,6 +151,8 @@ class StateServer:
                 with alone(engine, schema, "migrate"):
                     _require_nobody_older(server, engine)
                     migrations.upgrade(engine)
+                if not older:
+                    refuse_barred(server, engine)
             undo.pop_all()
         return cls(server, engine, schema, lease)
 
@@ -192,6 +194,8 @@ class StateServer:
             server.examine(engine, writes=True)
             form = migrations.form(engine)
             _require_nobody_older(server, engine)
+            if form == migrations.forms()[0]:
+                refuse_barred(server, engine)
         _, names = cls.services(url)
         run = "runs" if len(names) == 1 else "run"
         facts = [f"{server} is in use by {', '.join(names)}, which {run} cycles on it"] if names else []
@@ -218,6 +222,11 @@ class StateServer:
                     target.close()
             finally:
                 source.close()
+
+    @property
+    def place(self) -> str:
+        """See `Storage`."""
+        return str(self.server)
 
     def known(self) -> Mark:
         """Return how far the state has come by what is in it."""
@@ -281,9 +290,17 @@ class StateServer:
         What is dead is gone from the tables then, as far as no transaction that is open can see it. The
         server's log, its replicas and its backups are its operator's.
         """
+        skipped: list[Any] = []  # who does not own a table is told in a notice alone
         with telling(self.server), self.engine.connect() as connection:
-            connection.connection.cursor().execute("VACUUM")
-        return True
+            driver = connection.connection.driver_connection
+            assert driver is not None  # noqa: S101 - it is connected
+            driver.add_notice_handler(skipped.append)
+            try:
+                tables = ", ".join(f'"{it}"' for it in SQLModel.metadata.tables)
+                connection.connection.cursor().execute(f"VACUUM {tables}")
+            finally:
+                driver.remove_notice_handler(skipped.append)
+        return not skipped
 
     def close(self) -> None:
         """Give everything back, once a write under way has ended; another process can open it now."""
@@ -305,7 +322,7 @@ class StateServer:
                 place.enter_context(self._places.taken(patience=_WAITED))
             except TimeoutError:
                 raise StateError(
-                    f"{self.server} cannot be used: it is too slow for those who wait; cycles go on"
+                    f"{self.server} cannot be used: it is too slow for those who wait; a service tries again"
                 ) from None
             yield
 

@@ -206,7 +206,7 @@ class Preview:
             .outerjoin(CONNECTOR, CONNECTOR.c.id == MEMBER.c.owner_connector)
             .where(
                 MEMBER.c.brand.in_(OWN_BRANDS),
-                *due.sendable(allowed.flows),
+                *due.sendable(allowed.flows, self._scope.rules.points),
                 or_(profile, points > 0),
             )
         )

@@ -1,9 +1,13 @@
-"""What the user of a state on a server may do there, and what a service needs: told with what grants it.
+"""What the user of a state on a server finds and may do there, and what a service needs.
+
+What is missing is told with what grants it.
 
 Privileges: postgresql.org/docs/15/ddl-priv.html.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, text
 from sqlmodel import SQLModel
@@ -13,6 +17,10 @@ from syncsvc.state import histories, interventions, tables  # noqa: F401 - they 
 _RECORD = "alembic_version"  # which is only read, but by migrations, and they are the owner's
 _NAMED = 3
 
+_THERE = text(
+    "SELECT relname FROM pg_class"
+    " WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relname = ANY (:b_names)"
+)
 _LACKS = text(
     "WITH ours AS (SELECT oid, relname FROM pg_class"
     " WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relname = ANY (:b_names)),"
@@ -32,6 +40,21 @@ _OTHERS = text(
     " AND NOT pg_has_role(relowner, 'USAGE') ORDER BY 1"
 )
 _WHO = text("SELECT quote_ident(current_user), quote_ident(current_schema())")
+
+
+def gone(connection: Connection) -> str | None:
+    """Return the tables that a state has and that are not there, None for none."""
+    there = set(_there(connection))
+    return _some([name for name in _names() if name not in there], "tables") or None
+
+
+def taken(connection: Connection) -> str | None:
+    """Return the tables of a state's names that are there, None for none."""
+    return _some(sorted(_there(connection)), "tables") or None
+
+
+def _there(connection: Connection) -> Sequence[str]:
+    return connection.scalars(_THERE, {"b_names": _names()}).all()
 
 
 def lacking(connection: Connection) -> str | None:

@@ -118,7 +118,7 @@ class Quarantine:
             members = list(connection.scalars(linked))
             connection.execute(update(MEMBER).where(among(MEMBER.c.id, members)).values(refused=None))
             self._scope.refresh(connection, members)
-            self._scope.mark_for_write_back(connection, members)
+            self._scope.mark_for_status(connection, members)
         else:
             connection.execute(update(QUARANTINE).where(waiting).values(dropped_at=None))
             connection.execute(update(CONTACT).where(contacts).values(fingerprint=None))

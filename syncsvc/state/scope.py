@@ -29,7 +29,7 @@ from syncsvc.rules.brakes import Allowed, Flows
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.rules.intake import ContactState
 from syncsvc.rules.settling import Grade
-from syncsvc.state.codes import Outcome, WriteDue
+from syncsvc.state.codes import HELD, Outcome, WriteDue
 from syncsvc.state.database import Database, as_list, one_of
 from syncsvc.state.payloads import AT_HAND, dropped
 from syncsvc.state.tables import BATCH, BATCH_ROW, BRAND, CONTACT, MEMBER
@@ -69,7 +69,7 @@ class Scope:
     """One organization in an open database.
 
     `connectors` are the ids of the configured connectors by name, in order of ownership; `writing` those
-    that write back.
+    that write back, `telling` those of them that write a status.
     """
 
     database: Database
@@ -78,6 +78,7 @@ class Scope:
     fingerprinter: Fingerprinter
     connectors: Mapping[str, int]
     writing: Collection[int]
+    telling: Collection[int]
 
     def bound(self, **values: Any) -> dict[str, Any]:
         """Return the parameters of a statement that names the organization, and more of them."""
@@ -109,19 +110,28 @@ class Scope:
             connection.execute(_unneeded(self.rules.points), these)
 
     def mark_for_write_back(self, connection: Connection, member_ids: Collection[int]) -> None:
-        """Let the next write-back look at every contact of these members."""
+        """Let the next write-back look at every contact of these members, whose times have moved."""
         if self.writing and member_ids:
-            connection.execute(_MARKED, self._writing(b_members=as_list(member_ids)))
+            marked = {"b_members": as_list(member_ids), "b_writing": as_list(self.writing)}
+            connection.execute(_MARKED, marked)
+
+    def mark_for_status(self, connection: Connection, member_ids: Collection[int]) -> None:
+        """Let the next write-back look at every contact of these members whose status is written."""
+        if self.telling and member_ids:
+            marked = {"b_members": as_list(member_ids), "b_writing": as_list(self.telling)}
+            connection.execute(_MARKED, marked)
 
     def mark_kept_back(self, connection: Connection, allowed: Allowed) -> None:
-        """Let the next write-back look at every contact of the members that `allowed` keeps back."""
-        if self.writing:
+        """Let the next write-back tell every contact of the members that `allowed` keeps back."""
+        if self.telling:
             marked = _marked_kept_back(self.rules.points, allowed.flows)
-            bound = self.bound(b_most=at_most(allowed.most_points))
-            connection.execute(marked, self._writing(**bound))
+            bound = self.bound(b_most=at_most(allowed.most_points), b_writing=as_list(self.telling))
+            connection.execute(marked, bound)
 
-    def _writing(self, **values: Any) -> dict[str, Any]:
-        return {"b_writing": as_list(self.writing), **values}
+    def mark_held(self, connection: Connection) -> None:
+        """Let the next write-back look at every contact that says it is held: a brake is over."""
+        if self.telling:
+            connection.execute(_MARKED_HELD, {"b_writing": as_list(self.telling)})
 
 
 def payable(points: Points) -> ColumnElement[int]:
@@ -162,7 +172,7 @@ def kept_back(points: Points, flows: Flows) -> ColumnElement[bool]:
         kept.append(MEMBER.c.delivered.is_(None))
     if not flows.leaving:
         kept.append(LEAVES)
-    if points is Points.ADD:
+    if points is not Points.OFF:
         kept.append(payable(points) > bindparam("b_most", type_=BigInteger))
     return and_(MEMBER.c.brand.in_(OWN_BRANDS), or_(*kept))
 
@@ -184,20 +194,21 @@ def _unneeded(points: Points) -> Delete:
     return dropped(one_of(MEMBER.c.id, "b_members"), settled, ~_differs(points))
 
 
-def _marked(members: ColumnElement[bool]) -> Update:
+def _marked(*members: ColumnElement[bool]) -> Update:
     shown = CONTACT.c.state.in_([ContactState.ACTIVE, ContactState.QUARANTINED])
     writing = one_of(CONTACT.c.connector_id, "b_writing")
     unmarked = CONTACT.c.write_due != WriteDue.YES
-    return update(CONTACT).where(members, writing, shown, unmarked).values(write_due=WriteDue.YES)
+    return update(CONTACT).where(*members, writing, shown, unmarked).values(write_due=WriteDue.YES)
 
 
 _MARKED = _marked(one_of(CONTACT.c.member_id, "b_members"))
+_MARKED_HELD = _marked(CONTACT.c.written_status == HELD)
 
 
 @cache
 def _marked_kept_back(points: Points, flows: Flows) -> Update:
     kept = select(MEMBER.c.id).where(MEMBER.c.due == 1, kept_back(points, flows))
-    return _marked(CONTACT.c.member_id.in_(kept))
+    return _marked(CONTACT.c.member_id.in_(kept), CONTACT.c.written_status.is_distinct_from(HELD))
 
 
 def on_account_of(member: ColumnElement[int]) -> ColumnElement[bool]:

@@ -24,13 +24,16 @@ from syncsvc.stateurl import server_options, shown
 OLDEST = 15
 """The oldest version that the tests are run on."""
 
+_GONE = "somebody has changed its tables: put a backup back, as docs/operations.md says; none is made anew"
+_CREATEDB = "createdb --owner USER --template template0 --encoding UTF8 NAME"
 _READ_ONLY, _MAY_NOT = "25006", "42501"
 _REMEDIES = {
-    _READ_ONLY: "point state at the primary; with several hosts, target_session_attrs=read-write finds it",
+    _READ_ONLY: "point state at the primary (with several hosts, target_session_attrs=read-write finds it); "
+    "where it is the primary, turn off default_transaction_read_only of the role, the database or the server",
     "28000": "correct user and password, or what pg_hba.conf allows",
     "28P01": "correct user and password, as docs/postgresql.md says; a secret is read when a service starts: "
     "restart it once that has changed",
-    "3D000": "make it: createdb --encoding UTF8 NAME; or correct the name in state",
+    "3D000": f"make it: {_CREATEDB}; or correct the name in state",
     "3F000": "make the schema that search_path names, or correct it in state",
     _MAY_NOT: "grant the user of state the right to make and use tables in its schema",
     "53100": "make room on the server's disk",
@@ -38,9 +41,11 @@ _REMEDIES = {
     "53300": "raise max_connections, or the user's or the database's limit; a process takes up to 31",
     "55P03": "another transaction holds what this one needs; see pg_stat_activity; it is tried again",
     "57014": "the server took too long; see what it is busy with; it is tried again",
-    "57P01": "the server is being stopped; cycles go on once it is back",
-    "57P02": "the server fell; cycles go on once it is back",
-    "57P03": "the server is starting or stopping; cycles go on once it is back",
+    "57P01": "the server is being stopped; a service goes on once it is back",
+    "57P02": "the server fell; a service goes on once it is back",
+    "57P03": "the server is starting or stopping; a service goes on once it is back",
+    "42P01": _GONE,
+    "42703": _GONE,
     "25P03": "this process stopped for so long that another one must not wait for it; it is tried again",
     "40001": "it is tried again",
     "40P01": "it is tried again",
@@ -63,7 +68,7 @@ _SAID = {
     "invalid .*value|invalid connection option|could not match|could not parse": _OPTION,
     "configuration parameter|command-line argument|weak sslmode|requirement|channel binding": _OPTION,
     "session is (?:not )?read-only|hot standby": "no host of state is what target_session_attrs asks for; "
-    "cycles go on once one is",
+    "a service goes on once one is",
     "no password supplied": "give one: passfile=FILE in the URL of state, of mode 0600 and with a line for "
     "this host, port, database and user; or make the URL a secret with the password in it",
     r"pg_hba\.conf|(?:Peer|Ident) authentication failed": "allow user, database and address in the server's "
@@ -80,7 +85,7 @@ _SAID = {
 }
 """What is said while a connection is made, when the driver tells no code; the first that fits counts."""
 
-_AWAY = "check that the server runs and that this machine reaches it; cycles go on once it is back"
+_AWAY = "check that the server runs and that this machine reaches it; a service goes on once it is back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ class Server:
         if encoding != "UTF8":
             raise StateError(
                 f"{self} has the encoding {encoding}: names in other scripts would not fit; make one with "
-                "createdb --template template0 --encoding UTF8 NAME"
+                f"{_CREATEDB}"
             )
         if schema is None:
             raise StateError(f"{self} has no schema to make tables in: {_REMEDIES['3F000']}")
@@ -126,6 +131,16 @@ class Server:
             raise StateError(f"{self} may only be read: {_REMEDIES[_READ_ONLY]}")
         if writes and (barred := _barred(engine, makes=makes)):
             raise StateError(f"the user of {self} {barred}")
+        form = migrations.form(engine)
+        with engine.connect() as connection:
+            if form == migrations.forms()[0] and (gone := privileges.gone(connection)):
+                raise StateError(f"{self} has no {gone}: {_GONE}")
+            taken = privileges.taken(connection) if form is None else None
+            if taken and migrations.form(engine) is None:  # else another process has just made them
+                raise StateError(
+                    f"{self} has {taken}, and is no state: name a database of its own, or a schema "
+                    "(options=-csearch_path=NAME in the URL of state)"
+                )
         return int(schema)
 
 

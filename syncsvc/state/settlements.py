@@ -239,7 +239,7 @@ class Settlements:
         accounts = [row.account_id for row in rows if row.account_id is not None]
         members = [*(row.member_id for row in rows), *accounts, *heirs]
         self._scope.refresh(connection, members)
-        self._scope.mark_for_write_back(connection, members)
+        self._scope.mark_for_status(connection, members)
 
     def abandoned(self) -> list[tuple[int, Lane, int]]:
         """Return the batches that were claimed and have no outcome: id, lane, rows."""

@@ -23,7 +23,7 @@ from syncsvc.errors import StateError
 from syncsvc.state import locks, migrations
 from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases, SoleLeases
-from syncsvc.state.mark import NOTHING, Mark, MarkedGate, mark_of
+from syncsvc.state.mark import NOTHING, Mark, MarkedGate, look_beside, mark_of
 from syncsvc.state.surroundings import unusable
 
 _READERS_KEPT = 16
@@ -180,6 +180,8 @@ class StateFile:
         """
         path = path_of(url)
         if not path.exists():
+            with _told(path, OSError):
+                look_beside(path).refuse_older(path, NOTHING)
             raise StateError(f"there is no state in {path} yet: run a cycle first, with `once` or `run`")
         with contextlib.ExitStack() as undo, _told(path, OSError):
             engine = _connect(path)
@@ -197,12 +199,7 @@ class StateFile:
         """
         path = path_of(url)
         with _told(path, OSError):
-            gate = locks.look_at_gate(path)
-            if gate is not None:
-                try:
-                    MarkedGate(gate).refuse_copy(path, known)
-                finally:
-                    os.close(gate)
+            look_beside(path).refuse_copy(path, known)
 
     @staticmethod
     def copy_to(url: str, copy: Path) -> None:
@@ -215,6 +212,11 @@ class StateFile:
                 uri = f"{path.absolute().as_uri()}?mode=ro"
                 with contextlib.closing(sqlite3.connect(uri, uri=True)) as source:
                     source.execute("VACUUM INTO ?", (str(copy),))
+
+    @property
+    def place(self) -> str:
+        """See `Storage`."""
+        return str(self.path.absolute())
 
     @property
     def runs_cycles(self) -> bool:

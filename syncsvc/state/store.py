@@ -25,23 +25,26 @@ Store ── intake         pages of contacts and their cursors; sweeps
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
 
 from syncsvc.config import OnGone, OrganizationConfig, Points
 from syncsvc.errors import ConfigurationError
 from syncsvc.rules.fingerprint import Fingerprinter
+from syncsvc.rules.intake import ContactState
 from syncsvc.rules.mapping import MAILS
 from syncsvc.state import payloads
 from syncsvc.state.accounts import Accounts
 from syncsvc.state.alerted import Alerted
 from syncsvc.state.allowances import Allowances
 from syncsvc.state.audit import Audit
+from syncsvc.state.codes import WriteDue
 from syncsvc.state.confirmations import Confirmations
-from syncsvc.state.database import Database
+from syncsvc.state.database import Database, change_row
 from syncsvc.state.doubts import Doubts
 from syncsvc.state.erasure import Erasure
 from syncsvc.state.holds import Holds
@@ -53,16 +56,28 @@ from syncsvc.state.outbox import Outbox
 from syncsvc.state.pauses import Pauses
 from syncsvc.state.plans import Plans
 from syncsvc.state.preview import Preview
-from syncsvc.state.quarantine import Quarantine
+from syncsvc.state.quarantine import Quarantine, Side
 from syncsvc.state.reports import Reports
 from syncsvc.state.restoration import Restoration
 from syncsvc.state.retention import Retention
 from syncsvc.state.retirement import set_aside
 from syncsvc.state.scope import Rules, Scope
 from syncsvc.state.settlements import Settlements
-from syncsvc.state.tables import BRAND, CONNECTOR, CONTACT, MEMBER, META, ORGANIZATION
+from syncsvc.state.tables import (
+    BRAND,
+    CONNECTOR,
+    CONTACT,
+    MEMBER,
+    META,
+    ORGANIZATION,
+    QUARANTINE,
+    WRITE_RETRY,
+)
 from syncsvc.state.twice import Twice
 from syncsvc.state.write_backs import WriteBacks
+
+_HELD_AS = {"last_updated": "written_at", "status": "written_status"}
+"""The column that knows what a record holds of a fact that is written back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +124,11 @@ def open_store(database: Database, organization: OrganizationConfig, lease: Leas
         with ours.writing() as connection:
             made = _fingerprint_key(connection), _connectors(connection, organization_id, names)
             if lease is not None:
-                _take_effect(connection, organization_id, organization, list(made[1].values()))
+                _take_effect(connection, organization_id, organization, made[1])
+    if lease is not None:
+        ours.reached(0)  # before the first batch: it is told from a copy without a mark
     key, connectors = made
-    writing = {
-        connectors[name]
-        for name, connector in organization.connectors.items()
-        if (connector.write_back.last_updated or connector.write_back.status)
-    }
-    return _assemble(ours, organization, organization_id, connectors, writing, Fingerprinter(key))
+    return _assemble(ours, organization, organization_id, connectors, Fingerprinter(key))
 
 
 def register(database: Database, organization: OrganizationConfig) -> int:
@@ -145,7 +157,6 @@ def _assemble(
     organization: OrganizationConfig,
     organization_id: int,
     connectors: dict[str, int],
-    writing: Collection[int],
     fingerprinter: Fingerprinter,
 ) -> Store:
     rules = Rules(
@@ -157,7 +168,10 @@ def _assemble(
         witness=organization.wallet.witness,
         zone=organization.wallet.zone,
     )
-    scope = Scope(database, organization_id, rules, fingerprinter, connectors, writing)
+    written = {connectors[name]: it.write_back for name, it in organization.connectors.items()}
+    telling = {it for it, fields in written.items() if fields.status}
+    writing = telling | {it for it, fields in written.items() if fields.last_updated}
+    scope = Scope(database, organization_id, rules, fingerprinter, connectors, writing, telling)
     settlements = Settlements(scope)
     restoration = Restoration(scope, settlements)
     return Store(
@@ -207,14 +221,29 @@ def _organization(connection: Connection, config: OrganizationConfig) -> int:
         }
         made = ORGANIZATION.insert().values(row).returning(ORGANIZATION.c.id)
         return int(connection.execute(made).scalar_one())
-    (first, *others) = known
-    if others or (first.name, first.organization_id) != (config.name, config.organization_id):
-        told = (
-            f"{config.name}: the state knows organization {first.organization_id} under the name {first.name}"
-        )
-        remedy = f'set name = "{first.name}" and that organization_id, or name another state'
-        raise ConfigurationError([f"{told}; a change would award every point anew: {remedy}"])
-    return int(first.id)
+    refuse_another(config, [(it.name, it.organization_id) for it in known])
+    return int(known[0].id)
+
+
+def is_known(database: Database, config: OrganizationConfig) -> bool:
+    """Return whether the state knows an organization; raises ConfigurationError where it knows another."""
+    with database.reading() as connection:
+        known = connection.execute(select(ORGANIZATION.c.name, ORGANIZATION.c.organization_id)).all()
+    return refuse_another(config, [(name, organization_id) for name, organization_id in known])
+
+
+def refuse_another(config: OrganizationConfig, known: Collection[tuple[str, str]]) -> bool:
+    """Return whether an organization is among those `known`, each by its name and its id.
+
+    Raises ConfigurationError where its name or its id is another's.
+    """
+    mine = (config.name, config.organization_id)
+    for name, organization_id in known:
+        if (name == mine[0]) != (organization_id == mine[1]):
+            told = f"{config.name}: the state knows organization {organization_id} under the name {name}"
+            remedy = f'set name = "{name}" and that organization_id, or name another state'
+            raise ConfigurationError([f"{told}; a change would award every point anew: {remedy}"])
+    return mine in known
 
 
 def known_organization(database: Database, config: OrganizationConfig) -> int | None:
@@ -225,7 +254,7 @@ def known_organization(database: Database, config: OrganizationConfig) -> int | 
 
 
 def _take_effect(
-    connection: Connection, organization_id: int, config: OrganizationConfig, connectors: Sequence[int]
+    connection: Connection, organization_id: int, config: OrganizationConfig, connectors: Mapping[str, int]
 ) -> None:
     """Make true what follows from a configuration that changed since the last cycles were run."""
     mine = ORGANIZATION.c.id == organization_id
@@ -242,7 +271,14 @@ def _take_effect(
         connection.execute(payloads.dropped(unused))
     if (before.points, before.expires) != (now["points"], now["expires"]):
         connection.execute(update(ORGANIZATION).where(mine).values(now))
-    _retire(connection, organization_id, connectors, config.wallet.points)
+    _retire(connection, organization_id, list(connectors.values()), config.wallet.points)
+    listed = select(CONNECTOR.c.name, CONNECTOR.c.writes).where(
+        CONNECTOR.c.organization_id == organization_id
+    )
+    known = dict(connection.execute(listed).all())
+    for name, row_id in connectors.items():
+        fields = config.connectors[name].write_back.model_dump(exclude_none=True)
+        _write_anew(connection, row_id, known[name], fields)
 
 
 def _read_anew(connection: Connection, chosen: ColumnElement[bool]) -> None:
@@ -250,6 +286,31 @@ def _read_anew(connection: Connection, chosen: ColumnElement[bool]) -> None:
     owned = CONTACT.c.connector_id.in_(select(CONNECTOR.c.id).where(chosen))
     connection.execute(update(CONTACT).where(owned).values(fingerprint=None))
     connection.execute(update(CONNECTOR).where(chosen).values(mapping=None))
+
+
+def _write_anew(connection: Connection, connector_id: int, known: str | None, fields: dict[str, str]) -> None:
+    """Let every record get what its connector writes to other fields now than those that are `known`.
+
+    Where nothing is known, in a state of an older version, every record is looked at once.
+    """
+    writes = json.dumps(fields, sort_keys=True)
+    if writes == known:
+        return
+    mine = CONTACT.c.connector_id == connector_id
+    shown: ColumnElement[bool] = CONTACT.c.state.in_([ContactState.ACTIVE, ContactState.QUARANTINED])
+    refused = and_(QUARANTINE.c.connector_id == connector_id, QUARANTINE.c.side == Side.CRM)
+    if known is None:  # what was refused was refused by these fields
+        shown = and_(shown, CONTACT.c.record_id.not_in(select(QUARANTINE.c.record_id).where(refused)))
+    else:
+        moved = [fact for fact, field in json.loads(known).items() if fields.get(fact) != field]
+        if moved:  # what another field holds is not known
+            connection.execute(update(CONTACT).where(mine).values({_HELD_AS[fact]: None for fact in moved}))
+        connection.execute(delete(WRITE_RETRY).where(WRITE_RETRY.c.connector_id == connector_id))
+        connection.execute(delete(QUARANTINE).where(refused))
+    due = WriteDue.YES if fields else WriteDue.NO
+    others = CONTACT.c.write_due != due
+    connection.execute(update(CONTACT).where(mine, shown, others).values(write_due=due))
+    change_row(connection, CONNECTOR, connector_id, {"writes": writes})
 
 
 def _retire(connection: Connection, organization_id: int, connectors: Sequence[int], points: Points) -> None:

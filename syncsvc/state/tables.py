@@ -70,6 +70,7 @@ class ConnectorRow(SQLModel, table=True):
     partial: int | None = time_column()  # contacts it did not bring, where it could not tell every record
     sweep_asked: int = count_column()  # the number of the sweep that a person asked for
     mapping: str | None = None
+    writes: str | None = None  # the CRM field of each fact that is written back, as JSON
     retired: int = small_column()  # it is not configured any more
     trouble: str | None = None
     calls_allowed: int | None = time_column()  # in a day, as the CRM told at `calls_told_at`

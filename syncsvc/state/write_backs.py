@@ -31,7 +31,7 @@ from syncsvc.model import STATUS_LENGTH, WriteOutcome, Written
 from syncsvc.rules.brakes import Allowed, Flows
 from syncsvc.rules.intake import ContactState
 from syncsvc.state.bulk import Bulk, run_alike
-from syncsvc.state.codes import Outcome, WriteDue
+from syncsvc.state.codes import HELD, Outcome, WriteDue
 from syncsvc.state.database import as_list, one_of, to_ms
 from syncsvc.state.scope import Scope, at_most, kept_back
 from syncsvc.state.tables import BATCH, CONTACT, MEMBER, QUARANTINE, WRITE_RETRY
@@ -342,7 +342,7 @@ def _status(row: _Shown) -> str | None:
     if row.doubt is not None:
         return "in doubt"
     if row.unsettled or (row.due and row.kept_back):
-        return "held"
+        return HELD
     if row.delivered is not None and not row.due:
         return "imported"
     return None

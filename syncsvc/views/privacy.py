@@ -48,7 +48,8 @@ def show_forgotten(done: Traces, *, scrubbed: bool, as_json: bool) -> None:
         paper.line("nothing of the person is left in the state; erase it in the wallet too, and in backups")
     else:
         paper.line(
-            "free pages of the state still hold the person, since somebody reads it: run the same again soon"
+            "free pages of the state still hold the person: somebody reads it, so run the same again soon; "
+            "or, on a server, its tables belong to somebody else, who may say VACUUM"
         )
 
 

@@ -69,6 +69,7 @@ def show_backed_up(file: Path, balance: Mapping[str, int], *, as_json: bool) -> 
         return
     paper = Paper()
     paper.line(f"[green]✓[/] the state as it is now is in {escape(str(file))}")
+    paper.line("  it does not know what is sent from now on: go on with it by `syncsvc state restore` alone")
     for name, count in balance.items():
         if count:
             paper.line(f"[red]✗[/] {escape(name)}: its books have {count:,} differences")
@@ -120,4 +121,4 @@ def show_salvaged(found: Salvaged, new: Path, *, balance: bool, as_json: bool) -
     else:
         paper.line("[green]✓[/] every row was read, and the books balance, to the point")
         then = "put it in the place of the damaged file, without the old -wal and -shm"
-        paper.line(f"  → {then}, or name it in service.state", style="cyan")
+        paper.line(f"  → {then}", style="cyan")

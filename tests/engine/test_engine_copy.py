@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -22,8 +23,11 @@ from sqlalchemy import event
 
 from syncsvc.errors import StateError
 from syncsvc.sandbox.faults import Kind
+from syncsvc.state.backups import backing_up
+from syncsvc.state.condition import condition
 from syncsvc.state.copying import copy_state
 from syncsvc.state.database import Database
+from syncsvc.state.restoration import put_back
 
 
 def busy(lab: QuickLab) -> None:
@@ -163,7 +167,37 @@ def test_the_command_copies_to_what_is_configured_and_verifies_both(
     assert (
         "was the original a backup, or older than what was sent? then first `syncsvc state restore" in shown
     )
+    went_on = (
+        r"was copied to PostgreSQL database .*, where more may have been sent since, and would award again"
+    )
+    with pytest.raises(StateError, match=went_on):
+        Database.open(quick.state)
+    assert re.search(went_on, condition(quick.state).problems[0].message)
+    again = run(config, quick.state, f"sqlite:///{tmp_path}/third.db")
+    assert (again.returncode, "was copied to" in again.stderr) == (75, True)
+    Database.open(url).close()
+    with Database.open_older(quick.state) as database:
+        put_back(database, [], by="ann")
     quick.restart()
+
+
+def test_a_copy_of_a_backup_runs_no_cycle_before_it_is_taken_on(
+    quick: QuickLab, postgres: Postgres, tmp_path: Path
+) -> None:
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    config, url, backup = tmp_path / "acme.toml", postgres.empty(), tmp_path / "backup.db"
+    config.write_text(ORGANIZATION.format(state=url), encoding="utf-8")
+    with backing_up(quick.state, backup):
+        pass
+    assert run(config, f"sqlite:///{backup}").returncode == 0
+    told = rf"was copied from {backup}, beside which no \.gate says that it is the newest, and would award"
+    for _ in range(2):
+        with pytest.raises(StateError, match=told):
+            Database.open(url)
+    with Database.open_older(url) as database:
+        put_back(database, [], by="ann")
+    Database.open(url).close()
 
 
 @pytest.mark.parametrize("other", [False, True])
@@ -243,6 +277,7 @@ def test_a_copy_that_may_not_know_all_that_was_sent_is_refused_and_nothing_is_ma
     lab.close()
     url = postgres.empty()
     assert run(config, lab.state, url).returncode == 0
+    lab.ground.change("DELETE FROM meta WHERE name = 'barred'")  # of which a version before knew nothing
     lab.restart()
     lab.crm.put("b", points=20)
     lab.cycle(SETTLED)

@@ -223,6 +223,10 @@ def test_a_write_back_that_the_crm_refused_is_tried_at_once_on_retry_and_no_more
     decide(quick, Choice.DROP, Side.CRM)
     assert outcome(quick.cycle(after=90_000)) == (Outcome.OK, 0)
     assert quick.rows(next_try) == []
+    quick.ground.change("UPDATE connector SET writes = NULL")  # as of a version before
+    quick.restart()
+    assert outcome(quick.cycle()) == (Outcome.OK, 0)
+    assert quick.rows(next_try) == []
     del quick.crm.outcomes["a"]
     quick.crm.put("a", points=15)
     quick.calm()

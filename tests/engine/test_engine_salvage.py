@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -29,6 +30,7 @@ def state(quick: QuickLab, tmp_path: Path) -> Path:
     path = tmp_path / "state.db"
     with closing(sqlite3.connect(quick.folder / "lab.db")) as connection:
         connection.execute("VACUUM INTO ?", (str(path),))
+    shutil.copy(quick.folder / "lab.db.gate", path.with_name("state.db.gate"))
     return path
 
 
@@ -59,7 +61,7 @@ def saved(path: Path) -> tuple[Salvaged, Path]:
     assert path.read_bytes() == before
     assert new.stat().st_mode & 0o777 == 0o600
     assert not list(path.parent.glob("salvage-*"))
-    Database.open(f"sqlite:///{new}").close()
+    Database.open_beside(f"sqlite:///{new}").close()
     return found, new
 
 
@@ -84,6 +86,10 @@ def test_a_state_whose_rows_can_all_be_read_is_saved_whole(state: Path, harm: Ca
     found, new = saved(state)
     assert (found.whole, found.damaged) == (True, [])
     assert contents(new) == before
+    with pytest.raises(StateError, match=r"its \.gate is not beside it"):
+        Database.open(f"sqlite:///{new}")
+    new.replace(state)
+    Database.open(f"sqlite:///{state}").close()
 
 
 @pytest.mark.parametrize("table", ["member", "ledger", "batch_row"])

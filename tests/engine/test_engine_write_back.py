@@ -278,3 +278,72 @@ def test_an_excluded_contact_is_not_written_to(open_lab: Open) -> None:
     lab.wallet.touch(BRAND, "a@example.org")
     lab.cycle(after=400)
     assert lab.crm.writes == []
+
+
+LATER = [
+    ({}, {"last_updated": "wallet_time"}),
+    ({}, {"status": "wallet_status"}),
+    ({"last_updated": "wallet_time"}, {"last_updated": "wallet_time", "status": "wallet_status"}),
+    ({"last_updated": "old", "status": "state"}, {"last_updated": "wallet_time", "status": "wallet_status"}),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), LATER)
+def test_what_is_to_be_written_later_is_written_on_every_record(
+    open_lab: Open, before: dict[str, str], after: dict[str, str]
+) -> None:
+    lab = open_lab(connectors={"crm": {"write_back": before}})
+    for record in ("a", "b"):
+        lab.crm.put(record, points=1)
+    lab.cycle()
+    lab.cycle(after=400)
+    lab.crm.writes.clear()
+    lab.restart(connectors={"crm": {"write_back": after}})
+    assert lab.cycle().written_back == 2
+    shown = {fact: {it.get(field) for it in lab.crm.records.values()} for fact, field in after.items()}
+    assert shown.get("status", {"imported"}) == {"imported"}
+    assert None not in shown.get("last_updated", ())
+    news = set(after.values()) - set(before.values())
+    assert {field for it in lab.crm.writes for field in it.values} == news
+    lab.restart()
+    assert lab.cycle().written_back == 0
+
+
+def test_what_is_not_to_be_written_any_more_waits_for_nothing(open_lab: Open) -> None:
+    lab = open_lab()
+    lab.crm.put("a", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome("a", Written.REFUSED, "VALIDATION")
+    lab.cycle()
+    assert lab.quarantine() == {"a": ("crm", "write_back", "VALIDATION")}
+    lab.restart(connectors={"crm": {"write_back": {}}})
+    lab.cycle()
+    assert lab.quarantine() == {}
+    assert lab.value("SELECT write_due FROM contact") == 0
+
+
+def test_a_field_that_takes_no_value_may_be_changed_for_one_that_does(open_lab: Open) -> None:
+    lab = open_lab(connectors={"crm": {"write_back": {"last_updated": "narrow"}}})
+    lab.crm.put("a", points=1)
+    lab.crm.outcomes["a"] = WriteOutcome("a", Written.REFUSED, "VALIDATION")
+    lab.cycle()
+    del lab.crm.outcomes["a"]
+    lab.restart(connectors={"crm": {"write_back": {"last_updated": "wallet_time"}}})
+    assert lab.cycle(after=1).written_back == 1
+    assert lab.quarantine() == {}
+
+
+def test_a_state_that_does_not_know_what_was_written_is_looked_at_once(open_lab: Open) -> None:
+    lab = open_lab()
+    for record in "abc":
+        lab.crm.put(record, points=1)
+    lab.crm.outcomes["c"] = WriteOutcome("c", Written.REFUSED, "VALIDATION")
+    lab.cycle()
+    lab.cycle(after=1)
+    refused, written = lab.quarantine(), len(lab.crm.writes)
+    lab.ground.change("UPDATE connector SET writes = NULL")
+    lab.ground.change("UPDATE contact SET written_status = NULL WHERE record_id = 'a'")  # it was added later
+    lab.restart()
+    assert lab.cycle(after=1).written_back == 1
+    assert [it.record_id for it in lab.crm.writes[written:]] == ["a"]
+    assert lab.quarantine() == refused
+    assert lab.value("SELECT tries FROM write_retry") == 1

@@ -115,10 +115,8 @@ MUTATIONS = (
     Mutation(
         "a member in doubt is sent anyway",
         "syncsvc/state/due.py",
-        """    conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]
-    if not flows.known:""",
-        """    conditions = [MEMBER.c.due == 1]
-    if not flows.known:""",
+        "    conditions = [MEMBER.c.due == 1, MEMBER.c.open_batch.is_(None)]\n    if points",
+        "    conditions = [MEMBER.c.due == 1]\n    if points",
         _DOUBT,
     ),
     Mutation(
@@ -544,15 +542,15 @@ MUTATIONS = (
     Mutation(
         "a copy is made in the place of a state that knows more",
         "syncsvc/state/mark.py",
-        "        if self.suspicion(path, known) is None:\n            return\n        try:",
-        "        if self.suspicion(path, known) is None or known.batch:\n            return\n        try:",
+        "if known.covers(mark) or not mark.batch:",
+        "if known.batch or not mark.batch:",
         ("tests/engine/test_engine_copy.py", "tests/unit/test_older_states.py"),
     ),
     Mutation(
         "an older state is taken for the newest",
         "syncsvc/state/mark.py",
-        "known.batch >= mark.batch",
-        "known.batch >= 0",
+        "self.batch >= other.batch",
+        "self.batch >= 0",
         ("tests/unit/test_older_states.py",),
     ),
     Mutation(
@@ -596,5 +594,40 @@ MUTATIONS = (
         "                self._make_up(it, member)\n                self._stake(record_id, it, member)\n",
         "                self._make_up(it, member)\n",
         _STORIES,
+    ),
+    Mutation(
+        "what is written back later reaches only records that change",
+        "syncsvc/state/store.py",
+        "        _write_anew(connection, row_id, known[name], fields)\n",
+        "        pass\n",
+        ("tests/engine/test_engine_write_back.py",),
+    ),
+    Mutation(
+        "a row that sets the balance passes a brake of points",
+        "syncsvc/state/due.py",
+        "        conditions.append(payable(points) <= _MOST)\n",
+        "        pass\n",
+        ("tests/engine/test_engine_brakes.py",),
+    ),
+    Mutation(
+        "a copy of a state without a mark is run",
+        "syncsvc/state/mark.py",
+        "or not (known.batch or mark.batch):",
+        "or not mark.batch:",
+        ("tests/unit/test_older_states.py",),
+    ),
+    Mutation(
+        "the original of a copy is run again",
+        "syncsvc/state/mark.py",
+        "        if known.barred:\n            return _told(path, known.barred)\n",
+        "",
+        ("tests/engine/test_engine_copy.py",),
+    ),
+    Mutation(
+        "what nobody else took in time is kept for good",
+        "syncsvc/rules/sharing.py",
+        " if until > now and name in running}",
+        " if name in running}",
+        ("tests/unit/test_sharing.py",),
     ),
 )

@@ -25,7 +25,7 @@ OURS = {
     for row in vars(module).values()
     if isinstance(row, type) and issubclass(row, SQLModel) and row is not SQLModel
 }
-HEAD = "0017"
+HEAD = "0018"
 OLD = [
     "INSERT INTO organization (id, name, organization_id, points) VALUES (1, 'acme', '01JC', 'add')",
     "INSERT INTO connector (id, organization_id, name, cursor) VALUES (1, 1, 'crm', 'c')",

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from syncsvc.config import OrganizationConfig
-from syncsvc.errors import StateError
+from syncsvc.errors import ConfigurationError, StateError
 from syncsvc.state.backups import backing_up, put_in_place
 from syncsvc.state.condition import condition, refusal
 from syncsvc.state.database import Database
@@ -126,7 +126,10 @@ def test_a_state_that_may_know_less_than_was_sent_runs_no_cycle(
         with pytest.raises(StateError, match=told) as refused:
             Database.open(f"sqlite:///{path}")
         assert "`syncsvc state restore` takes it on" in str(refused.value)
-        if path.exists():
+        if not path.exists():
+            with pytest.raises(StateError, match=told):
+                Database.open_beside(f"sqlite:///{path}")
+        else:
             assert re.search(told, refusal(f"sqlite:///{path}") or "")
     take_on(path)
     work(path)
@@ -168,9 +171,56 @@ def test_a_mark_is_behind_its_state_and_never_ahead(path: Path) -> None:
     gate.write_bytes(before)  # as after a death between the two
     assert batches(path) == 3
     assert gate.read_bytes().endswith(b" 00000000000000000003\n")
-    gate.unlink()  # the state was moved to another folder, or is of a version before
-    assert batches(path) == 3
-    assert gate.read_bytes().endswith(b" 00000000000000000003\n")
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_a_state_without_its_mark_may_be_a_copy_and_runs_no_cycle(path: Path, *, looked_at: bool) -> None:
+    url, copy = f"sqlite:///{path}", path.with_name("copy.db")
+    work(path, 2)
+    with backing_up(url, copy):
+        pass
+    work(path)
+    if looked_at:
+        Database.open_beside(f"sqlite:///{copy}").close()
+    told = r"copy.db has sent 2 batches, and its .gate is not beside it, which says whether it is the newest"
+    for _ in range(2):
+        (problem,) = condition(f"sqlite:///{copy}").problems
+        assert (re.search(told, problem.message) is not None, problem.remedy) == (True, TAKE_ON)
+        assert re.search(told, refusal(f"sqlite:///{copy}") or "")
+        with pytest.raises(StateError, match=told):
+            Database.open(f"sqlite:///{copy}")
+    take_on(copy)
+    assert batches(copy) == 2
+
+
+def test_a_state_that_is_moved_with_its_mark_goes_on(path: Path) -> None:
+    work(path, 2)
+    there = path.with_name("moved.db")
+    path.replace(there)
+    path.with_name("state.db.gate").replace(there.with_name("moved.db.gate"))
+    work(there)
+    assert batches(there) == 3
+
+
+def test_a_state_begun_anew_where_one_had_sent_nothing_goes_on(path: Path) -> None:
+    with Database.open(f"sqlite:///{path}") as database:
+        register(database, config())
+        database.reached(0)
+    for file in path.parent.glob("state.db*"):
+        if file.suffix != ".gate":
+            file.unlink()
+    work(path)
+    work(path)
+    assert batches(path) == 2
+
+
+def test_another_state_in_the_place_of_one_that_has_sent_nothing_runs_no_cycle(path: Path) -> None:
+    with Database.open(f"sqlite:///{path}") as database:
+        register(database, config())
+        database.reached(0)
+    another(path)
+    with pytest.raises(StateError, match=r"state\.db is not the state that was here and would award again"):
+        Database.open(f"sqlite:///{path}")
 
 
 def test_marks_cost_nothing_where_nothing_is_sent(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +241,8 @@ def test_a_backup_holds_what_is_committed_while_the_service_runs(path: Path) -> 
         with backing_up(url, target):
             assert not target.exists()
         claim(database)
-    assert batches(target) == 1
+    with closing(sqlite3.connect(target)) as copied:
+        assert copied.execute("SELECT count(*) FROM batch").fetchone() == (1,)
     assert target.stat().st_mode & 0o777 == 0o600
     with pytest.raises(StateError, match="exists already"), backing_up(url, target):
         pass
@@ -209,8 +260,8 @@ def test_a_backup_takes_the_place_of_the_state_which_is_kept_aside(path: Path) -
     with Database.open(url) as database:
         claim(database)
         with pytest.raises(StateError, match="in use by process"):
-            put_in_place(url, backup, now=NOW)
-    former = put_in_place(url, backup, now=NOW)
+            put_in_place(url, backup, [config()], now=NOW)
+    former = put_in_place(url, backup, [config()], now=NOW)
     assert former == path.with_name("state.db.20261126T093000Z")
     with closing(sqlite3.connect(former)) as kept:
         assert kept.execute("SELECT count(*) FROM batch").fetchone() == (3,)
@@ -220,21 +271,37 @@ def test_a_backup_takes_the_place_of_the_state_which_is_kept_aside(path: Path) -
     assert batches(path) == 2
 
 
+def test_a_backup_of_others_is_not_put_in_place(path: Path) -> None:
+    url, backup = f"sqlite:///{path}", path.with_name("backup.db")
+    work(path)
+    with backing_up(url, backup):
+        pass
+    before = path.read_bytes()
+    named = config().model_copy(update={"name": "shop"})
+    other = config().model_copy(update={"name": "other", "organization_id": "01JD"})
+    with pytest.raises(ConfigurationError, match="knows organization 01JC under the name acme"):
+        put_in_place(url, backup, [named], now=NOW)
+    with pytest.raises(StateError, match=r"backup\.db is the state of others \(acme\)"):
+        put_in_place(url, backup, [other], now=NOW)
+    assert path.read_bytes() == before
+    assert put_in_place(url, backup, [other, config()], now=NOW) is not None
+
+
 def test_what_is_no_whole_state_is_not_put_in_place(path: Path) -> None:
     url, backup = f"sqlite:///{path}", path.with_name("backup.db")
     work(path)
     before = path.read_bytes()
     with pytest.raises(StateError, match="there is no file"):
-        put_in_place(url, backup, now=NOW)
+        put_in_place(url, backup, [config()], now=NOW)
     backup.write_bytes(before[: len(before) // 2])
     with pytest.raises(StateError, match=r"backup\.db is no whole state of syncsvc"):
-        put_in_place(url, backup, now=NOW)
+        put_in_place(url, backup, [config()], now=NOW)
     backup.write_bytes(before)
     with closing(sqlite3.connect(backup)) as newer, newer:
         newer.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StateError, match="later version"):
-        put_in_place(url, backup, now=NOW)
+        put_in_place(url, backup, [config()], now=NOW)
     with pytest.raises(StateError, match="is no file"):
-        put_in_place("postgresql+psycopg://host/name", backup, now=NOW)
+        put_in_place("postgresql+psycopg://host/name", backup, [], now=NOW)
     assert path.read_bytes() == before
     assert not list(path.parent.glob("restore-*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from syncsvc.state.condition import Condition, condition
 from syncsvc.state.database import Database, among
 from syncsvc.state.numbers import new_ids
 from syncsvc.state.postgres import AT_ONCE, connect
-from syncsvc.state.tables import MEMBER, META, ORGANIZATION
+from syncsvc.state.tables import MEMBER, META, ORGANIZATION, QUARANTINE
 
 Ask = Callable[[str], list[Any]]
 
@@ -266,7 +267,7 @@ def test_a_connection_that_is_lost_in_a_transaction_leaves_nothing_of_it(
             cut(ask)
             connection.execute(META.insert().values(name="b", value=b"x"))
 
-    with pytest.raises(StateError, match="cycles go on once it is back"):
+    with pytest.raises(StateError, match="a service goes on once it is back"):
         write()
     assert names(database) == set()
     put(database, "a")
@@ -279,9 +280,37 @@ def test_a_reader_that_is_cut_off_is_told(database: Database, ask: Ask) -> None:
             cut(ask)
             connection.scalars(select(META.c.name)).all()
 
-    with pytest.raises(StateError, match="cycles go on"):
+    with pytest.raises(StateError, match="a service goes on once it is back"):
         read()
     assert names(database) == set()
+
+
+def test_tables_that_somebody_dropped_are_named_and_none_is_made_anew(url: str, ask: Ask) -> None:
+    with Database.open(url) as database:
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute("DROP TABLE ledger, quarantine")
+        told = r'"quarantine" does not exist.*changed its tables: put a backup'
+        with pytest.raises(StateError, match=told), database.reading() as connection:
+            connection.execute(select(QUARANTINE)).all()
+    told = r"has no ledger, quarantine: somebody has changed its tables: put a backup back"
+    assert re.search(told, condition(url).problems[0].message)
+    for opened in (Database.open, Database.open_beside):
+        with pytest.raises(StateError, match=told):
+            opened(url)
+    assert ask("SELECT to_regclass('ledger')") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE member (id int)", "CREATE TABLE alembic_version (version_num text)"]
+)
+def test_a_database_of_something_else_is_refused_and_left_alone(postgres: Postgres, statement: str) -> None:
+    url = postgres.empty()
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(statement.encode())
+    told = r"has (member|alembic_version), and is no state: name a database of its own, or a schema"
+    assert re.search(told, condition(url).problems[0].message)
+    with pytest.raises(StateError, match=told):
+        Database.open(url)
 
 
 def test_a_server_that_does_not_run_is_told(tmp_path: Any) -> None:

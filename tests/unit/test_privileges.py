@@ -112,12 +112,18 @@ def test_who_may_make_no_tables_is_told_so(employ: Callable[[str], Clerk], postg
     clerk.works()
 
 
+def test_who_owns_no_table_cannot_erase_what_is_free_in_it(clerk: Clerk) -> None:
+    clerk.refused()
+    with Database.open(clerk.url) as database:
+        assert database.scrub() is False
+
+
 def test_who_may_not_migrate_what_belongs_to_another_is_told_so(clerk: Clerk) -> None:
     clerk.refused()
-    clerk.run("UPDATE alembic_version SET version_num = '0016'")
+    clerk.run("UPDATE alembic_version SET version_num = '0017'")
     assert "may not make tables in it: GRANT" in clerk.refused()
     told = clerk.refused()
     assert "may not migrate its tables, of which alembic_version, batch, batch_row and 22 more tables" in told
     assert f"belong to tests: run one cycle as tests, or say ALTER TABLE name OWNER TO {clerk.name}" in told
-    clerk.run("UPDATE alembic_version SET version_num = '0017'")  # which the owner's cycle would
+    clerk.run("UPDATE alembic_version SET version_num = '0018'")  # which the owner's cycle would
     clerk.works()

@@ -57,7 +57,10 @@ def told(error: Exception) -> str:
         (f'{AT}FATAL:  password authentication failed for user "u"', "correct user and password"),
         (f'{AT}FATAL:  role "u" is not permitted to log in', "ALTER ROLE NAME LOGIN"),
         (f'{AT}FATAL:  role "u" does not exist', "make it: createuser NAME"),
-        (f'{AT}FATAL:  database "d" does not exist', "make it: createdb --encoding UTF8 NAME"),
+        (
+            f'{AT}FATAL:  database "d" does not exist',
+            "make it: createdb --owner USER --template template0 ",
+        ),
         (f'{AT}FATAL:  permission denied for database "d"', "GRANT CONNECT ON DATABASE NAME"),
         (f'{AT}FATAL:  database "d" is not currently accepting connections', "ALLOW_CONNECTIONS true"),
         (f"{AT}FATAL:  remaining connection slots are reserved for roles with SUPERUSER", "max_connections"),
