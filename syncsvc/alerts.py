@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import orjson
 
-from syncsvc.errors import LostAnswerError, NotSentError
+from syncsvc.errors import LostAnswerError, NotSentError, StateError
 from syncsvc.organization import Organization
+from syncsvc.remote.transport import Network
 from syncsvc.rules.alerting import Situation, Told, Waiting, news
 from syncsvc.settings import Secret, is_loopback
 from syncsvc.watch.log import logger, redact_secret
@@ -26,26 +28,47 @@ class Alerts:
         """Know of nothing yet: what was told stands in the state."""
         self._lock = threading.Lock()
         self._failing = False
+        self._told_last = Told()
+        self._unsaved = False
+        self._known = False  # what the state says was told
 
     def look(self, organization: Organization, report: CycleReport, *, delivering: bool) -> None:
         """Tell what has changed since people were told last; nothing where no webhook is configured.
 
         What could not be delivered is told by the next look. A message whose answer is lost counts as told.
+        Where the state cannot be used, which is told too, what was told is kept until it can.
         """
         webhook = organization.config.alerts.webhook
         if webhook is None or report.outcome is Outcome.STOPPED:
             return
         with self._lock:
-            memory = organization.store.alerted
-            lines, told = news(Told(**memory.read()), _situation(organization, report, delivering=delivering))
-            if lines and not self._told(organization, webhook, lines):
+            memory, network = organization.store.alerted, organization.network
+            situation = _situation(organization, report, delivering=delivering)
+            try:
+                found = Told(**memory.read())
+            except StateError:
+                network = network.unleased()  # nor can anybody else tell people anything
+                if not self._known:
+                    situation = replace(situation, waiting=None)  # they may have been told
+            else:
+                if not self._unsaved:
+                    self._told_last = found
+                elif not self._known:
+                    last = self._told_last
+                    self._told_last = replace(found, delivering=last.delivering, degraded=last.degraded)
+                self._known = True
+            lines, told = news(self._told_last, situation)
+            if lines and not self._told(organization.config.name, network, webhook, lines):
                 return
-            memory.save(asdict(told))
+            self._told_last, self._unsaved = told, True
+            with contextlib.suppress(StateError):
+                memory.save(asdict(told))
+                self._unsaved = False
 
-    def _told(self, organization: Organization, webhook: Secret, lines: list[str]) -> bool:
-        text = "\n".join([f"syncsvc, {organization.config.name}:", *(f"• {line}" for line in lines)])
+    def _told(self, name: str, network: Network, webhook: Secret, lines: list[str]) -> bool:
+        text = "\n".join([f"syncsvc, {name}:", *(f"• {line}" for line in lines)])
         try:
-            _post(organization, _address(webhook), text)
+            _post(network, _address(webhook), text)
         except LostAnswerError:
             log.warning("alert_unanswered", lines=len(lines))
         except _NotToldError as error:
@@ -68,13 +91,18 @@ def _address(webhook: Secret) -> str:
         raise _NotToldError("alerts.webhook cannot be read")
     url = webhook.read()
     redact_secret(url)
-    if not url.startswith("https://") and not is_loopback(url):
+    if not may_be_told(url):
         raise _NotToldError("alerts.webhook is no https:// URL")
     return url
 
 
-def _post(organization: Organization, url: str, text: str) -> None:
-    client = organization.network.client(url, timeout=_TIMEOUT_SECONDS)
+def may_be_told(url: str) -> bool:
+    """Return whether a webhook's address keeps what it says, and itself, from being read on the way."""
+    return url.startswith("https://") or (url.startswith("http://") and is_loopback(url))
+
+
+def _post(network: Network, url: str, text: str) -> None:
+    client = network.client(url, timeout=_TIMEOUT_SECONDS)
     headers = {"Content-Type": "application/json"}
     try:
         answer = client.relay("POST", url, headers=headers, content=orjson.dumps({"text": text}))
@@ -91,6 +119,8 @@ def _situation(organization: Organization, report: CycleReport, *, delivering: b
     degraded = None if report.outcome is Outcome.TRANSIENT else bool(report.errors)
     if not report.stages:  # it failed before it could count anything
         return Situation(delivering, degraded, None, report.errors)
-    holds = {it.id: it.detail for it in organization.store.holds.open() if it.released_by is None}
+    holds: dict[int, str] = {}
+    with contextlib.suppress(StateError):
+        holds = {it.id: it.detail for it in organization.store.holds.open() if it.released_by is None}
     waiting = Waiting(report.in_doubt, report.held, holds, report.quarantined, report.points_paid_twice)
     return Situation(delivering, degraded, waiting, report.errors)

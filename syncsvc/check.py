@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
+from syncsvc.alerts import may_be_told
 from syncsvc.config import ConnectorConfig, OrganizationConfig
 from syncsvc.configfile import Installation
-from syncsvc.errors import CredentialsError, SyncError, TransientError
+from syncsvc.errors import ConfigurationError, CredentialsError, StateError, SyncError, TransientError
 from syncsvc.model import Allowance, Problem
 from syncsvc.organization import ConnectorTypes
 from syncsvc.remote.clocks import MOST_SKEW
@@ -22,6 +24,8 @@ from syncsvc.rules.mapping import Mapper
 from syncsvc.rules.samples import failed_tests
 from syncsvc.settings import reserved_calls
 from syncsvc.state.condition import condition
+from syncsvc.state.database import Database
+from syncsvc.state.store import is_known
 
 CONFIGURATION = "configuration"
 """Where problems of an organization's file stand."""
@@ -83,6 +87,8 @@ def check_installation(
     """
     network = network or Network(ca_file=installation.service.ca_file)
     found = {config.name: _maps(config, show_values=show_values) for config in installation.organizations}
+    for config in installation.organizations:
+        found[config.name].problems += _webhook(config)
     if not offline:
         for config in installation.organizations:
             for name, connector in config.connectors.items():
@@ -92,7 +98,34 @@ def check_installation(
         service = found.setdefault(SERVICE, Findings())
         service.problems += state.problems
         service.facts += state.facts
+        if not state.problems:
+            _check_identities(found, installation)
     return found
+
+
+def _webhook(config: OrganizationConfig) -> list[Problem]:
+    webhook = config.alerts.webhook
+    if webhook is None or webhook.problem() or may_be_told(webhook.read()):
+        return []
+    told = "holds no https:// URL, and nobody would be told anything"
+    return [Problem("alerts.webhook", told, "put the webhook's whole address there")]
+
+
+def _check_identities(found: Mapping[str, Findings], installation: Installation) -> None:
+    """Tell organizations that the state does not know yet, and those that it knows as others."""
+    url = installation.service.state_url
+    if not Database.exists(url):
+        return
+    with contextlib.suppress(StateError), Database.open_beside(url) as database:  # an older one is a fact
+        for config in installation.organizations:
+            try:
+                if not is_known(database, config):
+                    told = f"the state does not know {config.name} yet: every contact is new to it"
+                    found[config.name].facts.append(told)
+            except ConfigurationError as error:
+                found[config.name].problems += [
+                    Problem(CONFIGURATION, *_with_remedy(it)) for it in error.problems
+                ]
 
 
 def of_files(broken: Mapping[Path, Sequence[str]]) -> dict[str, Findings]:

@@ -76,15 +76,18 @@ def survey(path: Path, types: Types, *, read_secrets: bool = True) -> Survey:
 def load(path: Path, types: Types, *, read_secrets: bool = True) -> Installation:
     """Return what the file or directory configures; `types` are the connector types with their settings.
 
+    A file of a directory, by itself, shares what `service.toml` beside it says, unless it says so itself.
+
     With `read_secrets` every secret must be readable now. Raises ConfigurationError with all problems.
     """
     if path.is_dir():
         return _load_directory(path, types, read_secrets=read_secrets)
     document = _Document(path)
-    service = document.service(read_secrets=read_secrets)
+    shared = _with_service(document)
+    service = shared.service(alone=shared is not document, read_secrets=read_secrets)
     organization = document.organization(types, read_secrets=read_secrets)
-    if service is None or organization is None or document.problems:
-        raise ConfigurationError(document.report())
+    if service is None or organization is None or shared.problems:
+        raise ConfigurationError(list(dict.fromkeys([*shared.report(), *document.report()])))
     return Installation(service, (organization,), path, {organization.name: path})
 
 
@@ -100,15 +103,22 @@ def load_organization(path: Path, types: Types, *, read_secrets: bool = True) ->
 
 def load_service(path: Path) -> ServiceConfig:
     """Return the settings of the service itself; raises ConfigurationError with all their problems."""
-    directory = path.is_dir()
-    file = path / SERVICE_FILE if directory else path
-    if directory and not file.exists():
+    file = path / SERVICE_FILE if path.is_dir() else path
+    if file != path and not file.exists():
         return ServiceConfig()
-    document = _Document(file)
-    service = document.service(alone=directory, read_secrets=True)
+    document = _with_service(_Document(file))
+    service = document.service(alone=document.path != path, read_secrets=True)
     if service is None or document.problems:
         raise ConfigurationError(document.report())
     return service
+
+
+def _with_service(document: _Document) -> _Document:
+    """Return the document with `[service]`: one of a directory leaves it to the `service.toml` beside it."""
+    beside = document.path.parent / SERVICE_FILE
+    if "service" in document.data or not beside.is_file():
+        return document
+    return _Document(beside)
 
 
 def _load_directory(path: Path, types: Types, *, read_secrets: bool) -> Installation:

@@ -52,7 +52,11 @@ def _service(path: Path) -> Mapping[str, Any]:
     file = path / SERVICE_FILE if path.is_dir() else path
     if not file.exists() and path.is_dir():
         return {}
-    service: Mapping[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")).get("service", {})
+    data = tomllib.loads(file.read_text(encoding="utf-8"))
+    beside = file.with_name(SERVICE_FILE)
+    if "service" not in data and beside.is_file():
+        data = tomllib.loads(beside.read_text(encoding="utf-8"))
+    service: Mapping[str, Any] = data.get("service", {})
     return service
 
 

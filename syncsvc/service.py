@@ -37,7 +37,8 @@ class ServiceConfig(Settings):
     page_token: Secret | None = Field(
         default=None,
         examples=[{"file": "/run/secrets/page"}],
-        description="what the status page is shown for; needed where `listen` is no loopback address",
+        description="what the status page is shown for; without it there is no page where `listen` is no "
+        "loopback address. /metrics, /healthz and /readyz are for everybody who reaches them",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto",

@@ -105,6 +105,9 @@ def reserved_calls(reserve: Reserve, allowed: int) -> int:
     return math.ceil(float(reserve[:-1]) * allowed / 100) if reserve.endswith("%") else int(reserve)
 
 
+_VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
+
+
 class Secret(Settings):
     """A reference to a secret: `{ env = "NAME" }` or `{ file = "path" }`, never the secret itself."""
 
@@ -135,12 +138,14 @@ class Secret(Settings):
         except UnicodeDecodeError:
             return f"file {self.file} is not text in UTF-8"
         except KeyError:
-            return f"environment variable {self.env} is not set"
-        return (
-            None
-            if value
-            else f"{'environment variable ' + self.env if self.env else f'file {self.file}'} is empty"
-        )
+            return f"{self._variable} is not set"
+        return None if value else f"{self._variable if self.env else f'file {self.file}'} is empty"
+
+    @property
+    def _variable(self) -> str:
+        # What is not spelt as a variable's name may be the secret itself, put into the wrong place.
+        spelt = self.env is not None and _VARIABLE.fullmatch(self.env)
+        return f"environment variable {self.env}" if spelt else "the environment variable that `env` names"
 
     def read(self) -> str:
         """Return the secret as it is now.

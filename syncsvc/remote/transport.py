@@ -326,6 +326,12 @@ class Network:
         leased.left, leased._clock = left, clock  # noqa: SLF001 - its own
         return leased
 
+    def unleased(self) -> Network:
+        """Return one like this whose requests no lease ends: for those that change nothing anywhere."""
+        unleased = self.branch()
+        unleased.left = for_ever
+        return unleased
+
     def require_lease(self, describe: str) -> None:
         """Raise NotSentError where another process may run this organization's cycles by now.
 

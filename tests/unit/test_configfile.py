@@ -21,7 +21,7 @@ from syncsvc.config import (
     PolicyConfig,
     ScheduleConfig,
 )
-from syncsvc.configfile import Installation, load, load_organization, survey
+from syncsvc.configfile import Installation, load, load_organization, load_service, survey
 from syncsvc.errors import ConfigurationError
 from syncsvc.service import ServiceConfig
 from syncsvc.settings import Duration, Secret, Settings, Url
@@ -187,6 +187,17 @@ def test_one_file_may_carry_the_service_and_a_file_of_a_directory_may_not(tmp_pa
     assert problems(tmp_path) == [told]
     with pytest.raises(ConfigurationError, match="belongs in service"):
         load_organization(path, TYPES)
+
+
+def test_one_file_of_a_directory_shares_its_service_unless_it_has_its_own(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    write(tmp_path, '[service]\nlog_level = "debug"\n', "service.toml")
+    assert (load(path, TYPES).service.log_level, load_service(path).log_level) == ("debug", "debug")
+    own = write(tmp_path, GOOD + '\n[service]\nlog_level = "error"\n', "own.toml")
+    assert (load(own, TYPES).service.log_level, load_service(own).log_level) == ("error", "error")
+    write(tmp_path, '[service]\nlog_level = "loud"\n', "service.toml")
+    (problem,) = problems(path)
+    assert problem.startswith("service.toml:2: service.log_level: is not accepted")
 
 
 def test_one_file_of_a_directory_is_loaded_alone(tmp_path: Path) -> None:

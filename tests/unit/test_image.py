@@ -156,6 +156,14 @@ def test_the_health_check_asks_readyz_where_listen_says(
     assert (well, "acme" in told) == (ready, True)
 
 
+def test_a_file_of_a_directory_is_asked_for_by_the_service_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "acme.toml").write_text("", encoding="utf-8")
+    with serving(ready=True) as server:
+        text = f'[service]\nlisten = "127.0.0.1:{server.port}"\n'
+        (tmp_path / SERVICE_FILE).write_text(text, encoding="utf-8")
+        assert probe(tmp_path / "acme.toml")[0] is True
+
+
 def test_a_service_that_does_not_answer_is_not_well(tmp_path: Path) -> None:
     with serving(ready=True) as server:
         text = f'[service]\nlisten = "127.0.0.1:{server.port}"\n'
