@@ -266,7 +266,7 @@ class BrakesConfig(Settings):
     max_gone_share: Share = Field(
         default=0.05,
         description="the most contacts of a connector that one sweep may find gone, and the most members "
-        "that one cycle may expire",
+        "that one cycle may expire; of fewer than 100, half of them or 10",
     )
     max_elsewhere: StrictInt = Field(
         default=0,

@@ -231,7 +231,7 @@ class _Scene:
                     Condition.BRAKED,
                     (
                         f"is not up to date: the brake {hold.brake} holds {self._what()} ({hold.detail}); "
-                        f"look, then `syncsvc release {hold.id}`."
+                        f"`syncsvc release` names the ways out of hold {hold.id}."
                     ),
                 )
 

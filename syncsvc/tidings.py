@@ -56,8 +56,10 @@ def tell_of_recovery(states: States, stage: str, where: str) -> None:
 
 
 def tell_of_state(states: States, error: StateError) -> None:
-    """Tell, once, that the state cannot be used."""
-    if states.became("state:", "failed"):  # as `tell_of_recovery` calls it
+    """Tell that the state cannot be used, once for each reason until it can."""
+    before, reason = states.of("state:"), _NUMBERS.sub("0", str(error))  # as `tell_of_recovery` calls it
+    if reason not in before.split("\n"):
+        states.became("state:", f"{before}\n{reason}")
         log.error("state_failed", reason=str(error))
 
 
@@ -213,7 +215,12 @@ def tell_of_restored(rows: int, points: int) -> None:
 
 def tell_of_brake(name: str, tripped: Tripped) -> None:
     """Tell that a brake holds something from now on."""
-    log.error("brake_tripped", brake=name, detail=tripped.detail, remedy="look, then release it")
+    log.error(
+        "brake_tripped",
+        brake=name,
+        detail=tripped.detail,
+        remedy="look, then let it go: `syncsvc release` names the ways out",
+    )
 
 
 def tell_of_log(brand_id: str, found: Completeness) -> None:

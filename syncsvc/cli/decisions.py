@@ -15,12 +15,15 @@ from syncsvc.doubts import Case, cases
 from syncsvc.rules.brakes import Brake
 from syncsvc.rules.settling import Finding
 from syncsvc.state.doubts import Choice
+from syncsvc.state.holds import Hold
 from syncsvc.state.store import Store
 from syncsvc.state.twice import Found, PaidTwice
 from syncsvc.views import decisions as views
 from syncsvc.views import doubts as doubts_views
 from syncsvc.views.standing import Standing
 from syncsvc.watch.log import logger
+
+_NAMED = 1000  # of those whom a hold keeps back
 
 
 @click.command()
@@ -32,39 +35,57 @@ from syncsvc.watch.log import logger
     is_flag=True,
     help=f"Of {Brake.ELSEWHERE}: those that the import log shows were awarded their points already.",
 )
+@click.option(
+    "--award",
+    is_flag=True,
+    help=f"Of {Brake.ELSEWHERE}: award all of them all that they are owed, whoever has imported them.",
+)
 @as_json_option
 @click.pass_obj
-def release(context: Context, hold: int | None, *, by: str, yes: bool, adopt: bool, as_json: bool) -> None:
-    """Let what a brake holds go, once; without HOLD, list what is held."""
+def release(
+    context: Context, hold: int | None, *, by: str, yes: bool, adopt: bool, award: bool, as_json: bool
+) -> None:
+    """Let what a brake holds go, once; without HOLD, list what is held, and exit 1 where anything is."""
     with Stores(context) as stores:
         held = {name: Standing.of(store).holds for name, store in stores.items()}
         if hold is None:
+            if adopt or award:
+                raise click.UsageError("name the number of a hold: `syncsvc release` lists them")
+            most = _NAMED if as_json else views.SHOWN + 1
+            listed = {
+                name: {it: stores[name].holds.concerned(it, most=most) for it in holds}
+                for name, holds in held.items()
+            }
+            views.show_holds(listed, as_json=as_json)
+            sys.exit(ATTENTION if any(held.values()) else OK)
+        for name, chosen in ((name, it) for name, holds in held.items() for it in holds if it.id == hold):
+            what = _what_becomes(chosen, adopt=adopt, award=award)
+            if not yes:
+                click.confirm(f"{name}: {chosen.detail}. {what}", abort=True, err=True)
+            holds, now = stores[name].holds, datetime.now(UTC)
             if adopt:
-                raise click.UsageError("--adopt needs the number of a hold: `syncsvc release` lists them")
-            views.show_holds(held, as_json=as_json)
-            return
-        for name, open_holds in held.items():
-            for chosen in (it for it in open_holds if it.id == hold):
-                elsewhere = chosen.brake == Brake.ELSEWHERE
-                if adopt and not elsewhere:
-                    raise click.UsageError(f"--adopt is for {Brake.ELSEWHERE}; {hold} is of {chosen.brake}")
-                if not yes:
-                    what = "Award them all the same?" if elsewhere else "Let it go once?"
-                    if adopt:
-                        what = "Count their points as awarded, and let the rest go once?"
-                    click.confirm(f"{name}: {chosen.detail}. {what}", abort=True, err=True)
-                holds, now = stores[name].holds, datetime.now(UTC)
-                if adopt:
-                    adopted = holds.adopt(hold, by=by, now=now)
-                else:
-                    adopted = 0 if holds.release(hold, by=by, now=now) else None
-                if adopted is not None:
-                    facts = {"hold": hold, "brake": chosen.brake, "adopted": adopted}
-                    logger().info("hold_released", organization=name, **facts)
-                    views.show_release(chosen, by=by, adopted=adopted, as_json=as_json)
-                    return
+                adopted = holds.adopt(hold, by=by, now=now)
+            else:
+                adopted = 0 if holds.release(hold, by=by, now=now) else None
+            if adopted is not None:
+                facts = {"hold": hold, "brake": chosen.brake, "adopted": adopted}
+                logger().info("hold_released", organization=name, **facts)
+                views.show_release(chosen, by=by, adopted=adopted, as_json=as_json)
+                return
     click.echo(f"nothing is held under {hold}: `syncsvc release` lists what is", err=True)
     sys.exit(ATTENTION)
+
+
+def _what_becomes(hold: Hold, *, adopt: bool, award: bool) -> str:
+    """Return the question whether to let a hold go; raises UsageError where it is not said how."""
+    if hold.brake != Brake.ELSEWHERE:
+        if adopt or award:
+            told = f"{hold.id} is of {hold.brake}"
+            raise click.UsageError(f"--adopt and --award are for {Brake.ELSEWHERE}; {told}")
+        return "Let it go once?"
+    if adopt is award:
+        raise click.UsageError(f"say what they are to get:\n{views.ways_out(hold)}")
+    return "Count their points as awarded, and let the rest go once?" if adopt else "Award them all the same?"
 
 
 _FINDINGS = [it.name.lower() for it in Finding]

@@ -94,7 +94,7 @@ def _of_delivery(told: Told, now: Situation) -> Iterator[str]:
 def _of_what_waits(told: Told, now: Waiting) -> Iterator[str]:
     for number, detail in sorted(now.holds.items()):
         if number > told.hold:
-            yield f"a brake tripped: {detail} → syncsvc release {number}"
+            yield f"a brake tripped: {detail} → syncsvc release"
     if now.in_doubt and not told.in_doubt:
         yield f"{now.in_doubt:,} rows are in doubt: the import log settles them, or a person does"
     elif told.in_doubt and not now.in_doubt:

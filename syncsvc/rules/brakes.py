@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 SMALLEST_KNOWN = 100
 """Shares are judged from this many known members on: of three members, one is already 33 %."""
+_FEW, _HALF = 10, 0.5
+"""Of fewer than those, so many may be gone, or half of them."""
 
 
 def enough(part: int, share: float) -> int | None:
@@ -114,13 +116,12 @@ def judge_leaving(totals: Totals, *, max_gone_share: float, looked_at: int = 0) 
 
     `looked_at` is how many contacts a person has let be gone, of which these members may be.
     """
-    if totals.present < SMALLEST_KNOWN or totals.leaving <= looked_at:
-        return []
-    if totals.leaving <= max_gone_share * totals.present:
+    limit, said = _may_be_gone(totals.present, max_gone_share)
+    if not totals.present or totals.leaving <= max(looked_at, limit):
         return []
     detail = (
         f"{totals.leaving} of {totals.present} known members would be expired, no contact of theirs being "
-        f"left ({totals.leaving / totals.present:.0%}, the limit is {max_gone_share:.0%}); all others flow"
+        f"left ({totals.leaving / totals.present:.0%}, the limit is {said}); all others flow"
     )
     return [Tripped(Brake.GONE_SHARE, totals.leaving, detail)]
 
@@ -169,8 +170,7 @@ def judge_elsewhere(totals: Totals, *, max_elsewhere: int) -> list[Tripped]:
     detail = (
         f"{totals.elsewhere} of {totals.lasting} members of a first read who would be awarded points, or "
         f"mailed, are in the import log already (the limit is {max_elsewhere}): another state, or another "
-        "tool, has imported them, and if with these points, release it with --adopt; new members are held, "
-        "known ones flow"
+        "tool, has imported them; new members are held, known ones flow"
     )
     return [Tripped(Brake.ELSEWHERE, totals.elsewhere, detail)]
 
@@ -192,15 +192,22 @@ def allowed_by(held: Collection[Brake], most_points: int | None, *, new: bool = 
     )
 
 
+def _may_be_gone(known: int, share: float) -> tuple[float, str]:
+    """Return how many of `known` may be gone at once, and how that limit is told."""
+    if known >= SMALLEST_KNOWN:
+        return share * known, f"{share:.0%}"
+    share = max(share, _HALF)
+    return max(_FEW, share * known), f"{share:.0%}, or {_FEW}, of fewer than {SMALLEST_KNOWN}"
+
+
 def judge_sweep(*, known: int, missing: int, max_gone_share: float) -> Tripped | None:
     """Return the brake that a sweep trips which no longer finds `missing` of `known` contacts, or None."""
-    if missing == 0 or (known < SMALLEST_KNOWN and missing < known):
-        return None
-    if known >= SMALLEST_KNOWN and missing <= max_gone_share * known:
+    limit, said = _may_be_gone(known, max_gone_share)
+    if missing == 0 or (missing < known and missing <= limit):
         return None
     return Tripped(
         Brake.GONE_SHARE,
         missing,
         f"{missing} of {known} known contacts were not found any more "
-        f"({missing / known:.0%}, the limit is {max_gone_share:.0%})",
+        f"({missing / known:.0%}, the limit is {said})",
     )

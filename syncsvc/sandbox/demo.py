@@ -188,17 +188,20 @@ class Demo:
         for heading in ("", "contacts or members", "points", "with the wallet's time"):
             table.add_column(heading, justify="right" if heading else "left")
         members = list(world.wallet.members(BRAND))
+        people = {"Salesforce": list(world.salesforce_people()), "HubSpot": list(world.hubspot_people())}
         sides: list[tuple[str, int, int, int]] = [
             (side, len(held), sum(it.points for it in held), sum(it.stamped is not None for it in held))
-            for side, held in (
-                ("Salesforce", list(world.salesforce_people())),
-                ("HubSpot", list(world.hubspot_people())),
-            )
+            for side, held in people.items()
         ]
         logged = sum(member.logged is not None for member in members)
         sides.append(("wallet", len(members), world.wallet.total_awarded(), logged))
         for side, records, points, stamped in sides:
             table.add_row(side, f"{records:,}", f"{points:,}", f"{stamped:,}")
+        emails = [it.key for held in people.values() for it in held]
+        shared = len(emails) - len(set(emails))
+        table.caption = (
+            f"{shared:,} contacts have the email of another one: one member, with its owner's points"
+        )
         verdict = Table(title="verdict, from the simulators' own truth", title_justify="left")
         for heading in ("", "claim", "seen"):
             verdict.add_column(heading)

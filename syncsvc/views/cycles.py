@@ -28,11 +28,13 @@ def show_reports(reports: Sequence[CycleReport], *, as_json: bool) -> None:
             paper.line(f"  [yellow]paused[/] {escape(connector)}: see `syncsvc status`")
         for brake in it.braked:
             paper.line(f"  [red]held[/] by {escape(brake)} → syncsvc release")
-        paper.line(f"  waiting: {it.in_doubt:,} in doubt, {it.held:,} held, {it.quarantined:,} quarantined")
+        paper.line(
+            f"  waiting: {it.in_doubt:,} rows in doubt, {it.held:,} rows held, {it.quarantined:,} quarantined"
+        )
         for error in it.errors:
             paper.line(f"  [red]error[/] {escape(error)}")
         if it.errors:
-            paper.line("  → syncsvc check names the next step", style="cyan")
+            paper.line("  → see also: syncsvc check", style="cyan")
 
 
 def show_asked(organizations: Sequence[str], by: Sequence[str], *, as_json: bool) -> None:

@@ -36,7 +36,7 @@ def show_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
         for error in plan.errors:
             paper.line(f"[red]error[/] {escape(error)}")
         _show_skipped(paper, plan.skipped)
-        if plan.totals.members and not plan.errors:
+        if plan.effects and not plan.errors:
             paper.line(f"deliver exactly this: syncsvc once --plan {plan.digest}")
             if plan.forgotten:
                 paper.line(
@@ -45,7 +45,8 @@ def show_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
 
 
 def _show_totals(paper: Paper, plan: Plan) -> None:
-    table = empty_table("", "", title=f"{escape(plan.organization)}: plan {plan.digest}")
+    what = "what could be read, which is no plan" if plan.errors else f"plan {plan.digest}"
+    table = empty_table("", "", title=f"{escape(plan.organization)}: {what}")
     table.show_header = False
     for label, value in (
         ("contacts read", plan.read),
@@ -60,7 +61,7 @@ def _show_totals(paper: Paper, plan: Plan) -> None:
     ):
         table.add_row(label, f"{value:,}")
     paper.table(table)
-    if not plan.totals.points:
+    if not plan.totals.points and not plan.errors:
         why = f', as first_run = "{plan.first_run}" says' if plan.adopted else ""
         paper.line(f"0 points would be awarded{escape(why)}")
 

@@ -127,7 +127,7 @@ def _show_standing(paper: Paper, name: str, standing: Standing, now: datetime) -
         if it.trouble:
             paper.line(f"[red]unreadable[/] {escape(it.name)}: {escape(it.trouble)}")
     for hold in standing.holds:
-        paper.line(f"[red]held[/] {hold.id}: {escape(hold.detail)} → syncsvc release {hold.id}")
+        paper.line(f"[red]held[/] by {escape(hold.brake)}: {escape(hold.detail)} → syncsvc release")
 
 
 def _told_of_lease(holder: Holder | None, now: datetime) -> str:

@@ -277,8 +277,7 @@ def _connectors(turns: Sequence[Turn], last: CycleReport, now: datetime) -> Iter
 
 def _waiting(card: Card) -> Iterator[tuple[str, str]]:
     yield from ((redacted(pause), command) for pause, command in card.pauses.items())
-    for number, hold in card.holds.items():
-        yield redacted(hold), f"syncsvc release {number}"
+    yield from ((redacted(hold), "syncsvc release") for hold in card.holds.values())
     if card.last is not None and (card.last.in_doubt or card.last.held):
         yield f"{card.last.in_doubt:,} rows in doubt, {card.last.held:,} held", "syncsvc doubt"
     if card.last is not None and card.last.points_paid_twice:

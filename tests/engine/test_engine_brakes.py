@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from enginelab import IMPORT, Lab
+from enginelab import BRAND, IMPORT, Lab
 
 from syncsvc.sandbox.faults import Kind
+from syncsvc.sandbox.wallet_knobs import PointsMode
 from syncsvc.watch.report import Outcome
 
 Open = Callable[..., Lab]
@@ -269,3 +270,85 @@ def test_held_points_do_not_count_as_members_that_change(open_lab: Open) -> None
     lab.cycle()
     assert lab.profile("r099@example.org")["name"] == "Eve"
     assert [it.brake for it in lab.store.holds.open()] == ["max_points_per_member"]
+
+
+def named(lab: Lab, most: int = 10) -> list[tuple[str, int | None]]:
+    (hold,) = lab.store.holds.open()
+    return [(it.record, it.points) for it in lab.store.holds.concerned(hold, most=most)]
+
+
+def test_a_hold_names_whom_it_keeps_back_who_is_owed_most_first(open_lab: Open) -> None:
+    lab = open_lab(brakes={"max_points_per_cycle": 100})
+    for record, points in {"a": 60, "b": 0, "c": 70}.items():
+        lab.crm.put(record, points=points)
+    lab.cycle()
+    assert named(lab) == [("crm c", 70), ("crm a", 60)]
+    assert named(lab, most=1) == [("crm c", 70)]
+
+
+def test_a_hold_of_known_members_names_those_that_change(lab: Lab) -> None:
+    crowd(lab, 100)
+    lab.cycle()
+    crowd(lab, 40, name="Broken")
+    lab.crm.put("new", points=9)
+    lab.cycle()
+    assert named(lab, most=100) == [(f"crm r{number:03}", 0) for number in range(40)]
+
+
+def test_a_hold_of_a_sweep_names_the_contacts_that_were_not_found(lab: Lab) -> None:
+    crowd(lab, 100)
+    lab.cycle()
+    for number in range(20):
+        lab.crm.vanish(f"r{number:03}")
+    lab.cycle(full=True)
+    assert named(lab, most=100) == [(f"crm r{number:03}", None) for number in range(20)]
+
+
+def test_all_who_say_that_they_are_held_are_looked_at_once_a_brake_is_over(open_lab: Open) -> None:
+    lab = open_lab(connectors={"crm": {}, "shop": {}}, brakes={"max_points_per_cycle": 50})
+    lab.crms["crm"].put("a", email="a@example.org", points=5)
+    lab.crms["shop"].put("b", email="a@example.org", points=5)
+    lab.cycle()
+
+    def statuses() -> list[object]:
+        return [lab.crms["crm"].records["a"]["wallet_status"], lab.crms["shop"].records["b"]["wallet_status"]]
+
+    lab.cycle(after=400)
+    assert statuses() == ["imported", "imported"]
+    lab.crms["crm"].put("a", points=100)
+    lab.cycle(after=400)
+    lab.cycle()
+    assert statuses() == ["held", "held"]
+    lab.crms["crm"].put("a", points=5)
+    lab.cycle()
+    lab.cycle()
+    assert statuses() == ["imported", "imported"]
+
+
+def balance(lab: Lab) -> int:
+    member = lab.wallet.member(BRAND, "a@example.org")
+    assert member is not None
+    return member.points
+
+
+@pytest.mark.parametrize("brake", ["max_points_per_cycle", "max_points_per_member"])
+def test_where_every_row_sets_the_balance_a_brake_holds_those_that_move_it(
+    open_lab: Open, brake: str
+) -> None:
+    lab = open_lab(wallet={"points": "set"}, brakes={brake: 5})
+    lab.wallet.knobs.points = PointsMode.SET
+    lab.crm.put("a", points=1)
+    lab.crm.put("b", points=1)
+    lab.cycle()
+    assert lab.store.holds.open() == []
+    lab.crm.put("a", points=9)
+    lab.crm.put("b", name="Bea")
+    report = lab.cycle()
+    assert (report.braked, balance(lab)) == ((brake,), 1)
+    assert lab.profile("b@example.org")["name"] == "Bea"
+    assert named(lab) == [("crm a", 8)]
+    lab.cycle()
+    assert lab.crm.records["a"]["wallet_status"] == "held"
+    lab.release()
+    lab.cycle()
+    assert balance(lab) == 9

@@ -55,6 +55,9 @@ def test_a_lost_state_pays_nobody_again_until_a_person_lets_it(lab: Lab) -> None
     assert line["brake"] == BRAKE
     assert "5 of 5 members of a first read" in line["detail"]
     assert (lab.asks(IMPORT), total(lab, emails)) == (imports, 50)
+    (hold,) = lab.store.holds.open()
+    named = [(it.record, it.points) for it in lab.store.holds.concerned(hold, most=2)]
+    assert named == [("crm r000", 10), ("crm r001", 10)]
     lab.cycle()  # the status comes home
     assert {it["wallet_status"] for it in lab.crm.records.values()} == {"held"}
     before, asked = lab.contents(), lab.asks(LOG)
@@ -64,6 +67,17 @@ def test_a_lost_state_pays_nobody_again_until_a_person_lets_it(lab: Lab) -> None
     assert lab.cycle().rows_landed == 5
     assert total(lab, emails) == 100
     assert lab.store.holds.open() == []
+
+
+def test_who_comes_in_while_new_members_are_held_shows_it_too(lab: Lab) -> None:
+    crowd(lab, 5, points=10)
+    lose_the_state(lab)
+    lab.cycle()
+    lab.cycle()
+    crowd(lab, 1, points=7, first=5)
+    report = lab.cycle()
+    assert report.written_back == 1  # and nobody is told what he shows already
+    assert [it["wallet_status"] for it in lab.crm.records.values()] == ["held"] * 6
 
 
 def test_whoever_was_awarded_already_is_adopted_and_the_rest_is_sent(lab: Lab) -> None:

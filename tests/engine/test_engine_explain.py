@@ -96,7 +96,13 @@ def test_a_brake_that_holds_points_is_named_with_its_numbers(
     lab.crm.put("b", points=0)
     lab.cycle()
     lab.cycle()
-    assert_told(lab, Condition.BRAKED, f"the brake {name} {what}", "(the limit is 5", "`syncsvc release 1`")
+    assert_told(
+        lab,
+        Condition.BRAKED,
+        f"the brake {name} {what}",
+        "(the limit is 5",
+        "`syncsvc release` names the ways out",
+    )
     assert told(lab, "b").condition is Condition.UP_TO_DATE
 
 

@@ -33,6 +33,39 @@ def test_check_finds_a_good_installation_in_order(config: Path) -> None:
     assert command("-c", config, "check", "--json").json() == {"acme": []}
 
 
+def test_check_tells_a_state_that_knows_somebody_else(config: Path) -> None:
+    assert command("-c", config, "once").code == 0
+    renamed = config.rename(config.with_name("shop.toml"))
+    text = renamed.read_text(encoding="utf-8")
+    checked = command("-c", renamed, "check")
+    assert (checked.code, "under the name acme" in " ".join(checked.out.split())) == (1, True)
+    assert command("-c", renamed, "once").code == 78
+    other = text.replace('organization_id = "', 'organization_id = "X')
+    assert other != text
+    renamed.write_text(other, encoding="utf-8")
+    checked = command("-c", renamed, "check", "--json")
+    assert (
+        "the state does not know shop yet: every contact is new to it" in command("-c", renamed, "check").out
+    )
+
+
+def test_a_plan_is_made_on_a_copy_of_a_state_that_has_sent(world: World, config: Path) -> None:
+    while not settled(world):
+        assert command("-c", config, "once").code == 0
+    world.edit(3)
+    planned = command("-c", config, "plan", "--json")
+    assert (planned.code, planned.json()[0]["totals"]["changed"] > 0) == (0, True)
+
+
+def test_check_refuses_a_webhook_that_others_could_read(config: Path) -> None:
+    (config.parent / "hook").write_text("http://hooks.example.org/s3cret-path", encoding="utf-8")
+    text = config.read_text(encoding="utf-8")
+    config.write_text(f'{text}\n[alerts]\nwebhook = {{ file = "{config.parent}/hook" }}\n', encoding="utf-8")
+    checked = command("-c", config, "check", "--offline")
+    assert (checked.code, "holds no https:// URL" in checked.out) == (1, True)
+    assert "s3cret-path" not in checked.out + checked.err
+
+
 def test_setup_makes_the_missing_field_after_asking(config: Path) -> None:
     replace(config, 'last_updated = "wallet_last_updated"', 'last_updated = "wallet_import_time"')
     assert "syncsvc setup" in command("-c", config, "check").out
@@ -215,7 +248,9 @@ def test_what_a_brake_holds_goes_once_it_is_released(world: World, config: Path)
 
     (hold,) = command("-c", config, "release", "--json").json()["acme"]
     assert hold["brake"] == "max_points_per_cycle"
-    assert f"syncsvc release {hold['id']}" in command("-c", config, "status").out
+    assert "held by max_points_per_cycle" in command("-c", config, "status").out
+    listed = command("-c", config, "release")
+    assert (listed.code, f"syncsvc release {hold['id']}" in listed.out) == (1, True)
     nobody = command("-c", config, "release", 99)
     assert (nobody.code, nobody.out) == (1, "")
     assert command("-c", config, "release", hold["id"], stdin="n\n").code == 1
@@ -230,6 +265,12 @@ def test_what_a_brake_holds_goes_once_it_is_released(world: World, config: Path)
     assert command("-c", config, "once").code == 1, "a release lets one delivery go, not all"
 
 
+def test_where_nothing_is_held_the_list_of_it_is_no_trouble(config: Path) -> None:
+    assert command("-c", config, "once").code == 0
+    listed = command("-c", config, "release")
+    assert (listed.code, "nothing is held" in listed.out) == (0, True)
+
+
 def test_a_lost_state_awards_nobody_again(world: World, config: Path) -> None:
     while not settled(world):
         assert command("-c", config, "once").code == 0
@@ -238,13 +279,18 @@ def test_a_lost_state_awards_nobody_again(world: World, config: Path) -> None:
         file.unlink()
     (plan,) = command("-c", config, "plan", "--json").json()
     assert "max_elsewhere" in plan["brakes"][0]
+    assert "deliver exactly this" not in command("-c", config, "plan").out
     for lost in (command("-c", config, "once"), command("-c", config, "once")):
         assert (lost.code, "max_elsewhere" in lost.out) == (1, True)
     listed = command("-c", config, "release")
     (hold,) = command("-c", config, "release", "--json").json()["acme"]
     assert f"syncsvc release {hold['id']} --adopt" in listed.out
-    for options, asked in ((), "Award them all the same?"), (("--adopt",), "Count their points as awarded"):
-        assert asked in command("-c", config, "release", hold["id"], *options, stdin="n\n").err
+    asks = {"--award": "Award them all the same?", "--adopt": "Count their points as awarded"}
+    for option, asked in asks.items():
+        assert asked in command("-c", config, "release", hold["id"], option, stdin="n\n").err
+    for options in ((), tuple(asks)):
+        unsaid = command("-c", config, "release", hold["id"], "--yes", *options)
+        assert (unsaid.code, "put that one in place" in unsaid.err) == (2, True)
     assert command("-c", config, "release", "--json").json() == {"acme": [hold]}
     adopted = command("-c", config, "release", hold["id"], "--adopt", "--by", "Ann", "--yes")
     assert (adopted.code, "members count as awarded and mailed" in adopted.out) == (0, True)
@@ -262,9 +308,9 @@ def test_only_what_was_imported_elsewhere_can_be_adopted(config: Path) -> None:
     assert command("-c", config, "once").code == 1
     (hold,) = command("-c", config, "release", "--json").json()["acme"]
     refused = command("-c", config, "release", hold["id"], "--adopt", "--yes")
-    assert (refused.code, "--adopt is for max_elsewhere" in refused.err) == (2, True)
+    assert (refused.code, "--adopt and --award are for max_elsewhere" in refused.err) == (2, True)
     refused = command("-c", config, "release", "--adopt")
-    assert (refused.code, "needs the number of a hold" in refused.err) == (2, True)
+    assert (refused.code, "name the number of a hold" in refused.err) == (2, True)
 
 
 def test_explain_tells_the_life_of_a_member(world: World, config: Path) -> None:

@@ -128,8 +128,12 @@ def test_what_is_not_under_suspicion_flows(held: set[Brake], flows: Allowed) -> 
         (1000, 1000, True),
         (100, 5, False),
         (100, 6, True),
-        (99, 98, False),
+        (99, 49, False),
+        (99, 50, True),
         (99, 99, True),
+        (20, 10, False),
+        (20, 11, True),
+        (11, 10, False),
         (1, 1, True),
     ],
 )
@@ -149,7 +153,10 @@ def test_a_sweep_that_lost_too_many_contacts_is_a_fault(known: int, missing: int
         (1000, 51, 0, True),
         (1000, 51, 51, False),
         (1000, 60, 51, True),
-        (99, 99, 0, False),
+        (99, 49, 0, False),
+        (99, 50, 0, True),
+        (99, 50, 50, False),
+        (10, 10, 0, False),
         (100, 6, 0, True),
     ],
 )
@@ -161,6 +168,13 @@ def test_too_many_members_that_would_be_expired_at_once_are_a_fault(
     assert [(it.brake, it.amount) for it in found] == [(Brake.GONE_SHARE, leaving)] * trips
     assert all(f"{leaving} of {present}" in it.detail for it in found)
     assert tripped(subject, max_share=0.0) == []
+
+
+def test_of_few_contacts_a_higher_limit_counts_too() -> None:
+    assert judge_sweep(known=60, missing=48, max_gone_share=0.8) is None
+    found = judge_sweep(known=60, missing=49, max_gone_share=0.8)
+    assert found is not None
+    assert found.detail.endswith("(82%, the limit is 80%, or 10, of fewer than 100)")
 
 
 @given(known=st.integers(1, 10_000_000), share=st.floats(0.0, 0.999))
