@@ -101,6 +101,11 @@ def load_organization(path: Path, types: Types, *, read_secrets: bool = True) ->
     return organization
 
 
+def service_file(path: Path) -> Path:
+    """Return the file that holds `[service]` for a file or a directory; it may not be there."""
+    return path / SERVICE_FILE if path.is_dir() else _with_service(_Document(path)).path
+
+
 def load_service(path: Path) -> ServiceConfig:
     """Return the settings of the service itself; raises ConfigurationError with all their problems."""
     file = path / SERVICE_FILE if path.is_dir() else path

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from syncsvc.config import OrganizationConfig
-from syncsvc.configfile import SERVICE_FILE, TWINS, Types, load, load_organization, load_service
+from syncsvc.configfile import SERVICE_FILE, TWINS, Types, load, load_organization, load_service, service_file
 from syncsvc.errors import ConfigurationError
 from syncsvc.service import ServiceConfig
 from syncsvc.settings import Secret, secrets_of
@@ -64,6 +64,7 @@ class Roster:
         self._path = path
         self._types = types
         self._alone = not path.is_dir()
+        self._service_file = path
         self._good: dict[Path, OrganizationConfig] = {}
         self._former: dict[Path, OrganizationConfig | None] = {}
         self._problems: dict[Path, tuple[str, ...]] = {}  # of organization files
@@ -87,6 +88,7 @@ class Roster:
         Raises ConfigurationError with every problem where nothing can run: no organization is good, or the
         service's own settings are not.
         """
+        self._service_file = service_file(self._path)
         self._stamps.changed(self._files())
         try:
             installation = load(self._path, self._types)
@@ -200,17 +202,13 @@ class Roster:
         """Return the stamps of all files by name: plain text, as thousands of paths take a while."""
         stamps = {} if self._alone else _stamps_in(self._path)
         if self._alone:
-            stamps[""] = _stamp(self._path)
+            stamps |= {str(it): _stamp(it) for it in (self._path, self._service_file)}
         for file in self._secret_files:
             stamps[file] = _stamp(file)
         return stamps
 
     def _files(self) -> set[Path]:
         return {*self._listed(), self._service_file, *self._good, *self._problems}
-
-    @property
-    def _service_file(self) -> Path:
-        return self._path if self._alone else self._path / SERVICE_FILE
 
     def _read(self, files: Iterable[Path]) -> None:
         """Take in what these files say where it is good, else note what is wrong with them."""
@@ -242,7 +240,7 @@ class Roster:
         try:
             return load_service(self._path) != self.service
         except ConfigurationError as error:
-            if not self._alone:  # else it is told with the organization's own problems
+            if path != self._path:  # else it is told with the organization's own problems
                 self._others[path] = error.problems
             return False
 

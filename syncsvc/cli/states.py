@@ -64,9 +64,9 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
             for side, database in (("original", old), ("copy", new))
         }
         differences = any(count for of_side in balance.values() for count in of_side.values())
-        if not newest:
+        if not newest and copied["batch"]:
             new.bar(f"was copied from {old.place}, beside which no .gate says that it is the newest, and")
-        elif not differences:
+        elif newest and not differences:
             old.bar(f"was copied to {new.place}, where more may have been sent since, and")
     views.show_copied(copied, balance, as_json=as_json)
     sys.exit(ATTENTION if differences else OK)

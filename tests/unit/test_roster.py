@@ -241,6 +241,20 @@ def test_settings_of_the_service_that_change_are_told(folder: Folder) -> None:
     assert list(folder.look().mended) == [path]
 
 
+def test_one_file_alone_looks_after_the_service_that_it_shares(folder: Folder) -> None:
+    shared = folder.put("service.toml", '[service]\nlog_level = "debug"\n')
+    folder.roster = Roster(folder.path / "acme.toml", TYPES)
+    folder.roster.begin()
+    assert folder.roster.service.log_level == "debug"
+    folder.put("service.toml", '[service]\nlog_level = "error"\n')
+    assert folder.look() == Changes(service=True)
+    folder.put("service.toml", '[service]\nlog_level = "loud"\n')
+    assert list(folder.look().broken) == [shared]
+    folder.put("service.toml", '[service]\nlog_level = "debug"\n')
+    assert list(folder.look().mended) == [shared]
+    assert folder.names == ["acme"]
+
+
 def test_one_file_alone_is_looked_after_too(folder: Folder) -> None:
     path = folder.path / "acme.toml"
     folder.roster = Roster(path, TYPES)
