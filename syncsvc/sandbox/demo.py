@@ -198,9 +198,12 @@ class Demo:
         for side, records, points, stamped in sides:
             table.add_row(side, f"{records:,}", f"{points:,}", f"{stamped:,}")
         emails = [it.key for held in people.values() for it in held]
-        shared = len(emails) - len(set(emails))
+        distinct = set(emails)
+        shared = len(emails) - len(distinct)
+        left = sum(it.email.casefold() not in distinct for it in members)
         table.caption = (
-            f"{shared:,} contacts have the email of another one: one member, with its owner's points"
+            f"{shared:,} have the email of another one: one member, its owner's points; {left:,} of the "
+            "wallet's has no contact any more"
         )
         verdict = Table(title="verdict, from the simulators' own truth", title_justify="left")
         for heading in ("", "claim", "seen"):
