@@ -6,18 +6,18 @@ keys and never repeats a value, so that a secret written in the wrong place is n
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from syncsvc.config import ConnectorConfig, OrganizationConfig, Points
 from syncsvc.errors import ConfigurationError
+from syncsvc.form import problems_of
 from syncsvc.maps import FieldRule, MemberMap
 from syncsvc.rules.mapping import MappingError, compile_rule, compile_where
 from syncsvc.service import ServiceConfig
@@ -275,60 +275,9 @@ class _Document:
         try:
             return model.model_validate(data)
         except ValidationError as error:
-            for item in error.errors(include_url=False, include_input=False):
-                inner = _present(item["loc"], data)
-                self.add((*place, *inner), _told(item, _known(model, inner[:-1]) | beside))
+            for inner, problem in problems_of(error, model, data, beside=beside):
+                self.add((*place, *inner), problem)
             return None
-
-
-def _present(place: Place, data: Any) -> Place:
-    """Return the place without what pydantic adds to it: tags of unions and the like."""
-    present: list[str | int] = []
-    for number, key in enumerate(place, start=1):
-        if isinstance(data, dict) and (key in data or number == len(place)) and key != "[key]":
-            data = data.get(key)
-        elif isinstance(data, list) and isinstance(key, int):
-            data = data[key]
-        else:
-            continue
-        present.append(key)
-    return tuple(present)
-
-
-def _told(item: Any, known: frozenset[str]) -> str:
-    context = item.get("ctx", {})
-    match item["type"]:
-        case "missing":
-            return "is missing; add it"
-        case "extra_forbidden":
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-            advice = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
-            return f"is not known; {advice}"
-        case "enum" | "literal_error":
-            return f"is not accepted; write {context['expected']}"
-        case "union_tag_invalid" | "union_tag_not_found":
-            known_tags = context.get("expected_tags", "the kind that is meant")
-            return f"is not accepted; as {context['discriminator']} write {known_tags}"
-        case "value_error":
-            return str(context["error"])
-        case _:
-            return f"is not accepted; {item['msg'][:1].lower()}{item['msg'][1:]}"
-
-
-def _known(model: type[BaseModel], place: Place) -> frozenset[str]:
-    models = {model}
-    for key in place:
-        inner = [item.model_fields[str(key)].annotation for item in models if str(key) in item.model_fields]
-        # What is no field here is the name of a table in a table of tables, or a number in a list.
-        models = {found for annotation in inner for found in _models(annotation)} or models
-    return frozenset(name for item in models for name in item.model_fields)
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models(argument)
 
 
 def _checks(data: Mapping[str, Any]) -> Iterator[tuple[Place, str]]:

@@ -63,6 +63,13 @@ def claim(database: Database) -> None:
     database.reached(batch)
 
 
+def begin(path: Path) -> None:
+    """Begin a state that has sent nothing yet."""
+    with Database.open(f"sqlite:///{path}") as database:
+        register(database, config())
+        database.reached(0)
+
+
 def work(path: Path, batches: int = 1) -> None:
     with Database.open(f"sqlite:///{path}") as database:
         for _ in range(batches):
@@ -203,9 +210,7 @@ def test_a_state_that_is_moved_with_its_mark_goes_on(path: Path) -> None:
 
 
 def test_a_state_begun_anew_where_one_had_sent_nothing_goes_on(path: Path) -> None:
-    with Database.open(f"sqlite:///{path}") as database:
-        register(database, config())
-        database.reached(0)
+    begin(path)
     for file in path.parent.glob("state.db*"):
         if file.suffix != ".gate":
             file.unlink()
@@ -215,9 +220,7 @@ def test_a_state_begun_anew_where_one_had_sent_nothing_goes_on(path: Path) -> No
 
 
 def test_another_state_in_the_place_of_one_that_has_sent_nothing_runs_no_cycle(path: Path) -> None:
-    with Database.open(f"sqlite:///{path}") as database:
-        register(database, config())
-        database.reached(0)
+    begin(path)
     another(path)
     with pytest.raises(StateError, match=r"state\.db is not the state that was here and would award again"):
         Database.open(f"sqlite:///{path}")
