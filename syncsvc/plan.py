@@ -23,6 +23,7 @@ from syncsvc.state.plans import Planned, Plans
 from syncsvc.state.preview import Carried, Effect, Skipped
 from syncsvc.state.store import known_organization, open_store
 from syncsvc.tidings import Progress
+from syncsvc.watch.log import bound
 from syncsvc.watch.report import Outcome
 
 _MOST_REFUSALS = 1000
@@ -93,7 +94,10 @@ def _plan(
     progress: Progress,
     show_values: bool,
 ) -> Plan:
-    with open_organization(config, database, types=types, network=network) as organization:
+    with (
+        bound(plan=True),  # else what is logged reads like a cycle's
+        open_organization(config, database, types=types, network=network) as organization,
+    ):
         cycle = Cycle(organization, progress=progress, send=False)
         adopted = organization.store.accounts.adopted()
         report = cycle.run()

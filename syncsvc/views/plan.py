@@ -48,20 +48,23 @@ def _show_totals(paper: Paper, plan: Plan) -> None:
     what = "what could be read, which is no plan" if plan.errors else f"plan {plan.digest}"
     table = empty_table("", "", title=f"{escape(plan.organization)}: {what}")
     table.show_header = False
+    points = sum(it.points for it in plan.effects)
+    held = plan.totals.members - sum(it.members for it in plan.effects)
     for label, value in (
         ("contacts read", plan.read),
         ("left out by `where`", plan.excluded),
         ("gone from the CRM", plan.gone),
         ("new members", plan.totals.new),
         ("changed members", plan.totals.changed),
-        ("points to award", plan.totals.points),
+        *([("members of these, held", held)] if plan.brakes else ()),
+        ("points to award", points),
         ("points adopted, not awarded", plan.adopted),
         ("largest award", plan.totals.largest),
         ("in quarantine", plan.quarantined),
     ):
         table.add_row(label, f"{value:,}")
     paper.table(table)
-    if not plan.totals.points and not plan.errors:
+    if not points and not plan.errors:
         why = f', as first_run = "{plan.first_run}" says' if plan.adopted else ""
         paper.line(f"0 points would be awarded{escape(why)}")
 

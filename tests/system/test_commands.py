@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 
@@ -243,6 +244,9 @@ def test_what_a_brake_holds_goes_once_it_is_released(world: World, config: Path)
     replace(config, "[brakes]", "[brakes]\nmax_points_per_cycle = 1000")
     (plan,) = command("-c", config, "plan", "--json").json()
     assert "max_points_per_cycle" in plan["brakes"][0]
+    shown = command("-c", config, "plan")
+    assert re.search(r"members of these, held +│ +0 │\n│ points to award +│ +0 │", shown.out)
+    assert said(shown, "cycle_finished")["plan"] is True
     assert command("-c", config, "once").code == 1
     assert world.wallet.ledger == []  # profiles flow, points do not
 
@@ -279,7 +283,10 @@ def test_a_lost_state_awards_nobody_again(world: World, config: Path) -> None:
         file.unlink()
     (plan,) = command("-c", config, "plan", "--json").json()
     assert "max_elsewhere" in plan["brakes"][0]
-    assert "deliver exactly this" not in command("-c", config, "plan").out
+    shown = command("-c", config, "plan").out
+    assert "deliver exactly this" not in shown
+    due = plan["totals"]["new"]
+    assert re.search(rf"members of these, held +│ +{due} │\n│ points to award +│ +0 │", shown)
     for lost in (command("-c", config, "once"), command("-c", config, "once")):
         assert (lost.code, "max_elsewhere" in lost.out) == (1, True)
     listed = command("-c", config, "release")
