@@ -10,7 +10,8 @@
     │   └── SchemaError         a field that is mapped or written does not exist, or not in the needed form
     ├── CursorError             the cursor is of no use any more: read everything again
     ├── StateError              the state database cannot be used; exit 75
-    │   └── HeldError           another process runs the cycles of this organization; exit 75
+    │   ├── HeldError           another process runs the cycles of this organization; exit 75
+    │   └── StateUnreadyError   it passes, and nothing was changed: a service waits for it; exit 75
     └── StoppedError            the process was asked to stop; leave cleanly, nothing is wrong
         └── LeaseLostError      another process may run the cycles of this organization by now; so leave
 
@@ -87,6 +88,10 @@ class StateError(SyncError):
 
 class HeldError(StateError):
     """Another process runs the cycles of this organization; the message says which."""
+
+
+class StateUnreadyError(StateError):
+    """The state cannot be used for now, as its server is away or busy: whoever can wait tries again."""
 
 
 class StoppedError(SyncError):

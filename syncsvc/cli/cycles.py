@@ -14,9 +14,9 @@ import click
 
 from syncsvc.cli.context import Context, Stores, as_json_option
 from syncsvc.cli.exits import ATTENTION, OK, TRY_AGAIN, exit_code
-from syncsvc.daemon import Daemon
 from syncsvc.once import run_once
 from syncsvc.plan import plan_installation
+from syncsvc.start import start
 from syncsvc.state.condition import used_by
 from syncsvc.traces import exporting
 from syncsvc.views import cycles as views
@@ -86,12 +86,17 @@ def _once(context: Context, *, full: bool, digest: str | None, as_json: bool) ->
 @click.command()
 @click.pass_obj
 def run(context: Context) -> None:
-    """Run as a service: cycles on schedule, health and metrics, until SIGTERM or SIGINT."""
+    """Run as a service: cycles on schedule, health and metrics, until SIGTERM or SIGINT.
+
+    Where its state is on a PostgreSQL server that is away, it waits for it.
+    """
     stop = threading.Event()
     _stop_on_signals(stop)  # before anything else: the first process of a container ignores them until then
     roster = context.roster()
     with _traces():
-        Daemon(roster, types=context.types, stop=stop).run()
+        daemon = start(roster, types=context.types, stop=stop)
+        if daemon is not None:
+            daemon.run()
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

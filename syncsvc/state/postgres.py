@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
-from syncsvc.errors import LeaseLostError, StateError
+from syncsvc.errors import LeaseLostError, StateError, StateUnreadyError
 from syncsvc.state import migrations
 from syncsvc.state.copying import copy_tables
 from syncsvc.state.lease import Lease
@@ -141,8 +141,8 @@ class StateServer:
     def open(cls, url: str, lease: timedelta = LEASE, *, older: bool = False) -> Self:
         """Return the state for a process that runs cycles, made and migrated where needed.
 
-        Raises StateError where the server cannot be used, a process of an older version works with tables
-        that were to be migrated, or no cycle may run on it. Else an `older` one looks like any other.
+        Raises StateError where it cannot be used or no cycle may run on it (else an `older` one looks as any
+        other), as StateUnreadyError where that passes: an older version works with what is to be migrated.
         """
         with contextlib.ExitStack() as undo:
             server, engine = undo.enter_context(_opened(url))
@@ -321,7 +321,7 @@ class StateServer:
             try:
                 place.enter_context(self._places.taken(patience=_WAITED))
             except TimeoutError:
-                raise StateError(
+                raise StateUnreadyError(
                     f"{self.server} cannot be used: it is too slow for those who wait; a service tries again"
                 ) from None
             yield
@@ -365,7 +365,7 @@ def _last(connection: Connection) -> Any:
 
 
 def _require_nobody_older(server: Server, engine: Engine) -> None:
-    """Raise StateError where a process runs cycles on tables that are to be migrated."""
+    """Raise StateUnreadyError where a process runs cycles on tables that are to be migrated."""
     form, head = migrations.form(engine), migrations.forms()[0]
     if form == head or form not in migrations.forms():
         return
@@ -374,7 +374,7 @@ def _require_nobody_older(server: Server, engine: Engine) -> None:
             return
         names = alive(connection.connection.cursor().execute)
     if names:
-        raise StateError(
+        raise StateUnreadyError(
             f"{server} is of form {form}, with which {', '.join(names)} still works; stop every process of "
             f"that version first, and start this one then, which brings it to form {head}; one that was "
             "killed is forgotten within service.lease"

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy import exc as sa_exc
 
-from syncsvc.errors import StateError
+from syncsvc.errors import StateError, StateUnreadyError
 from syncsvc.state import migrations, privileges
 from syncsvc.stateurl import server_options, shown
 
@@ -27,15 +27,9 @@ OLDEST = 15
 _GONE = "somebody has changed its tables: put a backup back, as docs/operations.md says; none is made anew"
 _CREATEDB = "createdb --owner USER --template template0 --encoding UTF8 NAME"
 _READ_ONLY, _MAY_NOT = "25006", "42501"
-_REMEDIES = {
+_PASSES = {
     _READ_ONLY: "point state at the primary (with several hosts, target_session_attrs=read-write finds it); "
     "where it is the primary, turn off default_transaction_read_only of the role, the database or the server",
-    "28000": "correct user and password, or what pg_hba.conf allows",
-    "28P01": "correct user and password, as docs/postgresql.md says; a secret is read when a service starts: "
-    "restart it once that has changed",
-    "3D000": f"make it: {_CREATEDB}; or correct the name in state",
-    "3F000": "make the schema that search_path names, or correct it in state",
-    _MAY_NOT: "grant the user of state the right to make and use tables in its schema",
     "53100": "make room on the server's disk",
     "53200": "give the server more memory",
     "53300": "raise max_connections, or the user's or the database's limit; a process takes up to 31",
@@ -44,17 +38,29 @@ _REMEDIES = {
     "57P01": "the server is being stopped; a service goes on once it is back",
     "57P02": "the server fell; a service goes on once it is back",
     "57P03": "the server is starting or stopping; a service goes on once it is back",
-    "42P01": _GONE,
-    "42703": _GONE,
     "25P03": "this process stopped for so long that another one must not wait for it; it is tried again",
     "40001": "it is tried again",
     "40P01": "it is tried again",
+}
+"""Troubles that pass without anything changed here."""
+_REMEDIES = {
+    **_PASSES,
+    "28000": "correct user and password, or what pg_hba.conf allows",
+    "28P01": "correct user and password, as docs/postgresql.md says; a secret is read when a service starts: "
+    "restart it once that has changed",
+    "3D000": f"make it: {_CREATEDB}; or correct the name in state",
+    "3F000": "make the schema that search_path names, or correct it in state",
+    _MAY_NOT: "grant the user of state the right to make and use tables in its schema",
+    "42P01": _GONE,
+    "42703": _GONE,
 }
 _AUTHORITY = (
     "name the file of the authority that signed the server's certificate by sslrootcert=FILE in the URL of "
     "state, as docs/postgresql.md says; or renew that certificate"
 )
 _OPTION = "correct this option in the URL of state, or the variable PG... that sets it"
+_STANDBY = "no host of state is what target_session_attrs asks for; a service goes on once one is"
+_REFUSES = "the server is reached and refuses: see its log; it is tried again"
 _SAID = {
     "root certificate|certificate verify failed": _AUTHORITY,
     "does not match host name|server's host name": "name the server in state as its certificate names it, or "
@@ -67,8 +73,7 @@ _SAID = {
     "PGSERVICEFILE names (~/.pg_service.conf)",
     "invalid .*value|invalid connection option|could not match|could not parse": _OPTION,
     "configuration parameter|command-line argument|weak sslmode|requirement|channel binding": _OPTION,
-    "session is (?:not )?read-only|hot standby": "no host of state is what target_session_attrs asks for; "
-    "a service goes on once one is",
+    "session is (?:not )?read-only|hot standby": _STANDBY,
     "no password supplied": "give one: passfile=FILE in the URL of state, of mode 0600 and with a line for "
     "this host, port, database and user; or make the URL a secret with the password in it",
     r"pg_hba\.conf|(?:Peer|Ident) authentication failed": "allow user, database and address in the server's "
@@ -81,11 +86,12 @@ _SAID = {
     "connection slots|too many c": _REMEDIES["53300"],
     "authentication failed": _REMEDIES["28P01"],
     "the database system is": _REMEDIES["57P03"],
-    "FATAL:": "the server is reached and refuses: see its log; it is tried again",
+    "FATAL:": _REFUSES,
 }
 """What is said while a connection is made, when the driver tells no code; the first that fits counts."""
 
 _AWAY = "check that the server runs and that this machine reaches it; a service goes on once it is back"
+_PASSING = {*_PASSES.values(), _STANDBY, _REFUSES, _AWAY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ class Server:
         if schema is None:
             raise StateError(f"{self} has no schema to make tables in: {_REMEDIES['3F000']}")
         if writes and read_only:
-            raise StateError(f"{self} may only be read: {_REMEDIES[_READ_ONLY]}")
+            raise StateUnreadyError(f"{self} may only be read: {_REMEDIES[_READ_ONLY]}")
         if writes and (barred := _barred(engine, makes=makes)):
             raise StateError(f"the user of {self} {barred}")
         form = migrations.form(engine)
@@ -159,11 +165,14 @@ def _barred(engine: Engine, *, makes: bool) -> str | None:
 
 @contextlib.contextmanager
 def telling(server: Server) -> Iterator[None]:
-    """Turn what the server says of itself into StateError; a mistake of ours stays one."""
+    """Turn what the server says of itself into StateError, and what passes into StateUnreadyError.
+
+    A mistake of ours stays one.
+    """
     try:
         yield
     except sa_exc.TimeoutError as error:
-        raise StateError(
+        raise StateUnreadyError(
             f"{server} cannot be used: every connection is in use; {_REMEDIES['53300']}"
         ) from error
     except sa_exc.DBAPIError as error:
@@ -180,7 +189,7 @@ def telling(server: Server) -> Iterator[None]:
 def answered(connection: Any, server: Server, seconds: float) -> Iterator[None]:
     """Let the driver wait for an answer for so long, whoever is silent: the server, or one between.
 
-    Raises StateError then; the connection is of no use any more.
+    Raises StateUnreadyError then; the connection is of no use any more.
     """
     late = threading.Event()
 
@@ -196,7 +205,9 @@ def answered(connection: Any, server: Server, seconds: float) -> Iterator[None]:
         yield
     except Exception as error:
         if late.is_set():
-            raise StateError(f"{server} cannot be used: no answer within {seconds:.0f} s; {_AWAY}") from error
+            raise StateUnreadyError(
+                f"{server} cannot be used: no answer within {seconds:.0f} s; {_AWAY}"
+            ) from error
         raise
     finally:
         timer.cancel()
@@ -220,4 +231,5 @@ def _unusable(server: Server, error: Any) -> StateError:
     remedy = _REMEDIES.get(code or "") or next(
         (it for words, it in _SAID.items() if re.search(words, said)), _AWAY
     )
-    return StateError(f"the state in {server} cannot be used: {said}; {remedy}")
+    kind = StateUnreadyError if remedy in _PASSING else StateError
+    return kind(f"the state in {server} cannot be used: {said}; {remedy}")

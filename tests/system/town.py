@@ -197,15 +197,19 @@ class Service:
         found: list[dict[str, Any]] = until(f"{count} x {name} {facts}", seen)
         return found
 
-    def get(self, path: str) -> tuple[int, str]:
-        """Ask the health endpoint."""
-        port = self.wait_for("service_started")[0]["port"]
+    def get(self, path: str, *, since: str = "service_started") -> tuple[int, str]:
+        """Ask the health endpoint, at the port that it has since an event."""
+        port = self.wait_for(since)[0]["port"]
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+
+    def ended(self) -> int:
+        """Wait until it has ended by itself, and return the exit code."""
+        return self._process.wait(timeout=DEADLINE)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, wait at most 30 s for the end, and return the exit code."""

@@ -11,7 +11,7 @@ import pytest
 from passage import Passage
 from postgres import Postgres
 
-from syncsvc.errors import StateError
+from syncsvc.errors import StateError, StateUnreadyError
 from syncsvc.state import server
 from syncsvc.state.database import Database
 from syncsvc.state.server import Server, telling
@@ -76,6 +76,27 @@ def test_each_trouble_of_connecting_has_its_own_next_step(said: str, remedy: str
     answer = told(psycopg.OperationalError(f"{said}\nand more"))
     assert answer.startswith(f"the state in PostgreSQL database d on h cannot be used: {said}; ")
     assert remedy in answer.rpartition(said)[2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (StateUnreadyError, f"{AT}Connection refused"),
+        (StateUnreadyError, "failed to resolve host 'h': Name or service not known"),
+        (StateUnreadyError, f"{AT}session is read-only"),
+        (StateUnreadyError, f"{AT}FATAL:  the database system is starting up"),
+        (StateUnreadyError, f"{AT}FATAL:  sorry, too many clients already"),
+        (StateUnreadyError, f"{AT}FATAL:  something that nobody has heard of"),
+        (StateError, f'{AT}FATAL:  password authentication failed for user "u"'),
+        (StateError, f'{AT}FATAL:  database "d" does not exist'),
+        (StateError, f"{AT}SSL error: certificate verify failed: self-signed certificate"),
+        (StateError, 'connection is bad: invalid sslmode value: "x"'),
+    ],
+)
+def test_what_passes_is_told_from_what_a_person_mends(kind: type[StateError], said: str) -> None:
+    with pytest.raises(StateError) as caught, telling(Server("s")):
+        raise psycopg.OperationalError(said)
+    assert type(caught.value) is kind
 
 
 def test_an_option_that_an_older_libpq_does_not_know_is_told() -> None:
