@@ -11,6 +11,7 @@ from sqlmodel import SQLModel
 from syncsvc.errors import StateError
 from syncsvc.state import histories, interventions, tables  # noqa: F401 - they declare the tables on the metadata
 from syncsvc.state.bulk import insert_rows
+from syncsvc.state.mark import Mark
 
 if TYPE_CHECKING:
     from syncsvc.state.database import Database
@@ -52,13 +53,11 @@ def copy_state(source: Database, target: Database, told: Told | None = None) -> 
     """
     with source.reading() as read:
         there = rows_of(read)  # before the target waits in a transaction: it takes long where there are many
-        copied = _copy_all(read, target, there, told)
-    target.mark()
-    return copied
+        return _copy_all(read, target, there, source.known(), told)
 
 
 def _copy_all(
-    read: Connection, target: Database, there: Mapping[str, int], told: Told | None
+    read: Connection, target: Database, there: Mapping[str, int], known: Mark, told: Told | None
 ) -> Mapping[str, int]:
     with target.writing() as written:
         if written.dialect.name == "postgresql":
@@ -73,6 +72,7 @@ def _copy_all(
         if (found := rows_of(written)) != there or copied != found:
             differing = ", ".join(name for name, rows in found.items() if rows != there[name])
             raise StateError(f"the copy has other rows than the original in {differing}: nothing was copied")
+        target.mark(known)  # before it is committed: whoever is killed in between can copy again
         return copied
 
 

@@ -183,8 +183,8 @@ class Storage(Protocol):
     def reached(self, batch: int) -> None:
         """Write down outside of the state that this batch was claimed, where that can be."""
 
-    def mark(self) -> None:
-        """Write down outside of the state how far it has come, where that can be."""
+    def mark(self, known: Mark) -> None:
+        """Write down outside of the state that it has come so far, where that can be."""
 
     @property
     def place(self) -> str:
@@ -257,7 +257,7 @@ class Database:
         """
         kind = kind_of(url)
         if kind is StateFile:
-            StateFile.refuse_copy(url, original._storage.known())
+            StateFile.refuse_copy(url, original.known())
         return cls(kind.open(url, LEASE, older=True))
 
     @classmethod
@@ -326,9 +326,13 @@ class Database:
         with self.writing() as connection:
             bar(connection, why)
 
-    def mark(self) -> None:
-        """Let a state that knows less than this one be refused from now on, or one of another history."""
-        self._storage.mark()
+    def known(self) -> Mark:
+        """Return how far the state has come by what is in it."""
+        return self._storage.known()
+
+    def mark(self, known: Mark) -> None:
+        """Let a state that knows less than this be refused here from now on, or one of another history."""
+        self._storage.mark(known)
 
     def shed(self) -> None:
         """Empty the write-ahead log of a file: it still holds what has been erased there since.

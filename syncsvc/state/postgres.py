@@ -236,7 +236,7 @@ class StateServer:
     def reached(self, batch: int) -> None:
         """Do nothing: no file beside a server would be where its state is put back."""
 
-    def mark(self) -> None:
+    def mark(self, known: Mark) -> None:
         """Do nothing: see `reached`."""
 
     @contextlib.contextmanager

@@ -180,7 +180,7 @@ def put_back(database: Database, organizations: Sequence[OrganizationConfig], *,
             theirs = as_list(connection.scalars(select(CONNECTOR.c.id).where(mine)))
             connection.execute(_LESSER, {"b_connectors": theirs})
         begin_history(connection)
-    database.mark()
+    database.mark(database.known())
 
 
 def _name(organization_id: int) -> str:

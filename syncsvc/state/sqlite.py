@@ -262,13 +262,13 @@ class StateFile:
         if self._marked is not None:
             with _told(self.path, OSError):
                 if not self._marked.reach(batch):
-                    self.mark()
+                    self._marked.move(_known(self.engine))
 
-    def mark(self) -> None:
+    def mark(self, known: Mark) -> None:
         """Write down beside the file how far it has come, whatever was written there before."""
         with _told(self.path, OSError):
             if self._marked is not None:
-                self._marked.move(_known(self.engine))
+                self._marked.move(known)
 
     def shed(self) -> None:
         """Empty the write-ahead log into the file: it still holds what has been erased there since.

@@ -259,6 +259,44 @@ def test_a_copy_that_knows_all_that_was_sent_may_take_the_place_of_the_original(
     there.end()
 
 
+_KILLED = """
+import os, signal, sys
+from syncsvc.cli import main
+from syncsvc.state.mark import MarkedGate
+move, marks = MarkedGate.move, []
+def moved(self, mark):
+    marks.append(mark.batch)
+    if {before} and len(marks) == 2:  # the first is the original's
+        os.kill(os.getpid(), signal.SIGKILL)
+    move(self, mark)
+    if len(marks) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+MarkedGate.move = moved
+main()
+"""
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_copy_that_was_killed_as_it_was_marked_can_be_made_again(
+    quick: QuickLab, config: Path, tmp_path: Path, *, before: bool
+) -> None:
+    busy(quick)
+    quick.close()
+    source, copy = (f"sqlite:///{tmp_path}/{it}.db" for it in ("source", "copy"))
+    with Database.open(quick.state) as old, Database.open(source) as new:
+        copy_state(old, new)
+    killer = [sys.executable, "-c", _KILLED.format(before=before)]
+    asked = ["-c", str(config), "state", "copy", source, copy]
+    killed = subprocess.run([*killer, *asked], check=False, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    if not before:
+        with pytest.raises(StateError, match="knows nothing, in the place of a state that has sent"):
+            Database.open(copy)
+    assert run(config, source, copy).returncode == 0
+    Database.open(copy).close()
+    quick.restart()
+
+
 @pytest.mark.parametrize(
     ("mark", "said"),
     [
