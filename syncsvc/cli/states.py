@@ -18,7 +18,7 @@ from syncsvc.state.copying import copy_state
 from syncsvc.state.database import Database
 from syncsvc.state.restoration import put_back
 from syncsvc.state.salvage import salvage as salvage_state
-from syncsvc.state.store import claim_all, known_organization, open_store, register
+from syncsvc.state.store import claim_all, known_organization, not_configured, open_store, register
 from syncsvc.stateurl import state_problem
 from syncsvc.views import states as views
 from syncsvc.watch.log import logger
@@ -57,6 +57,12 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
     old, newest = Database.open_original(source)
     with old, Database.open_for_copy(url, old) as new:
         claim_all(old)
+        others = not_configured(old, installation.organizations)
+        if others and not any(known_organization(old, it) for it in installation.organizations):
+            raise click.UsageError(
+                f"FROM is the state of others ({', '.join(others)}): name their configuration with -c; their "
+                "books are verified on both"
+            )
         with views.progress() as told:
             copied = copy_state(old, new, told)
         balance = {
@@ -68,7 +74,7 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
             new.bar(f"was copied from {old.place}, beside which no .gate says that it is the newest, and")
         elif newest and not differences:
             old.bar(f"was copied to {new.place}, where more may have been sent since, and")
-    views.show_copied(copied, balance, as_json=as_json)
+    views.show_copied(copied, balance, others, as_json=as_json)
     sys.exit(ATTENTION if differences else OK)
 
 
@@ -107,7 +113,8 @@ def backup(context: Context, file: Path, *, as_json: bool) -> None:
         Database.open_beside(f"sqlite:///{copied}") as database,
     ):
         balance = _differences(database, installation.organizations)
-    views.show_backed_up(file, balance, as_json=as_json)
+        others = not_configured(database, installation.organizations)
+    views.show_backed_up(file, balance, others, as_json=as_json)
     sys.exit(ATTENTION if any(balance.values()) else OK)
 
 

@@ -253,6 +253,14 @@ def known_organization(database: Database, config: OrganizationConfig) -> int | 
         return connection.scalar(select(ORGANIZATION.c.id).where(mine))
 
 
+def not_configured(database: Database, organizations: Collection[OrganizationConfig]) -> list[str]:
+    """Return the names of the organizations that a state knows and that are none of these."""
+    ours = {(it.name, it.organization_id) for it in organizations}
+    with database.reading() as connection:
+        known = connection.execute(select(ORGANIZATION.c.name, ORGANIZATION.c.organization_id)).all()
+    return sorted(name for name, number in known if (name, number) not in ours)
+
+
 def _take_effect(
     connection: Connection, organization_id: int, config: OrganizationConfig, connectors: Mapping[str, int]
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -36,11 +36,19 @@ def progress() -> Iterator[Told | None]:
 
 
 def show_copied(
-    copied: Mapping[str, int], balance: Mapping[str, Mapping[str, int]], *, as_json: bool
+    copied: Mapping[str, int],
+    balance: Mapping[str, Mapping[str, int]],
+    others: Sequence[str],
+    *,
+    as_json: bool,
 ) -> None:
-    """Show how many rows were copied, and whether the books balance; `balance` counts their differences."""
+    """Show how many rows were copied, and whether the books balance; `balance` counts their differences.
+
+    Those of the `others`, who are not configured, were not verified.
+    """
     if as_json:
-        print_json({"rows": dict(copied), "differences": {side: dict(it) for side, it in balance.items()}})
+        counted = {side: dict(it) for side, it in balance.items()}
+        print_json({"rows": dict(copied), "differences": counted, "not_verified": list(others)})
         return
     paper = Paper()
     told = ", ".join(f"{rows:,} of {escape(name)}" for name, rows in copied.items() if rows)
@@ -51,6 +59,7 @@ def show_copied(
                 paper.line(f"[red]✗[/] {escape(name)}: the books of the {side} have {count:,} differences")
             else:
                 paper.line(f"[green]✓[/] {escape(name)}: the books of the {side} balance, to the point")
+    _show_others(paper, others)
     if any(balance["original"].values()):
         paper.line('    → see `syncsvc books --verify`, and docs/operations.md, "The books do not balance"')
     elif any(balance["copy"].values()):
@@ -62,10 +71,18 @@ def show_copied(
         paper.line(f"{older} then {first}")
 
 
-def show_backed_up(file: Path, balance: Mapping[str, int], *, as_json: bool) -> None:
-    """Show that a backup was made, and whether its books balance; `balance` counts their differences."""
+def _show_others(paper: Paper, others: Sequence[str]) -> None:
+    for name in others:
+        paper.line(f"[yellow]![/] {escape(name)}: its books were not verified, as it is not configured")
+
+
+def show_backed_up(file: Path, balance: Mapping[str, int], others: Sequence[str], *, as_json: bool) -> None:
+    """Show that a backup was made, and whether its books balance; `balance` counts their differences.
+
+    Those of the `others`, who are not configured, were not verified.
+    """
     if as_json:
-        print_json({"file": str(file), "differences": dict(balance)})
+        print_json({"file": str(file), "differences": dict(balance), "not_verified": list(others)})
         return
     paper = Paper()
     paper.line(f"[green]✓[/] the state as it is now is in {escape(str(file))}")
@@ -77,6 +94,7 @@ def show_backed_up(file: Path, balance: Mapping[str, int], *, as_json: bool) -> 
             paper.line(f"  → see `syncsvc books --verify`, and {where}", style="cyan")
         else:
             paper.line(f"[green]✓[/] {escape(name)}: its books balance, to the point")
+    _show_others(paper, others)
 
 
 def question_restore(file: Path | None) -> str:

@@ -158,6 +158,10 @@ def test_the_command_copies_to_what_is_configured_and_verifies_both(
     said = "its cycles are run by" if quick.state.startswith("postgresql") else "is in use by"
     assert said in refused.stderr
     quick.close()
+    foreign = tmp_path / "other.toml"
+    foreign.write_text(config.read_text(encoding="utf-8").replace("01JCacme", "01JCother"), encoding="utf-8")
+    of_others = run(foreign, quick.state)
+    assert (of_others.returncode, "FROM is the state of others (acme): name" in of_others.stderr) == (2, True)
     told = run(config, quick.state)
     assert told.returncode == 0, told.stderr
     assert "3 of member" in told.stdout
