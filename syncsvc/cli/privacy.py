@@ -40,6 +40,6 @@ def forget(context: Context, email: str, *, yes: bool, as_json: bool) -> None:
         for name, traces in done.items():
             pseudonyms = [trace.pseudonym for trace in traces]
             logger().info("person_forgotten", organization=name, members=pseudonyms)
-        scrubbed = opened.database.scrub()
-    views.show_forgotten(done, scrubbed=scrubbed, as_json=as_json)
+        scrubbed, on_server = opened.database.scrub(), opened.database.leases.shared
+    views.show_forgotten(done, scrubbed=scrubbed, on_server=on_server, as_json=as_json)
     sys.exit(OK if scrubbed else TRY_AGAIN)

@@ -30,7 +30,7 @@ def question(found: Traces) -> str:
     return "\n".join([*told, "This cannot be undone. Erase the person?"])
 
 
-def show_forgotten(done: Traces, *, scrubbed: bool, as_json: bool) -> None:
+def show_forgotten(done: Traces, *, scrubbed: bool, on_server: bool, as_json: bool) -> None:
     """Show what was erased, and what still holds the person."""
     if as_json:
         found = [
@@ -44,7 +44,13 @@ def show_forgotten(done: Traces, *, scrubbed: bool, as_json: bool) -> None:
     for name, traces in done.items():
         for trace in traces:
             paper.line(f"{escape(_told(name, trace))} under {trace.pseudonym}")
-    if scrubbed:
+    if scrubbed and on_server:
+        paper.line("no query finds the person in the state any more; erase it in the wallet too")
+        paper.line(
+            "the server's files may hold remnants until VACUUM FULL; its log, its replicas and backups hold "
+            "the person for as long as they are kept: docs/postgresql.md"
+        )
+    elif scrubbed:
         paper.line("nothing of the person is left in the state; erase it in the wallet too, and in backups")
     else:
         paper.line(

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from postgres import Postgres
 from town import Service, command, settled, until
 
 from syncsvc.sandbox.faults import Fault, Kind
@@ -129,6 +130,25 @@ def test_a_person_is_forgotten_beside_the_running_service(world: World, config: 
         assert command("-c", config, "forget", gone.email, "--yes").code == 1
         assert command("-c", config, "books", "--verify").code == 0
         assert service.stop() == 0
+
+
+def test_of_a_person_that_is_forgotten_on_a_server_is_said_what_still_holds_it(
+    world: World, config: Path, postgres: Postgres
+) -> None:
+    text, url = config.read_text(encoding="utf-8"), postgres.database()
+    config.write_text(text.replace(f"sqlite:///{world.folder / 'acme.db'}", url), encoding="utf-8")
+    while not settled(world):
+        assert command("-c", config, "once").code == 0
+    gone = next(world.salesforce_people())
+    world.salesforce.delete("Contact", gone.record_id)
+    while not _gone(config, gone.email):
+        assert command("-c", config, "once").code == 0
+    done = command("-c", config, "forget", gone.email, "--yes")
+    assert done.code == 0
+    assert "nothing of the person is left" not in done.out
+    said = " ".join(done.out.split())
+    assert "no query finds the person in the state any more; erase it in the wallet too" in said
+    assert "its log, its replicas and backups hold the person for as long as they are kept" in said
 
 
 def _gone(config: Path, email: str) -> bool:
