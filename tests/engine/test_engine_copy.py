@@ -20,6 +20,7 @@ from grounds import GROUNDS, File, Ground, Tables
 from postgres import Postgres
 from quicklab import QuickLab
 from sqlalchemy import event
+from town import Answer, command
 
 from syncsvc.errors import StateError
 from syncsvc.sandbox.faults import Kind
@@ -140,9 +141,8 @@ points = "{{points}}"
 """
 
 
-def run(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "syncsvc", "-c", str(config), "state", "copy", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+def run(config: Path, *arguments: str) -> Answer:
+    return command("-c", config, "state", "copy", *arguments)
 
 
 def test_the_command_copies_to_what_is_configured_and_verifies_both(
@@ -154,20 +154,20 @@ def test_the_command_copies_to_what_is_configured_and_verifies_both(
     config, url = tmp_path / "acme.toml", postgres.empty()
     config.write_text(ORGANIZATION.format(state=url), encoding="utf-8")
     refused = run(config, quick.state)
-    assert refused.returncode == 75, refused.stderr
+    assert refused.code == 75, refused.err
     said = "its cycles are run by" if quick.state.startswith("postgresql") else "is in use by"
-    assert said in refused.stderr
+    assert said in refused.err
     quick.close()
     foreign = tmp_path / "other.toml"
     foreign.write_text(config.read_text(encoding="utf-8").replace("01JCacme", "01JCother"), encoding="utf-8")
     of_others = run(foreign, quick.state)
-    assert (of_others.returncode, "FROM is the state of others (acme): name" in of_others.stderr) == (2, True)
+    assert (of_others.code, "FROM is the state of others (acme): name" in of_others.err) == (2, True)
     told = run(config, quick.state)
-    assert told.returncode == 0, told.stderr
-    assert "3 of member" in told.stdout
-    assert "acme: the books of the original balance" in told.stdout
-    assert "acme: the books of the copy balance" in told.stdout
-    shown = " ".join(told.stdout.split())
+    assert told.code == 0, told.err
+    assert "3 of member" in told.out
+    assert "acme: the books of the original balance" in told.out
+    assert "acme: the books of the copy balance" in told.out
+    shown = " ".join(told.out.split())
     assert (
         "was the original a backup, or older than what was sent? then first `syncsvc state restore" in shown
     )
@@ -178,7 +178,7 @@ def test_the_command_copies_to_what_is_configured_and_verifies_both(
         Database.open(quick.state)
     assert re.search(went_on, condition(quick.state).problems[0].message)
     again = run(config, quick.state, f"sqlite:///{tmp_path}/third.db")
-    assert (again.returncode, "was copied to" in again.stderr) == (75, True)
+    assert (again.code, "was copied to" in again.err) == (75, True)
     Database.open(url).close()
     with Database.open_older(quick.state) as database:
         put_back(database, [], by="ann")
@@ -194,7 +194,7 @@ def test_a_copy_of_a_backup_runs_no_cycle_before_it_is_taken_on(
     config.write_text(ORGANIZATION.format(state=url), encoding="utf-8")
     with backing_up(quick.state, backup):
         pass
-    assert run(config, f"sqlite:///{backup}").returncode == 0
+    assert run(config, f"sqlite:///{backup}").code == 0
     told = rf"was copied from {backup}, beside which no \.gate says that it is the newest, and would award"
     for _ in range(2):
         with pytest.raises(StateError, match=told):
@@ -216,9 +216,9 @@ def test_a_file_that_holds_no_state_is_not_copied_and_stays_as_it_is(
             connection.execute("CREATE TABLE of_others (id INTEGER)")
     before = source.read_bytes()
     told = run(config, f"sqlite:///{source}")
-    assert (told.returncode, told.stdout) == (2, "")
+    assert (told.code, told.out) == (2, "")
     said = "the database of something else" if other else "empty"
-    assert f"there is no state in FROM: {source} is {said}" in told.stderr
+    assert f"there is no state in FROM: {source} is {said}" in told.err
     assert list(source.parent.iterdir()) == [source]
     assert source.read_bytes() == before
     assert not (tmp_path / "none.db").exists()
@@ -251,7 +251,7 @@ def test_a_copy_that_knows_all_that_was_sent_may_take_the_place_of_the_original(
     lab.ground = own
     file_of(lab).unlink()
     told = run(config, there.state, lab.state)
-    assert told.returncode == 0, told.stderr
+    assert told.code == 0, told.err
     sent = int(there.rows("SELECT max(id) FROM batch")[0][0])
     mark = file_of(lab).with_name("lab.db.gate").read_text(encoding="utf-8")
     assert int(mark.split()[1]) >= sent  # an older one in its place is refused from now on
@@ -296,7 +296,7 @@ def test_a_copy_that_was_killed_as_it_was_marked_can_be_made_again(
     if not before:
         with pytest.raises(StateError, match="knows nothing, in the place of a state that has sent"):
             Database.open(copy)
-    assert run(config, source, copy).returncode == 0
+    assert run(config, source, copy).code == 0
     Database.open(copy).close()
     quick.restart()
 
@@ -318,7 +318,7 @@ def test_a_copy_that_may_not_know_all_that_was_sent_is_refused_and_nothing_is_ma
     lab.cycle()
     lab.close()
     url = postgres.empty()
-    assert run(config, lab.state, url).returncode == 0
+    assert run(config, lab.state, url).code == 0
     lab.ground.change("DELETE FROM meta WHERE name = 'barred'")  # of which a version before knew nothing
     lab.restart()
     lab.crm.put("b", points=20)
@@ -330,13 +330,13 @@ def test_a_copy_that_may_not_know_all_that_was_sent_is_refused_and_nothing_is_ma
         gate.write_text(mark, encoding="utf-8")
     before = gate.read_bytes()
     told = run(config, url, lab.state)
-    assert told.returncode == 75
-    assert said in told.stderr
-    assert "Copy the newest there is; where this is the newest, name another file" in told.stderr
-    assert "restore" not in told.stderr
+    assert told.code == 75
+    assert said in told.err
+    assert "Copy the newest there is; where this is the newest, name another file" in told.err
+    assert "restore" not in told.err
     assert (file_of(lab).exists(), gate.read_bytes()) == (False, before)
     if mark is None:  # what the message says can be done
-        assert run(config, url, f"sqlite:///{config.parent}/another.db").returncode == 0
+        assert run(config, url, f"sqlite:///{config.parent}/another.db").code == 0
     aside.rename(file_of(lab))
 
 
@@ -348,7 +348,7 @@ def test_books_that_do_not_balance_are_told(quick: QuickLab, tmp_path: Path) -> 
     quick.ground.change("UPDATE member SET credited = 11")
     quick.close()
     told = run(config, quick.state, "--json")
-    assert told.returncode == 1, told.stderr
-    assert json.loads(told.stdout)["differences"]["copy"]["acme"] >= 1
+    assert told.code == 1, told.err
+    assert json.loads(told.out)["differences"]["copy"]["acme"] >= 1
     quick.ground.change("UPDATE member SET credited = 10")
     quick.restart()
