@@ -24,9 +24,9 @@ _BETWEEN_SECONDS = 2.0
 def start(roster: Roster, *, types: ConnectorTypes, stop: threading.Event) -> Daemon | None:
     """Return the service, opened; None where it was asked to stop before its state could be used.
 
-    Meanwhile /healthz says that the process lives, and /readyz that nothing is delivered; each reason is told
-    once. Raises StateError where waiting does not help, and ConfigurationError where no organization can be
-    opened, or the address to listen on.
+    Meanwhile /healthz says that the process lives, /readyz that nothing is delivered, and /metrics that the
+    state is awaited; each reason is told once. Raises StateError where waiting does not help, and
+    ConfigurationError where no organization can be opened, or the address to listen on.
     """
     began, told, port = time.monotonic(), "", None
     with ExitStack() as waiting:
@@ -54,7 +54,10 @@ def _answer(roster: Roster, waiting: ExitStack) -> int | None:
     def ready() -> tuple[bool, dict[str, Any]]:
         return False, {}
 
-    health = HealthServer(roster.service.listen, Metrics(version=USER_AGENT.partition("/")[2]), ready)
+    metrics = Metrics(version=USER_AGENT.partition("/")[2])
+    for name in roster.organizations:
+        metrics.awaited(name)
+    health = HealthServer(roster.service.listen, metrics, ready)
     health.start()
     waiting.callback(health.stop)
     return health.port

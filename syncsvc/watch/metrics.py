@@ -84,6 +84,9 @@ class Metrics:
         self._broken = self._gauge(
             "configuration_broken", "Whether a file cannot be used as it is; the last good one runs, if any."
         )
+        self._awaited = self._gauge(
+            "state_awaited", "Whether the process waits for the server of the state, and runs nothing yet."
+        )
         self._braked = self._gauge("brakes_tripped", "Brakes that hold something until a person releases it.")
         self._calls_allowed = self._gauge(
             "connector_calls_allowed", "Calls that the CRM allows in a day.", "connector"
@@ -154,6 +157,10 @@ class Metrics:
     def broken(self, organization: str, *, broken: bool) -> None:
         """Whether a file of an organization cannot be used as it is now is in the metrics."""
         self._broken.labels(organization).set(broken)
+
+    def awaited(self, organization: str) -> None:
+        """Nothing of an organization runs yet, as the state is waited for: that is in the metrics."""
+        self._awaited.labels(organization).set(1)
 
     def forget(self, organization: str) -> None:
         """No series of this organization is left: its configuration was taken away."""

@@ -40,8 +40,11 @@ def test_a_service_waits_for_the_server_of_its_state(
         assert "check that the server runs" in awaited["reason"]
         assert service.get("/healthz", since="state_awaited")[0] == 200
         assert service.get("/readyz", since="state_awaited") == (503, '{"ready":false}')
+        waits = 'syncsvc_state_awaited{organization="acme"} 1.0'
+        assert waits in service.get("/metrics", since="state_awaited")[1]
         road.symlink_to(postgres.folder)
         service.wait_for("service_started")
+        assert waits not in service.get("/metrics")[1]
         until("it is ready", lambda: service.get("/readyz")[0] == 200)
         until("all points have arrived", lambda: settled(world))
         assert len(service.events("state_awaited")) == 1

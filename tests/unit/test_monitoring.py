@@ -30,6 +30,7 @@ def registry() -> CollectorRegistry:
     metrics.observe(report())
     metrics.stuck("acme", stuck=False)
     metrics.broken("acme", broken=False)
+    metrics.awaited("acme")
     return metrics.registry
 
 
