@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from syncsvc.rules.brakes import Brake
 from syncsvc.state.holds import Concerned, Hold
-from syncsvc.views.paper import Paper, print_json
+from syncsvc.views.paper import Paper, print_json, to_type
 
 SHOWN = 5
 """So many of those whom a hold keeps back are named; JSON names more."""
@@ -38,7 +38,7 @@ def show_holds(held: Mapping[str, Mapping[Hold, Sequence[Concerned]]], *, as_jso
 
 def ways_out(hold: Hold) -> str:
     """Return what ends a hold, by what a person finds, a line each."""
-    let_go = f"syncsvc release {hold.id}"
+    let_go = to_type(f"release {hold.id}")
     if hold.brake != Brake.ELSEWHERE:
         return f"  the CRM is as it should be: {let_go}"
     return (

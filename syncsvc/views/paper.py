@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+import click
 import orjson
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
@@ -37,6 +40,19 @@ def empty_table(*columns: str, title: str | None = None, left: int = 1) -> Table
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")
     return table
+
+
+def to_type(words: str, organization: str = "") -> str:
+    """Return a command as it is to be typed: with the `-c` of this one, or the file of one `organization`."""
+    context = click.get_current_context(silent=True)
+    root = None if context is None else context.find_root()
+    path = None if root is None else root.params.get("path")
+    if root is None or path is None:
+        return f"syncsvc {words}"
+    alone = organization and path.is_dir()
+    if not alone and root.get_parameter_source("path") is not ParameterSource.COMMANDLINE:
+        return f"syncsvc {words}"
+    return f"syncsvc -c {shlex.quote(str(path / f'{organization}.toml' if alone else path))} {words}"
 
 
 def print_json(value: Any) -> None:

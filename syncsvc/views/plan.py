@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from syncsvc.plan import Plan
 from syncsvc.state.preview import Skipped
-from syncsvc.views.paper import SHOWN, Paper, empty_table, print_json
+from syncsvc.views.paper import SHOWN, Paper, empty_table, print_json, to_type
 
 _FIELDS = (
     "which of these differ from what the wallet holds is not known: of what was sent the state keeps a "
@@ -37,7 +37,8 @@ def show_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
             paper.line(f"[red]error[/] {escape(error)}")
         _show_skipped(paper, plan.skipped)
         if plan.effects and not plan.errors:
-            paper.line(f"deliver exactly this: syncsvc once --plan {plan.digest}")
+            deliver = to_type(f"once --plan {plan.digest}", plan.organization)
+            paper.line(f"deliver exactly this: {escape(deliver)}")
             if plan.forgotten:
                 paper.line(
                     f"(if it no longer holds by then, nobody can say what changed: {escape(plan.forgotten)})"

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import socket
 from pathlib import Path
 
 import pytest
-from town import command, said, settled, until
+from town import command, environment, said, settled, until
 
 from syncsvc.sandbox.faults import Fault, Kind
 from syncsvc.sandbox.world import BRAND, World
@@ -254,7 +255,7 @@ def test_what_a_brake_holds_goes_once_it_is_released(world: World, config: Path)
     assert hold["brake"] == "max_points_per_cycle"
     assert "held by max_points_per_cycle" in command("-c", config, "status").out
     listed = command("-c", config, "release")
-    assert (listed.code, f"syncsvc release {hold['id']}" in listed.out) == (1, True)
+    assert (listed.code, f"syncsvc -c {config} release {hold['id']}" in listed.out) == (1, True)
     nobody = command("-c", config, "release", 99)
     assert (nobody.code, nobody.out) == (1, "")
     assert command("-c", config, "release", hold["id"], stdin="n\n").code == 1
@@ -291,7 +292,7 @@ def test_a_lost_state_awards_nobody_again(world: World, config: Path) -> None:
         assert (lost.code, "max_elsewhere" in lost.out) == (1, True)
     listed = command("-c", config, "release")
     (hold,) = command("-c", config, "release", "--json").json()["acme"]
-    assert f"syncsvc release {hold['id']} --adopt" in listed.out
+    assert f"syncsvc -c {config} release {hold['id']} --adopt" in listed.out
     asks = {"--award": "Award them all the same?", "--adopt": "Count their points as awarded"}
     for option, asked in asks.items():
         assert asked in command("-c", config, "release", hold["id"], option, stdin="n\n").err
@@ -308,6 +309,23 @@ def test_a_lost_state_awards_nobody_again(world: World, config: Path) -> None:
     while not settled(world):
         assert command("-c", config, "once").code == 0
     assert command("-c", config, "books", "--verify").code == 0
+
+
+def test_a_plan_names_the_command_that_delivers_it(config: Path) -> None:
+    def told(*asked: object) -> str:
+        return command(*asked).out.partition("deliver exactly this: syncsvc ")[2].partition("\n")[0]
+
+    (plan,) = command("-c", config, "plan", "--json").json()
+    deliver = f"once --plan {plan['digest']}"
+    with environment({"SYNCSVC_CONFIG": str(config)}):
+        assert told("plan") == deliver
+    assert told("-c", config, "plan") == f"-c {config} {deliver}"
+    own, service = re.split(r"(?=\[service\])", config.read_text(encoding="utf-8"))
+    service, rest = re.split(r"(?=\[schedule\])", service)
+    config.write_text(own + rest, encoding="utf-8")
+    config.with_name("service.toml").write_text(service, encoding="utf-8")
+    assert told("-c", config.parent, "plan") == f"-c {config} {deliver}"
+    assert command(*shlex.split(told("-c", config.parent, "plan"))).code == 0
 
 
 def test_only_what_was_imported_elsewhere_can_be_adopted(config: Path) -> None:
