@@ -40,7 +40,7 @@ class FirstRead(IntEnum):
 
     PAST = 0  # what they always mean
     RUNNING = 1  # its connector's first read met it: what `first_run` says
-    RESTORED = 2  # a state was put back since it was mapped last: they may have been awarded
+    RESTORED = 2  # adopted, as when a state was put back since it was mapped last: perhaps awarded
     MOVED = 3  # a state was put back in which it owns no, or another member: perhaps awarded elsewhere
 
 

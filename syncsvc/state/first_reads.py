@@ -15,6 +15,9 @@ from syncsvc.state.tables import CONTACT
 _MEANS = update_rows(CONTACT, ("connector_id", "record_id"), ("first_read",))
 
 
+_ADOPTED = (FirstRead.RUNNING, FirstRead.RESTORED)
+
+
 class FirstReads:
     """What the points of the contacts of one page mean, and what they will.
 
@@ -52,9 +55,14 @@ class FirstReads:
         was = self._before.get(record_id)
         return self._handed.get(record_id) or (self._new if was is None else was.first_read)
 
-    def after(self, record_id: str, *, owns: bool) -> int:
-        """Return what they mean from now on; `owns` says that it owns a member, so that they were adopted."""
+    def after(self, record_id: str, *, owns: bool, none: bool = False) -> int:
+        """Return what they mean from now on; `owns` says that it owns a member, so that they were adopted.
+
+        There are `none` where its connector gives no points: they are adopted once it does.
+        """
         means = self.of(record_id)
+        if owns and none and means in _ADOPTED:
+            return FirstRead.RESTORED
         adopted = owns and means != FirstRead.MOVED
         return FirstRead.PAST if adopted or record_id in self._merged else means
 
@@ -70,6 +78,6 @@ def adopted_later(connection: Connection, contacts: Collection[tuple[int, str]])
     if not contacts:
         return set()
     key = tuple_(CONTACT.c.connector_id, CONTACT.c.record_id)
-    adopts = CONTACT.c.first_read.in_((FirstRead.RUNNING, FirstRead.RESTORED))
+    adopts = CONTACT.c.first_read.in_(_ADOPTED)
     found = connection.execute(select(*key.clauses).where(key.in_(list(contacts)), adopts))
     return {(row.connector_id, row.record_id) for row in found}

@@ -326,8 +326,7 @@ class IntakeStore:
             first_reads.moved([*membership.arrived(linked), *filter(None, merges.values())])
         membership.inherit(linked)
         members = membership.save()
-        held = {row.record_id: row for row in refused}
-        writes = connector_id in self._scope.writing
+        held, writes = {row.record_id: row for row in refused}, connector_id in self._scope.writing
         new: list[tuple[Any, ...]] = []
         old: list[tuple[Any, ...]] = []
         for row in changed:
@@ -339,12 +338,13 @@ class IntakeStore:
             kept = None if was is None or row.merged_into is not None else was.member_id
             member_id = kept if member is None else member.id
             postponed = record_id in membership.postponed
-            read = None if postponed else entry.fingerprint
-            content = member_id, int(state), read, None if mapped is None else mapped.points
+            points = None if mapped is None else mapped.points
+            content = member_id, int(state), None if postponed else entry.fingerprint, points
             # A new member's contacts show nothing until its first row has an outcome, which marks them then.
             shows = state is QUARANTINED or (state is ACTIVE and (member is None or not member.awaited))
             written = row.written_at, row.written_status, int(writes and shows)
-            first = first_reads.after(record_id, owns=membership.is_owner(record_id) and not postponed)
+            owns = membership.is_owner(record_id) and not postponed
+            first = first_reads.after(record_id, owns=owns, none=points is None)
             if was is None:
                 new.append((connector_id, record_id, *content, seen, *written, first))
             else:

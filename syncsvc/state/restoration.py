@@ -125,6 +125,7 @@ _UNREAD = (
         or_(
             CONTACT.c.state != ContactState.ACTIVE,
             CONTACT.c.seen < _SWEEP,
+            CONTACT.c.points.is_(None),
             and_(  # it owns its member by now, and its points are not counted yet
                 CONTACT.c.fingerprint.is_(None),
                 select(MEMBER.c.id)
@@ -246,7 +247,7 @@ class Restoration:
         counts as awarded once it can.
         """
         rows = points = 0
-        while self._scope.rules.points is Points.ADD:
+        while self._scope.rules.points is not Points.SET:  # what is off may be sent again one day
             with self._scope.database.writing() as connection:
                 found = self._doubt_some(connection, now)
             if not found:

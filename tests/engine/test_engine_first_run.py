@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from enginelab import SETTLED, Crash
+from enginelab import MEMBER_MAP, SETTLED, Crash
 from quicklab import QuickLab
 
 from syncsvc.cycle import Cycle
@@ -58,6 +58,34 @@ def test_a_connector_added_later_awards_what_the_plan_said_however_its_first_rea
     lab.crm.put("a", points=131)
     lab.calm()
     assert (lab.awarded(X) + lab.awarded(Z), lab.awarded(A)) == (awarded + 5, before + 1)
+
+
+@pytest.mark.parametrize(
+    ("first_run", "awarded"), [("import", [100, 7]), ("adopt_points", [0, 7]), ("adopt", [0, 7])]
+)
+def test_points_that_are_mapped_after_the_first_read_mean_what_first_run_says(
+    open_quick: Open, first_run: str, awarded: list[int]
+) -> None:
+    mapped = {"connectors": {"crm": {"member": MEMBER_MAP}}}
+    unmapped = {
+        "connectors": {"crm": {"member": {it: MEMBER_MAP[it] for it in MEMBER_MAP if it != "points"}}}
+    }
+    lab = open_quick(first_run=first_run, **unmapped)
+    lab.crm.put("a", points=90)
+    lab.calm()
+    lab.crm.put("a", points=100, name="Eve")
+    lab.crm.put("z", points=7)  # came later: what it has earned is its own
+    lab.calm()
+    known = lab.wallet.member("brand-1", A)
+    assert known is not None
+    assert known.profile["name"] == "Eve"
+    lab.restart(**mapped)
+    lab.calm()
+    assert [lab.awarded(A), lab.awarded(Z)] == awarded
+    lab.crm.put("a", points=105)
+    lab.calm()
+    assert lab.awarded(A) == awarded[0] + 5
+    assert lab.differences() == []
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

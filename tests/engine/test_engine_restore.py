@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from enginelab import BRAND, LOG, MEMBER_MAP, NOON, SETTLED, Crash, Lab
@@ -106,6 +107,46 @@ def test_no_walk_through_older_states_awards_more_than_was_earned(quick: QuickLa
         for it, points in earned.items():
             assert quick.awarded(f"{it}@example.org") <= points, it
         assert quick.differences() == []
+
+
+POINTLESS = {"connectors": {"crm": {"member": {it: MEMBER_MAP[it] for it in MEMBER_MAP if it != "points"}}}}
+POINTS = {"connectors": {"crm": {"member": MEMBER_MAP}}}
+
+
+@pytest.mark.parametrize(
+    ("without", "then", "in_doubt"),
+    [
+        ({"wallet": {"points": "off"}}, {"wallet": {"points": "add"}}, {"ann": 50, "new": 70}),
+        (POINTLESS, POINTS, {}),
+    ],
+    ids=["off", "unmapped"],
+)
+def test_what_was_awarded_since_is_so_though_points_were_sent_later_again(
+    quick: QuickLab, without: dict[str, Any], then: dict[str, Any], in_doubt: dict[str, int]
+) -> None:
+    for name in KNOWN:
+        quick.crm.put(name, points=100)
+    go_on(quick)
+    backup = quick.ground.contents()
+    quick.crm.put("ann", points=150)
+    quick.crm.put("new", points=70)
+    go_on(quick)
+    quick.tables |= without
+    put(quick, backup)
+    go_on(quick)
+    quick.crm.put("ann", name="Anne")  # read once more, without points
+    go_on(quick)
+    quick.restart(**then)
+    go_on(quick)
+    assert paid(quick, ["ann", "new", "bob"]) == [150, 70, 100]
+    assert held(quick) == in_doubt
+    for name, points in {"ann": 151, "new": 72, "bob": 103}.items():
+        quick.crm.put(name, points=points)
+    go_on(quick)
+    assert paid(quick, ["bob"]) == [103]
+    if not in_doubt:
+        assert paid(quick, ["ann", "new"]) == [151, 72]
+    assert quick.differences() == []
 
 
 def test_a_contact_that_could_not_be_read_is_awarded_nothing_again_once_it_can_be(quick: QuickLab) -> None:
