@@ -58,8 +58,12 @@ def rest_after(look: float) -> float:
 class Daemon:
     """Runs every organization of a roster until `stop` is set, and takes in what changes in its files."""
 
-    def __init__(self, roster: Roster, *, types: ConnectorTypes, stop: threading.Event) -> None:
+    def __init__(
+        self, roster: Roster, *, types: ConnectorTypes, stop: threading.Event, state: str = ""
+    ) -> None:
         """Open the state and every organization; nothing runs yet. The roster has begun.
+
+        `state` is the URL of the state, where it was read already.
 
         Raises StateError, and ConfigurationError where none of the organizations can be opened.
         """
@@ -67,7 +71,7 @@ class Daemon:
         self._types = types
         self._stop = stop
         self._network = Network(ca_file=roster.service.ca_file, stop=stop)
-        self._database = Database.open(roster.service.state_url, roster.service.lease)
+        self._database = Database.open(state or roster.service.state_url, roster.service.lease)
         self._leases = self._database.leases
         self._metrics = Metrics(version=USER_AGENT.partition("/")[2])
         self._turns = threading.Condition()
@@ -77,12 +81,10 @@ class Daemon:
         self._failed: dict[str, str] = {}  # what is tried again at the next look
         self._added: set[str] = set()  # what was told to have come
         self._ids: dict[str, int] = {}  # the row of each organization
-        self._leaving: dict[
-            str, bool
-        ] = {}  # runners that let their organization go, and whether they lost it
+        self._leaving: dict[str, bool] = {}  # who lets its organization go, and whether it lost it
         self._orphans = Orphans(PATIENCE * self._between_looks())
         self._states = States()
-        self._spread_at = 0.0
+        self._spread_at = self._heard = 0.0
         self._others: Mapping[int, Holder] = {}  # who ran what elsewhere, at the last look
         self._scheduler = scheduler(len(roster.organizations))
         try:
@@ -361,8 +363,9 @@ class Daemon:
         """Return when asked to stop; meanwhile look after files, stuck cycles and the wall clock."""
         wall, steady = datetime.now(UTC), time.monotonic()
         looked, pause = steady, _LOOK_SECONDS
+        self._heard = steady
         while not self._stop.wait(_WATCH_SECONDS):
-            now = time.monotonic()
+            now = self._heard = time.monotonic()
             step = datetime.now(UTC) - wall - timedelta(seconds=now - steady)
             if step < -_CLOCK_STEP:  # jobs would wait until the old time comes round again
                 log.warning("clock_was_set_back", seconds=round(-step.total_seconds()))
@@ -391,6 +394,5 @@ class Daemon:
 
     def _wait_for_cycles(self) -> bool:
         with self._turns:
-            return self._turns.wait_for(
-                lambda: not any(it.running for it in self._runners.values()), GRACE_SECONDS
-            )
+            left = GRACE_SECONDS - (time.monotonic() - self._heard)  # a look may have kept us from hearing
+            return self._turns.wait_for(lambda: not any(it.running for it in self._runners.values()), left)

@@ -15,8 +15,9 @@ _AT_ONCE = struct.pack("ii", 1, 0)  # closed with a reset
 class Passage:
     """Passes on to the server what comes to an address on loopback, and back."""
 
-    def __init__(self, server: Path) -> None:
-        """Lead to the server whose socket is in this folder."""
+    def __init__(self, server: Path, *, silent_upon: bytes = b"") -> None:
+        """Lead to the server whose socket is in this folder; stall once, where these bytes would pass."""
+        self._silent_upon = silent_upon
         self._server = str(server / ".s.PGSQL.5432")
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._flows = threading.Event()
@@ -71,6 +72,9 @@ class Passage:
     def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if self._silent_upon and self._silent_upon in data:
+                    self._silent_upon = b""
+                    self.stall()
                 self._flows.wait()
                 target.sendall(data)
         for end in (source, target):

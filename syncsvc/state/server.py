@@ -21,6 +21,9 @@ from syncsvc.errors import StateError, StateUnreadyError
 from syncsvc.state import migrations, privileges
 from syncsvc.stateurl import server_options, shown
 
+ANSWER_SECONDS = 20.0
+"""How long the first answer of a server may take."""
+
 OLDEST = 15
 """The oldest version that the tests are run on."""
 
@@ -113,7 +116,7 @@ class Server:
 
         Raises StateError where they cannot be used, or not be written and made where that is asked.
         """
-        with engine.connect() as connection:
+        with engine.connect() as connection, answered(connection.connection, self, ANSWER_SECONDS):
             asked = (
                 "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"
                 " (SELECT oid::bigint FROM pg_namespace WHERE nspname = current_schema()),"
@@ -227,9 +230,14 @@ def _is_of_the_server(error: Any) -> bool:
 
 def _unusable(server: Server, error: Any) -> StateError:
     code = getattr(error, "sqlstate", None)
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    remedy = _REMEDIES.get(code or "") or next(
-        (it for words, it in _SAID.items() if re.search(words, said)), _AWAY
-    )
-    kind = StateUnreadyError if remedy in _PASSING else StateError
-    return kind(f"the state in {server} cannot be used: {said}; {remedy}")
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    # Of several hosts the first line tells the last one alone.
+    tries = sorted(it.removeprefix("- ") for it in lines if it.startswith("- host")) or lines[:1]
+    remedies = list(dict.fromkeys(_remedy(code, said) for said in tries))
+    kind = StateUnreadyError if _PASSING & set(remedies) else StateError
+    return kind(f"the state in {server} cannot be used: {'; '.join(tries)}; {'; or '.join(remedies)}")
+
+
+def _remedy(code: str | None, said: str) -> str:
+    found = _REMEDIES.get(code or "")
+    return found or next((it for words, it in _SAID.items() if re.search(words, said)), _AWAY)

@@ -99,6 +99,29 @@ def test_what_passes_is_told_from_what_a_person_mends(kind: type[StateError], sa
     assert type(caught.value) is kind
 
 
+def test_of_several_hosts_each_is_told_and_one_that_may_come_back_is_waited_for() -> None:
+    tries = [
+        "- host: 'b', port: 5432, hostaddr: '10.0.0.2': connection failed: session is read-only",
+        "- host: 'a', port: 5432, hostaddr: '10.0.0.1': connection failed: password authentication failed",
+    ]
+    said = "connection failed: the last one\nMultiple connection attempts failed. All failures were:\n"
+    with pytest.raises(StateUnreadyError) as caught, telling(Server("s")):
+        raise psycopg.OperationalError(said + "\n".join(tries))
+    first, second = (it.removeprefix("- ") for it in reversed(tries))
+    assert f"cannot be used: {first}; {second}; correct user and password" in str(caught.value)
+    assert "; or no host of state is what target_session_attrs asks for" in str(caught.value)
+
+
+def test_a_server_that_falls_silent_as_it_is_looked_at_is_told(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ANSWER_SECONDS", 0.3)
+    with Passage(postgres.folder, silent_upon=b"server_version_num") as passage:
+        url = postgres.database().replace(str(postgres.folder), f"127.0.0.1&port={passage.port}")
+        with pytest.raises(StateUnreadyError, match="no answer within 0 s; check that the server runs"):
+            Database.open_beside(url)
+
+
 def test_an_option_that_an_older_libpq_does_not_know_is_told() -> None:
     assert OPTION in told(psycopg.ProgrammingError('invalid connection option "sslnegotiation"\n'))
 
