@@ -7,6 +7,7 @@ is read is what the one before it has left. A read transaction sees one moment.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 from sqlmodel import SQLModel
 
@@ -25,8 +26,8 @@ from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases, SharedLeases
 from syncsvc.state.mark import Mark, mark_on_server, refuse_barred
 from syncsvc.state.places import Places
-from syncsvc.state.replicas import alive, process_name, serving
-from syncsvc.state.server import Server, is_read_only, telling
+from syncsvc.state.replicas import process_name, serving
+from syncsvc.state.server import Server, is_read_only, require_nobody_older, telling
 from syncsvc.state.sqlite import StateFile
 from syncsvc.state.turns import alone, key_of
 from syncsvc.stateurl import server_options
@@ -93,8 +94,12 @@ def connect(url: str) -> Engine:
     return engine
 
 
+@functools.cache
 def _adapters() -> Any:
-    """Return how values are bound: each kind always in one way, so that statements can stay prepared."""
+    """Return how values are bound: each kind always in one way, so that statements can stay prepared.
+
+    The driver keeps every class that it is given for good.
+    """
     from psycopg import adapters  # noqa: PLC0415 - an extra
     from psycopg.adapt import AdaptersMap  # noqa: PLC0415 - an extra
     from psycopg.types.numeric import Int8Dumper, IntLoader  # noqa: PLC0415 - an extra
@@ -149,7 +154,7 @@ class StateServer:
             with telling(server):
                 schema = server.examine(engine, writes=True)
                 with alone(engine, schema, "migrate"):
-                    _require_nobody_older(server, engine)
+                    require_nobody_older(server, engine)
                     migrations.upgrade(engine)
                 if not older:
                     refuse_barred(server, engine)
@@ -193,7 +198,7 @@ class StateServer:
         with _looked_at(url) as (server, engine):
             server.examine(engine, writes=True)
             form = migrations.form(engine)
-            _require_nobody_older(server, engine)
+            require_nobody_older(server, engine)
             if form == migrations.forms()[0]:
                 refuse_barred(server, engine)
         _, names = cls.services(url)
@@ -362,23 +367,6 @@ def _last(connection: Connection) -> Any:
         pass
     row = cursor.fetchone()
     return None if row is None else row[0]
-
-
-def _require_nobody_older(server: Server, engine: Engine) -> None:
-    """Raise StateUnreadyError where a process runs cycles on tables that are to be migrated."""
-    form, head = migrations.form(engine), migrations.forms()[0]
-    if form == head or form not in migrations.forms():
-        return
-    with engine.connect() as connection:
-        if not inspect(connection).has_table("replica"):
-            return
-        names = alive(connection.connection.cursor().execute)
-    if names:
-        raise StateUnreadyError(
-            f"{server} is of form {form}, with which {', '.join(names)} still works; stop every process of "
-            f"that version first, and start this one then, which brings it to form {head}; one that was "
-            "killed is forgotten within service.lease"
-        )
 
 
 @contextlib.contextmanager

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect
 from sqlalchemy import exc as sa_exc
 
 from syncsvc.errors import StateError, StateUnreadyError
 from syncsvc.state import migrations, privileges
+from syncsvc.state.replicas import alive
 from syncsvc.stateurl import server_options, shown
 
 ANSWER_SECONDS = 20.0
@@ -151,6 +152,23 @@ class Server:
                     "(options=-csearch_path=NAME in the URL of state)"
                 )
         return int(schema)
+
+
+def require_nobody_older(server: Server, engine: Engine) -> None:
+    """Raise StateUnreadyError where a process runs cycles on tables that are to be migrated."""
+    form, head = migrations.form(engine), migrations.forms()[0]
+    if form == head or form not in migrations.forms():
+        return
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("replica"):
+            return
+        names = alive(connection.connection.cursor().execute)
+    if names:
+        raise StateUnreadyError(
+            f"{server} is of form {form}, with which {', '.join(names)} still works; stop every process of "
+            f"that version first, and start this one then, which brings it to form {head}; one that was "
+            "killed is forgotten within service.lease"
+        )
 
 
 def _barred(engine: Engine, *, makes: bool) -> str | None:
