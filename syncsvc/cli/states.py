@@ -12,8 +12,9 @@ import click
 from syncsvc.cli.context import Context, as_json_option, user
 from syncsvc.cli.exits import ATTENTION, OK
 from syncsvc.config import OrganizationConfig
+from syncsvc.errors import StateError
 from syncsvc.state.backups import backing_up, put_in_place
-from syncsvc.state.condition import nothing_to_copy
+from syncsvc.state.condition import nothing_to_copy, used_by
 from syncsvc.state.copying import copy_state
 from syncsvc.state.database import Database
 from syncsvc.state.restoration import put_back
@@ -54,6 +55,11 @@ def copy(context: Context, source: str, target: str | None, *, as_json: bool) ->
         raise click.UsageError("FROM and TO are the same state")
     if why := nothing_to_copy(source):
         raise click.UsageError(f"there is no state in FROM: {why}")
+    if by := used_by(source):
+        raise StateError(
+            f"FROM is in use by {', '.join(by)}, which may run cycles on it: stop it first; one that was "
+            "killed is forgotten within service.lease"
+        )
     old, newest = Database.open_original(source)
     with old, Database.open_for_copy(url, old) as new:
         claim_all(old)

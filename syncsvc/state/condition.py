@@ -63,11 +63,13 @@ def used_by(url: str) -> tuple[str, ...]:
 def refusal(url: str) -> str | None:
     """Return why no cycle runs on a state that can be read, which knows less than was sent; else None."""
     if kind_of(url) is not StateFile:
-        return None
-    path = path_of(url)
-    with contextlib.closing(_to_read(path)) as opened:
-        older = _older(path, opened)
-    return f"{older.problems[0].message}: no cycle runs on it. {TAKE_ON}" if older else None
+        told = StateServer.barred(url)
+    else:
+        path = path_of(url)
+        with contextlib.closing(_to_read(path)) as opened:
+            older = _older(path, opened)
+        told = older.problems[0].message if older else None
+    return f"{told}: no cycle runs on it. {TAKE_ON}" if told else None
 
 
 def nothing_to_copy(url: str) -> str | None:

@@ -23,6 +23,7 @@ from sqlalchemy import Engine
 
 from syncsvc.errors import HeldError, StateError
 from syncsvc.state.lease import Lease, Session, steady
+from syncsvc.state.mark import refuse_barred
 from syncsvc.state.replicas import NOW, Holder, holder_of, holders, serving
 from syncsvc.state.server import Server, answered, telling
 from syncsvc.state.turns import key_of
@@ -132,13 +133,19 @@ class SharedLeases:
 
     shared = True
 
-    def __init__(self, server: Server, engine: Engine, schema: int, name: str, ttl: timedelta) -> None:
-        """Begin no session yet; `name` is what others are told of this process."""
+    def __init__(
+        self, server: Server, engine: Engine, schema: int, name: str, ttl: timedelta, *, older: bool = False
+    ) -> None:
+        """Begin no session yet; `name` is what others are told of this process.
+
+        Whoever takes on an `older` state may claim what nobody else may.
+        """
         self._server = server
         self._engine = engine
         self._schema = schema
         self._name = name
         self._ttl = ttl
+        self._older = older
         self._serves = False
         self._session: Session | None = None
         self._held: dict[int, Lease] = {}
@@ -168,7 +175,8 @@ class SharedLeases:
     def hold(self, organization: int) -> Lease:
         """Return the lease of an organization; raises HeldError where another process has it.
 
-        No write of its organization is under way where it is claimed.
+        No write of its organization is under way where it is claimed. Raises StateError where no cycle may
+        run on the state any more.
         """
         with self._lock, telling(self._server):
             held = self._held.get(organization)
@@ -267,6 +275,8 @@ class SharedLeases:
                 if claimed is None:
                     raise _held(cursor, organization, self.now())
                 fence, taken_at = claimed
+                if not self._older:  # a copy may go on elsewhere since this process was started
+                    refuse_barred(self._server, connection)
         return fence, datetime.fromtimestamp(taken_at / 1000, UTC)
 
     def _end_stopped(self, key: int) -> None:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, func, select
 
 from syncsvc.errors import StateError
 from syncsvc.state import locks
-from syncsvc.state.tables import BATCH, META
+from syncsvc.state.tables import BATCH, LEASE, META
 
 FINGERPRINT_KEY = "fingerprint_key"
 _HISTORY = "history"
@@ -180,14 +180,19 @@ def bar(connection: Connection, why: str) -> None:
     """
     connection.execute(META.delete().where(META.c.name == _BARRED))
     connection.execute(META.insert().values(name=_BARRED, value=why.encode()))
+    connection.execute(LEASE.update().values(fence=LEASE.c.fence + 1))  # whoever holds one writes no more
 
 
-def refuse_barred(place: object, engine: Engine) -> None:
-    """Raise StateError where no cycle may run on a state on a server."""
-    with engine.connect() as connection:
-        known = mark_on_server(connection)
-    if known.barred:
-        raise StateError(f"{_told(place, known.barred)}. {TAKE_ON}")
+def refuse_barred(place: object, connection: Connection) -> None:
+    """Raise StateError where no cycle may run on a state on a server, inside the caller's transaction."""
+    if why := barred_on_server(place, connection):
+        raise StateError(f"{why}. {TAKE_ON}")
+
+
+def barred_on_server(place: object, connection: Connection) -> str | None:
+    """Return why no cycle may run on a state on a server, inside the caller's transaction; else None."""
+    why = connection.scalar(select(META.c.value).where(META.c.name == _BARRED))
+    return None if why is None else _told(place, why.decode())
 
 
 def _told(place: object, found: str) -> str:

@@ -24,7 +24,7 @@ from syncsvc.state import migrations
 from syncsvc.state.copying import copy_tables
 from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases, SharedLeases
-from syncsvc.state.mark import Mark, mark_on_server, refuse_barred
+from syncsvc.state.mark import Mark, barred_on_server, mark_on_server, refuse_barred
 from syncsvc.state.places import Places
 from syncsvc.state.replicas import process_name, serving
 from syncsvc.state.server import Server, is_read_only, require_nobody_older, telling
@@ -119,14 +119,18 @@ def _adapters() -> Any:
 class StateServer:
     """An open state on a server."""
 
-    def __init__(self, server: Server, engine: Engine, schema: int, lease: timedelta | None) -> None:
+    def __init__(
+        self, server: Server, engine: Engine, schema: int, lease: timedelta | None, *, older: bool = False
+    ) -> None:
         """Hold the engine and the number of the schema that the tables are in; see `open`.
 
         `lease` is how long leases last, None beside those who hold them.
         """
         self.server = server
         self.engine = engine
-        self.leases: Leases = SharedLeases(server, engine, schema, process_name(), lease or LEASE)
+        self.leases: Leases = SharedLeases(
+            server, engine, schema, process_name(), lease or LEASE, older=older
+        )
         self.runs_cycles = lease is not None
         self._schema = schema
         self._idle = (lease or LEASE) // timedelta(milliseconds=2)
@@ -157,9 +161,10 @@ class StateServer:
                     require_nobody_older(server, engine)
                     migrations.upgrade(engine)
                 if not older:
-                    refuse_barred(server, engine)
+                    with engine.connect() as connection:
+                        refuse_barred(server, connection)
             undo.pop_all()
-        return cls(server, engine, schema, lease)
+        return cls(server, engine, schema, lease, older=older)
 
     @classmethod
     def open_beside(cls, url: str) -> Self:
@@ -190,6 +195,12 @@ class StateServer:
                 return str(server), serving(connection.connection.cursor().execute)
 
     @classmethod
+    def barred(cls, url: str) -> str | None:
+        """Return why no cycle may run on the state, None where any may."""
+        with _looked_at(url) as (server, engine), engine.connect() as connection:
+            return barred_on_server(server, connection)
+
+    @classmethod
     def look(cls, url: str) -> tuple[str, ...]:
         """Return what there is to say of the state, with nothing made or changed.
 
@@ -200,7 +211,8 @@ class StateServer:
             form = migrations.form(engine)
             require_nobody_older(server, engine)
             if form == migrations.forms()[0]:
-                refuse_barred(server, engine)
+                with engine.connect() as connection:
+                    refuse_barred(server, connection)
         _, names = cls.services(url)
         run = "runs" if len(names) == 1 else "run"
         facts = [f"{server} is in use by {', '.join(names)}, which {run} cycles on it"] if names else []

@@ -19,16 +19,17 @@ from enginelab import SETTLED
 from grounds import GROUNDS, File, Ground, Tables
 from postgres import Postgres
 from quicklab import QuickLab
-from sqlalchemy import event
+from sqlalchemy import event, select
 from town import Answer, command
 
-from syncsvc.errors import StateError
+from syncsvc.errors import LeaseLostError, StateError
 from syncsvc.sandbox.faults import Kind
 from syncsvc.state.backups import backing_up
 from syncsvc.state.condition import condition
 from syncsvc.state.copying import copy_state
 from syncsvc.state.database import Database
 from syncsvc.state.restoration import put_back
+from syncsvc.state.tables import ORGANIZATION
 
 
 def busy(lab: QuickLab) -> None:
@@ -120,7 +121,7 @@ def test_a_source_that_is_read_slowly_loses_no_copy(quick: QuickLab, postgres: P
     quick.restart()
 
 
-ORGANIZATION = """
+ORGANIZATION_FILE = """
 organization_id = "01JCacme"
 first_run = "import"
 [service]
@@ -152,7 +153,7 @@ def test_the_command_copies_to_what_is_configured_and_verifies_both(
         quick.crm.put(record, points=10)
     quick.cycle()
     config, url = tmp_path / "acme.toml", postgres.empty()
-    config.write_text(ORGANIZATION.format(state=url), encoding="utf-8")
+    config.write_text(ORGANIZATION_FILE.format(state=url), encoding="utf-8")
     refused = run(config, quick.state)
     assert refused.code == 75, refused.err
     said = "its cycles are run by" if quick.state.startswith("postgresql") else "is in use by"
@@ -191,7 +192,7 @@ def test_a_copy_of_a_backup_runs_no_cycle_before_it_is_taken_on(
     quick.crm.put("a", points=10)
     quick.cycle()
     config, url, backup = tmp_path / "acme.toml", postgres.empty(), tmp_path / "backup.db"
-    config.write_text(ORGANIZATION.format(state=url), encoding="utf-8")
+    config.write_text(ORGANIZATION_FILE.format(state=url), encoding="utf-8")
     with backing_up(quick.state, backup):
         pass
     assert run(config, f"sqlite:///{backup}").code == 0
@@ -202,6 +203,58 @@ def test_a_copy_of_a_backup_runs_no_cycle_before_it_is_taken_on(
     with Database.open_older(url) as database:
         put_back(database, [], by="ann")
     Database.open(url).close()
+
+
+def on_server(quick: QuickLab, url: str, target: Path) -> str:
+    """Bring what the lab has sent to a server, as the original of more copies."""
+    quick.crm.put("a", points=10)
+    quick.cycle()
+    quick.close()
+    with Database.open(quick.state) as old, Database.open(url) as new:
+        copy_state(old, new)
+    return f"sqlite:///{target}/copy.db"
+
+
+def test_a_state_with_a_service_that_is_up_is_not_copied(
+    quick: QuickLab, postgres: Postgres, config: Path, tmp_path: Path
+) -> None:
+    url = postgres.empty()
+    copy = on_server(quick, url, tmp_path)
+    with Database.open(url) as idle:
+        idle.leases.serve()
+        refused = run(config, url, copy)
+        assert (refused.code, not (tmp_path / "copy.db").exists()) == (75, True)
+        assert "which may run cycles on it: stop it first; one that was killed is forgotten" in refused.err
+    assert run(config, url, copy).code == 0
+    quick.restart()
+
+
+def test_nobody_who_is_up_runs_a_cycle_on_an_original_that_was_copied(
+    quick: QuickLab, postgres: Postgres, config: Path, tmp_path: Path
+) -> None:
+    url = postgres.empty()
+    copy = on_server(quick, url, tmp_path)
+    with Database.open(url) as idle:
+        with idle.reading() as connection:
+            organization = connection.scalar(select(ORGANIZATION.c.id))
+        assert organization is not None
+        assert run(config, url, copy).code == 0
+        for _ in range(2):
+            with pytest.raises(StateError, match=r"was copied to .*copy\.db, where more may have been sent"):
+                idle.leases.hold(organization)
+    there = config.with_name("there") / "acme.toml"
+    there.parent.mkdir()
+    there.write_text(ORGANIZATION_FILE.format(state=url), encoding="utf-8")
+    told = command("-c", there, "status")
+    assert (told.code, "no cycle runs on it" in told.err) == (1, True)
+    with Database.open_older(url) as database:
+        put_back(database, [], by="ann")
+    with Database.open(url) as again, Database.open(url) as beside:
+        lease = again.leases.hold(organization)
+        beside.bar("was copied elsewhere, and")
+        with pytest.raises(LeaseLostError), again.of(organization, lease).writing():
+            pass
+    quick.restart()
 
 
 @pytest.mark.parametrize("other", [False, True])
@@ -232,7 +285,7 @@ def file_of(lab: QuickLab) -> Path:
 def config(tmp_path: Path) -> Path:
     """Return a configuration whose own state is nowhere, to name both sides of a copy."""
     config = tmp_path / "acme.toml"
-    config.write_text(ORGANIZATION.format(state=f"sqlite:///{tmp_path}/none.db"), encoding="utf-8")
+    config.write_text(ORGANIZATION_FILE.format(state=f"sqlite:///{tmp_path}/none.db"), encoding="utf-8")
     return config
 
 
@@ -344,7 +397,7 @@ def test_books_that_do_not_balance_are_told(quick: QuickLab, tmp_path: Path) -> 
     quick.crm.put("a", points=10)
     quick.cycle()
     config = tmp_path / "acme.toml"
-    config.write_text(ORGANIZATION.format(state=f"sqlite:///{tmp_path}/copy.db"), encoding="utf-8")
+    config.write_text(ORGANIZATION_FILE.format(state=f"sqlite:///{tmp_path}/copy.db"), encoding="utf-8")
     quick.ground.change("UPDATE member SET credited = 11")
     quick.close()
     told = run(config, quick.state, "--json")
