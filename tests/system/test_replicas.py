@@ -29,6 +29,8 @@ from syncsvc.sandbox.world import World
 REPLICAS = 2
 LEASE = 2.0  # seconds
 EVENTS = int(os.environ.get("SYNCSVC_EVENTS", "200" if os.environ.get("SYNCSVC_SOAK") else "4"))
+STOPPED = 60.0 if os.environ.get("SYNCSVC_SOAK") else 0.0
+"""Seconds that the first of those who are frozen, or hear nothing of the server, stays so at the least."""
 SEED = int(os.environ.get("SYNCSVC_SEED", "1"))
 
 Held = Callable[[], tuple[int, int] | None]
@@ -57,15 +59,18 @@ class Replica:
         self.service = stack.enter_context(Service(own, folder))
 
     @contextmanager
-    def stopped(self, event: Event) -> Iterator[None]:
-        """Let it be frozen, or its server silent, within the block."""
-        if event is Event.SERVER_STALL:
+    def stopped(self, event: Event, seconds: float) -> Iterator[None]:
+        """Let it be frozen, or its server silent, within the block and for so long at least."""
+        end, silent = time.monotonic() + seconds, event is Event.SERVER_STALL
+        if silent:
             self.passage.stall()
-            yield
-            self.passage.flow()
         else:
             os.kill(self.service.pid, signal.SIGSTOP)
-            yield
+        yield
+        until("the end", lambda: time.monotonic() >= end, seconds=90)
+        if silent:
+            self.passage.flow()
+        else:
             os.kill(self.service.pid, signal.SIGCONT)
 
 
@@ -146,7 +151,7 @@ def test_services_that_are_killed_frozen_and_cut_off_lose_no_point_and_pay_none_
                 replicas.remove(replica)
                 replicas.append(start())
             else:
-                with replica.stopped(event):
+                with replica.stopped(event, STOPPED if happened[event] == 1 else 0.0):
                     until("another holder", lambda fence=fence: (held() or (0, 0))[1] > fence)  # type: ignore[misc]
                     world.edit(2)
         world.wallet.faults.clear()
