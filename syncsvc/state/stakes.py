@@ -133,20 +133,25 @@ _TWICE = STAKE.delete().where(
         .exists(),
     ),
 )
-_BROUGHT = (
-    update(INHERITANCE)
-    .where(
-        INHERITANCE.c.connector_id == bindparam("b_connector"),
-        INHERITANCE.c.record_id == bindparam("b_record"),
-        INHERITANCE.c.member_id == bindparam("b_source"),
-    )
-    .values(points=INHERITANCE.c.points + bindparam("b_credit"), parts=bindparam("b_parts"))
-)
-_BRINGS = select(INHERITANCE.c.life, INHERITANCE.c.parts).where(
+_THIS = and_(
     INHERITANCE.c.connector_id == bindparam("b_connector"),
     INHERITANCE.c.record_id == bindparam("b_record"),
     INHERITANCE.c.member_id == bindparam("b_source"),
 )
+_BROUGHT = (
+    update(INHERITANCE)
+    .where(_THIS)
+    .values(points=INHERITANCE.c.points + bindparam("b_credit"), parts=bindparam("b_parts"))
+)
+_OWED_THEN = select(INHERITANCE).where(
+    INHERITANCE.c.member_id == bindparam("b_source"), INHERITANCE.c.owed > 0
+)
+_PAID_THERE = (
+    update(INHERITANCE)
+    .where(_THIS)
+    .values(owed=INHERITANCE.c.owed - bindparam("b_part"), parts=bindparam("b_parts"))
+)
+_BRINGS = select(INHERITANCE.c.life, INHERITANCE.c.parts).where(_THIS)
 
 
 def stake_of(inheritance: FromClause) -> Select[tuple[int]]:
@@ -254,8 +259,16 @@ def settle(
 
 
 def count(connection: Connection, heir: int, source: int, life: int, points: int) -> None:
-    """Let a member count points that were paid to another one."""
+    """Let a member count points that were paid to another one.
+
+    Who left it and is to count what it was owed then counts them too, as what they are.
+    """
     connection.execute(_PAID_TOO, {"heir_id": heir, "source_id": source, "life": life, "points": points})
+    for row in connection.execute(_OWED_THEN, {"b_source": heir}).all():
+        parts, origin, part = read_parts(row.parts), Origin(source, life), min(row.owed, points)
+        parts[origin] = parts.get(origin, 0) + part
+        told = {"b_connector": row.connector_id, "b_record": row.record_id, "b_source": heir}
+        connection.execute(_PAID_THERE, {**told, "b_part": part, "b_parts": parts_text(parts)})
 
 
 def _bring(connection: Connection, stake: Record, points: int) -> None:

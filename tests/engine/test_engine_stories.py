@@ -46,6 +46,21 @@ class Story(NamedTuple):
 
 
 SHARED = {
+    "moved in doubt, gone, proven, and back": Story(MOVE, "b@f50 ?? . b@b50 . -b . ^ ~ b@b90 ~", 90),
+    "moved in doubt, gone, refuted, and back": Story(MOVE, "b@f50 %% . b@b50 . -b . ^ ~ b@b90 ~", 90),
+    "moved in doubt, gone, proven, and back elsewhere": Story(
+        MOVE, "b@f50 ?? . b@b50 . -b . ^ ~ b@c90 ~", 90
+    ),
+    "moved in doubt, gone, refuted, and back elsewhere": Story(
+        MOVE, "b@f50 %% . b@b50 . -b . ^ ~ b@c90 ~", 90
+    ),
+    "moved in doubt, with more owed, gone, proven, and back": Story(
+        MOVE, "b@f50 ?? . b@b70 . -b . ^ ~ b@c90 ~", 90
+    ),
+    "merged in doubt, gone, proven, and back": Story({}, "b@f50 c@c0 ?? . b>c c@c50 . -c . ^ ~ c@c90 ~", 90),
+    "merged in doubt, gone, proven, and merged on": Story(
+        {}, "b@f50 c@c0 d@d0 ?? . b>c c@c50 . -c . ^ ~ c>d d@d90 ~", 90
+    ),
     "restored after the other was merged": Story(MOVE, "a@s100 b@b0 . x@s0 . -a . x>b . a@s100 . !", 100),
     "restored after the other moved": Story(MOVE, "a@s100 . x@s0 . -a . x@x0 . a@s100 . !", 100),
     "both are gone, one is merged": Story(MOVE, "a@s100 b@b0 . x@s0 . -a -x . x>b . a@s100 . !", 100),
