@@ -33,7 +33,7 @@ GOAL_LOG = 5e-6  # seconds for a member of the log that has not moved
 GOAL_PEAK = 150_000_000  # bytes
 GOAL_FLAT = 1.15  # times the memory, or the cost of the same changes, from the smallest size to the largest
 GOAL_SHARE = 1.5  # times what a contact costs in the first delivery of all
-_AGE = 4.0  # seconds until a log entry is clearly older than the next request, so that points may be sent
+AGE = 4.0  # seconds until a log entry is clearly older than the next request, so that points may be sent
 
 
 class Round:
@@ -82,7 +82,7 @@ class Round:
         found = []
         for _ in range(1 + CYCLES):
             if count:
-                time.sleep(_AGE)
+                time.sleep(AGE)
                 self._standin.change(count)
             self._ask(name, service.cycle)
             self._require(name, outcome="ok", read=count, rows_landed=count, written_back=count)

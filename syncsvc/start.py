@@ -23,8 +23,8 @@ _BETWEEN_SECONDS = 2.0
 _LOOK_SECONDS, _LATE_SECONDS = 0.2, 5.0
 _GRACE_SECONDS = 5.0  # of an opening that is under way when the service is asked to stop
 _LATE = (
-    "the state is not open yet: its server or its disk is slow or silent, it is brought to a new form, or there are many organizations; "
-    "it is waited for"
+    "the state is not open yet: its server or its disk is slow or silent, it is brought to a new form, or "
+    "there are many organizations; it is waited for"
 )
 
 

@@ -31,16 +31,32 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from install import HERE, PEERS, python_of
 from processes import Facts, Standin
-from run import CHANGES, Round, whole_job
+from run import AGE, CHANGES, Round, whole_job
 
 _WORK = {"A": "first read", "B": "nothing changed", "C": f"{CHANGES:,} changed", "D": "A, and the delivery"}
 # They ask for what was modified at or after the newest stamp that they know: all contacts may not share it.
 _APART = ("tap_hubspot",)
-_OURS = {"A": "first pull", "B": "idle", "C": "changes"}
+_OURS = {"A": "first pull", "B": "idle", "C": "changes, once"}
+_FLOOR = {"A": "floor", "B": "floor, idle", "C": "floor, changes"}
 
 
 class Peers(Round):
     """One round: the floor, the service, and every peer, each with a state of its own."""
+
+    def once_more(self) -> None:
+        """Measure the service and the floor as peers are: a process for each run."""
+        state = str(self._folder / "floor.db")
+        floor = ["floor.py", str(self._standin.port), state, "--changes"]
+        changed = min(CHANGES, self._contacts)
+        self._measure("floor, so far", floor)
+        self._measure("floor, idle", floor)
+        self._require("floor, idle", read=0)
+        time.sleep(AGE)
+        self._standin.change(changed)
+        self._measure("floor, changes", floor)
+        self._require("floor, changes", read=changed)
+        done = {"read": changed, "rows_landed": changed, "written_back": changed}
+        self._cycle("changes, once", self._organization("seldom", log_every="24h"), **done)
 
     def peer(self, name: str) -> dict[str, Facts]:
         """Return what each kind of work cost a peer."""
@@ -88,8 +104,9 @@ def one_round(contacts: int, peers: Sequence[str]) -> dict[str, dict[str, Facts]
     with Standin(contacts) as standin, tempfile.TemporaryDirectory(prefix="peers-") as folder:
         ours = Peers(standin, Path(folder), contacts=contacts)
         ours.run(floor_first=True)
+        ours.once_more()
         facts = {name: it | {"requests": sum(it["requests"].values())} for name, it in ours.facts.items()}
-        found["floor"] = {"A": facts["floor"]}
+        found["floor"] = {work: facts[name] for work, name in _FLOOR.items()}
         found["syncsvc"] = {work: facts[name] for work, name in _OURS.items()}
         whole = whole_job(contacts)["whole job"]
         found["syncsvc"]["D"] = whole | {"requests": sum(whole["requests"].values())}

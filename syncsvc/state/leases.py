@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine
 
 from syncsvc.errors import HeldError, StateError
+from syncsvc.state import migrations
 from syncsvc.state.lease import Lease, Session, steady
 from syncsvc.state.mark import refuse_barred
 from syncsvc.state.replicas import NOW, Holder, holder_of, holders, serving
@@ -275,7 +276,8 @@ class SharedLeases:
                 if claimed is None:
                     raise _held(cursor, organization, self.now())
                 fence, taken_at = claimed
-                if not self._older:  # a copy may go on elsewhere since this process was started
+                migrations.require_unmoved(connection)  # this process may have been frozen meanwhile
+                if not self._older:  # and a copy may go on elsewhere
                     refuse_barred(self._server, connection)
         return fence, datetime.fromtimestamp(taken_at / 1000, UTC)
 

@@ -54,6 +54,15 @@ def opened(url: str) -> Iterator[Callable[[], Database]]:
         yield lambda: stack.enter_context(Database.open(url, LEASE))
 
 
+def test_nobody_claims_an_organization_of_tables_that_a_later_version_has_changed(
+    opened: Callable[[], Database], ask: Ask
+) -> None:
+    frozen = opened()
+    ask("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StateError, match="later version of syncsvc"):
+        frozen.leases.hold(ACME)
+
+
 def mine(database: Database) -> SharedLeases:
     assert isinstance(database.leases, SharedLeases)
     return database.leases

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from syncsvc.errors import StateError
 
@@ -68,6 +68,13 @@ def too_new(found: str) -> StateError:
         f"the state was written by a later version of syncsvc (form {found}, this one knows {forms()[0]}): "
         "run that version or a newer one"
     )
+
+
+def require_unmoved(connection: Connection) -> None:
+    """Raise StateError where a later version has brought the tables to its form since they were opened."""
+    found: str | None = connection.scalar(text(f"SELECT version_num FROM {_RECORD}"))
+    if found != forms()[0]:
+        raise too_new(str(found))
 
 
 def none_yet(place: object) -> str:
