@@ -27,7 +27,7 @@ from syncsvc.runner import Runner
 from syncsvc.state.database import Database
 from syncsvc.state.replicas import Holder
 from syncsvc.state.store import register
-from syncsvc.timetable import begin_of, first_run, scheduler
+from syncsvc.timetable import begin_of, first_run, rest_after, scheduler
 from syncsvc.watch.health import HealthServer
 from syncsvc.watch.log import logger
 from syncsvc.watch.metrics import Metrics
@@ -39,20 +39,9 @@ GRACE_SECONDS = 25.0
 """How long running cycles may take to reach a safe point; containers kill after 30 s."""
 
 _WATCH_SECONDS = 0.5
-_LOOK_SECONDS, _LOOK_SECONDS_AT_MOST = 1.0, 5.0
-_LOOK_SPARES = 20
 _GIVE_BACK_SECONDS = 2.0  # of the grace, for what is idle
 _LOOKS = 3  # at how leases are spread, in the time that a lease lasts
 _CLOCK_STEP = timedelta(seconds=30)
-
-
-def rest_after(look: float) -> float:
-    """Return the seconds from a look at the files to the next, where that one took `look` seconds.
-
-    One, as a rule. Where files are many thousands a look is dear: then 20 times as long as it took, at most
-    5 seconds.
-    """
-    return min(max(_LOOK_SECONDS, _LOOK_SPARES * look), _LOOK_SECONDS_AT_MOST)
 
 
 class Daemon:
@@ -172,6 +161,8 @@ class Daemon:
         facts = {it.name: it.health.facts(now) for it in here}
         for name in broken:
             facts.setdefault(name, {"ready": broken[name], "outcome": None})["configuration"] = "broken"
+        for name in list(self._failed):
+            facts.setdefault(name, {"ready": False, "outcome": None})["state"] = "refused"
         return self._leases.alive() and all(it["ready"] for it in facts.values()), facts
 
     def elsewhere(self) -> Mapping[str, Holder | None]:
@@ -231,6 +222,8 @@ class Daemon:
             log.info("leases_known_again")
         now, self._others = time.monotonic(), spread.others
         self._spread_at = now
+        for name in [it for it in self._failed if self._ids.get(it) in spread.others]:
+            self._in_order(name)
         free = [
             name
             for name in organizations
@@ -263,13 +256,14 @@ class Daemon:
         try:
             problems = self._open(config)
         except (HeldError, LeaseLostError):  # by another one who looked at the same time, or a command
+            self._in_order(name)
             return ()
         except StateError as error:
             if self._version is None:
                 raise
             self._not_added(name, error)
             return ()
-        self._failed.pop(name, None)
+        self._in_order(name)
         if problems:
             return problems
         taken.append(name)
@@ -283,7 +277,13 @@ class Daemon:
     def _not_added(self, name: str, error: StateError) -> None:
         if self._failed.get(name) != str(error):
             self._failed[name] = str(error)
+            self._metrics.awaited(name)
             log.error("organization_not_added", organization=name, reason=str(error))
+
+    def _in_order(self, name: str) -> None:
+        """Take nothing for refused any more of an organization, which is run here or elsewhere."""
+        if self._failed.pop(name, None) is not None:
+            self._metrics.awaited(name, awaited=False)
 
     def _hand_over(self, runner: Runner, *, lost: bool) -> None:
         """Let another replica run an organization, once its running cycle has ended."""
@@ -362,7 +362,7 @@ class Daemon:
     def _watch(self) -> None:
         """Return when asked to stop; meanwhile look after files, stuck cycles and the wall clock."""
         wall, steady = datetime.now(UTC), time.monotonic()
-        looked, pause = steady, _LOOK_SECONDS
+        looked, pause = steady, rest_after(0.0)
         self._heard = steady
         while not self._stop.wait(_WATCH_SECONDS):
             now = self._heard = time.monotonic()

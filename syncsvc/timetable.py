@@ -15,6 +15,8 @@ AT_ONCE = 8
 SPREAD = timedelta(minutes=1)
 
 _MOST_ORGANIZATIONS = 10_000  # threads that may run cycles; one is made when no other is idle
+_LOOK_SECONDS, _LOOK_AT_MOST = 1.0, 5.0
+_LOOK_SPARES = 20
 _PHASE_ORIGIN = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -27,6 +29,15 @@ def scheduler(count: int) -> BackgroundScheduler:
         executors={"default": ThreadPoolExecutor(max(count, _MOST_ORGANIZATIONS))},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
     )
+
+
+def rest_after(look: float) -> float:
+    """Return the seconds from a look at the files to the next, where that one took `look` seconds.
+
+    One, as a rule. Where files are many thousands a look is dear: then 20 times as long as it took, at most
+    5 seconds.
+    """
+    return min(max(_LOOK_SECONDS, _LOOK_SPARES * look), _LOOK_AT_MOST)
 
 
 def first_run(name: str, every: timedelta, *, now: datetime, count: int) -> datetime:

@@ -21,8 +21,8 @@ from syncsvc.state import locks
 from syncsvc.state.tables import BATCH, LEASE, META
 
 FINGERPRINT_KEY = "fingerprint_key"
-_HISTORY = "history"
-_BARRED = "barred"
+HISTORY = "history"
+BARRED = "barred"
 _LONGEST = 64  # bytes of a mark
 
 
@@ -77,7 +77,7 @@ class MarkedGate:
     def suspicion(self, path: Path, known: Mark) -> str | None:
         """Return why a state that knows this much may know less than was sent, None where it does not."""
         if known.barred:
-            return _told(path, known.barred)
+            return told(path, known.barred)
         try:
             mark = self._mark()
         except ValueError:
@@ -98,7 +98,7 @@ class MarkedGate:
             found = f"is not the state that was here{sent} and"
         else:
             found = f"knows nothing, in the place of a state that has sent {mark.batch:,} batches, and"
-        return _told(path, found)
+        return told(path, found)
 
     def refuse_older(self, path: Path, known: Mark) -> None:
         """Raise StateError where a state may know less than was sent."""
@@ -166,11 +166,11 @@ def mark_on_server(connection: Connection) -> Mark:
 def _of_history(facts: Mapping[str, bytes], newest: int) -> Mark:
     if FINGERPRINT_KEY not in facts:
         return NOTHING
-    history = blake2b(facts[FINGERPRINT_KEY], digest_size=8, key=facts.get(_HISTORY, b"")).hexdigest()
-    return Mark(history, newest, facts.get(_BARRED, b"").decode())
+    history = blake2b(facts[FINGERPRINT_KEY], digest_size=8, key=facts.get(HISTORY, b"")).hexdigest()
+    return Mark(history, newest, facts.get(BARRED, b"").decode())
 
 
-_FACTS = (FINGERPRINT_KEY, _HISTORY, _BARRED)
+_FACTS = (FINGERPRINT_KEY, HISTORY, BARRED)
 
 
 def bar(connection: Connection, why: str) -> None:
@@ -178,8 +178,8 @@ def bar(connection: Connection, why: str) -> None:
 
     `why` follows its name, and "would award again what it does not know of" follows that.
     """
-    connection.execute(META.delete().where(META.c.name == _BARRED))
-    connection.execute(META.insert().values(name=_BARRED, value=why.encode()))
+    connection.execute(META.delete().where(META.c.name == BARRED))
+    connection.execute(META.insert().values(name=BARRED, value=why.encode()))
     connection.execute(LEASE.update().values(fence=LEASE.c.fence + 1))  # whoever holds one writes no more
 
 
@@ -191,18 +191,19 @@ def refuse_barred(place: object, connection: Connection) -> None:
 
 def barred_on_server(place: object, connection: Connection) -> str | None:
     """Return why no cycle may run on a state on a server, inside the caller's transaction; else None."""
-    why = connection.scalar(select(META.c.value).where(META.c.name == _BARRED))
-    return None if why is None else _told(place, why.decode())
+    why = connection.scalar(select(META.c.value).where(META.c.name == BARRED))
+    return None if why is None else told(place, why.decode())
 
 
-def _told(place: object, found: str) -> str:
+def told(place: object, found: str) -> str:
+    """Return a sentence of what was found of a state that may know less than was sent."""
     return f"{place} {found} would award again what it does not know of"
 
 
 def begin_history(connection: Connection) -> None:
     """Let batches be counted in a new history, inside the caller's transaction: no older state is of it."""
-    connection.execute(META.delete().where(META.c.name.in_([_HISTORY, _BARRED])))
-    connection.execute(META.insert().values(name=_HISTORY, value=os.urandom(16)))
+    connection.execute(META.delete().where(META.c.name.in_([HISTORY, BARRED])))
+    connection.execute(META.insert().values(name=HISTORY, value=os.urandom(16)))
 
 
 TAKE_ON = (

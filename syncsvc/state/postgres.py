@@ -7,7 +7,6 @@ is read is what the one before it has left. A read transaction sees one moment.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import threading
 from collections.abc import Iterator
@@ -21,11 +20,13 @@ from sqlmodel import SQLModel
 
 from syncsvc.errors import LeaseLostError, StateError, StateUnreadyError
 from syncsvc.state import migrations
+from syncsvc.state.adapters import adapters
 from syncsvc.state.copying import copy_tables
 from syncsvc.state.lease import Lease
 from syncsvc.state.leases import LEASE, Leases, SharedLeases
 from syncsvc.state.mark import Mark, barred_on_server, mark_on_server, refuse_barred
 from syncsvc.state.places import Places
+from syncsvc.state.recognition import Recognition
 from syncsvc.state.replicas import process_name, serving
 from syncsvc.state.server import Server, is_read_only, require_nobody_older, telling
 from syncsvc.state.sqlite import StateFile
@@ -66,7 +67,7 @@ def connect(url: str) -> Engine:
     given = {**_DEFAULTS, "application_name": process_name(), **server_options(url)}
     engine = create_engine(
         "postgresql+psycopg://",
-        connect_args={**given, "context": _adapters()},
+        connect_args={**given, "context": adapters()},
         paramstyle="format",  # what `bulk` binds is in the order of the statement
         hide_parameters=True,
         use_native_hstore=False,
@@ -94,28 +95,6 @@ def connect(url: str) -> Engine:
     return engine
 
 
-@functools.cache
-def _adapters() -> Any:
-    """Return how values are bound: each kind always in one way, so that statements can stay prepared.
-
-    The driver keeps every class that it is given for good.
-    """
-    from psycopg import adapters  # noqa: PLC0415 - an extra
-    from psycopg.adapt import AdaptersMap  # noqa: PLC0415 - an extra
-    from psycopg.types.numeric import Int8Dumper, IntLoader  # noqa: PLC0415 - an extra
-    from psycopg.types.string import StrDumperUnknown as StrDumper  # noqa: PLC0415 - an extra
-
-    class Text(StrDumper):
-        def dump(self, obj: str) -> Any:
-            return super().dump(obj.replace("\0", "\ufffd") if "\0" in obj else obj)
-
-    chosen = AdaptersMap(adapters)
-    chosen.register_dumper(str, Text)  # a NUL that the server cannot hold is in no key: see `rules.intake`
-    chosen.register_dumper(int, Int8Dumper)
-    chosen.register_loader("numeric", IntLoader)  # the sum of whole numbers is one
-    return chosen
-
-
 class StateServer:
     """An open state on a server."""
 
@@ -132,6 +111,7 @@ class StateServer:
             server, engine, schema, process_name(), lease or LEASE, older=older
         )
         self.runs_cycles = lease is not None
+        self._recognition = Recognition(server, engine) if lease is not None and not older else None
         self._schema = schema
         self._idle = (lease or LEASE) // timedelta(milliseconds=2)
         self._closed = False
@@ -251,10 +231,12 @@ class StateServer:
             return mark_on_server(connection)
 
     def reached(self, batch: int) -> None:
-        """Do nothing: no file beside a server would be where its state is put back."""
+        """Remember that this batch was claimed: a server that takes over must know it."""
+        if self._recognition is not None:
+            self._recognition.reached(batch)
 
     def mark(self, known: Mark) -> None:
-        """Do nothing: see `reached`."""
+        """Do nothing: no file beside a server would be where its state is put back."""
 
     @contextlib.contextmanager
     def writing(self, organization: int | None, lease: Lease | None = None) -> Iterator[Connection]:

@@ -85,7 +85,7 @@ class Metrics:
             "configuration_broken", "Whether a file cannot be used as it is; the last good one runs, if any."
         )
         self._awaited = self._gauge(
-            "state_awaited", "Whether the process waits for the server of the state, and runs nothing yet."
+            "state_awaited", "Whether it does not run, as the server of the state cannot be used, or refuses."
         )
         self._braked = self._gauge("brakes_tripped", "Brakes that hold something until a person releases it.")
         self._calls_allowed = self._gauge(
@@ -158,9 +158,9 @@ class Metrics:
         """Whether a file of an organization cannot be used as it is now is in the metrics."""
         self._broken.labels(organization).set(broken)
 
-    def awaited(self, organization: str) -> None:
-        """Nothing of an organization runs yet, as the state is waited for: that is in the metrics."""
-        self._awaited.labels(organization).set(1)
+    def awaited(self, organization: str, *, awaited: bool = True) -> None:
+        """Whether nothing of an organization runs, as the state cannot be used, is in the metrics."""
+        self._awaited.labels(organization).set(awaited)
 
     def forget(self, organization: str) -> None:
         """No series of this organization is left: its configuration was taken away."""

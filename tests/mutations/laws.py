@@ -535,9 +535,37 @@ MUTATIONS = (
     Mutation(
         "tables are changed under a process of an older version",
         "syncsvc/state/postgres.py",
-        "                    _require_nobody_older(server, engine)\n",
+        "                    require_nobody_older(server, engine)\n",
         "",
         ("tests/unit/test_postgres.py",),
+    ),
+    Mutation(
+        "an original that was copied is gone on with",
+        "syncsvc/state/leases.py",
+        "                    refuse_barred(self._server, connection)\n",
+        "                    pass\n",
+        ("tests/engine/test_engine_copy.py",),
+    ),
+    Mutation(
+        "a server that lacks what was sent is gone on with",
+        "syncsvc/state/recognition.py",
+        "if known or history != self._history:",
+        "if not known or history != self._history:",
+        ("tests/engine/test_engine_lag.py",),
+    ),
+    Mutation(
+        "what is proven for who is out of sight counts twice",
+        "syncsvc/state/stakes.py",
+        "part = read_parts(row.parts), Origin(source, life), min(row.owed, points)",
+        "part = read_parts(row.parts), Origin(source, life), 0",
+        ("tests/engine/test_engine_stories.py",),
+    ),
+    Mutation(
+        "totals that are mapped later are awarded where they were to be adopted",
+        "syncsvc/state/first_reads.py",
+        "if owns and none and means in _ADOPTED:",
+        "if False:",
+        ("tests/engine/test_engine_first_run.py", "tests/engine/test_engine_restore.py"),
     ),
     Mutation(
         "a copy is made in the place of a state that knows more",
@@ -619,7 +647,7 @@ MUTATIONS = (
     Mutation(
         "the original of a copy is run again",
         "syncsvc/state/mark.py",
-        "        if known.barred:\n            return _told(path, known.barred)\n",
+        "        if known.barred:\n            return told(path, known.barred)\n",
         "",
         ("tests/engine/test_engine_copy.py",),
     ),

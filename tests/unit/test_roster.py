@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from connectors.csv import Csv
-from syncsvc.daemon import rest_after
 from syncsvc.errors import ConfigurationError
 from syncsvc.roster import Changes, Roster
+from syncsvc.timetable import rest_after
 from syncsvc.watch.redaction import redacted
 
 TYPES = {"csv": Csv.Settings}
