@@ -13,7 +13,7 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.dev
 	$(BIN)/pytest -n auto --dist worksteal
 
-soak: $(VENV)/.dev  ## the proofs in their long forms: ten times the seeds, a cycle after every event
+soak: test-postgresql  ## the proofs in their long forms: ten times the seeds, a cycle after every event
 	SYNCSVC_SOAK=1 $(BIN)/pytest -n auto --dist worksteal --timeout 7200 tests/engine tests/system/test_kills.py tests/system/test_replicas.py \
 	  tests/system/test_scale.py
 

@@ -65,9 +65,18 @@ class Inheritances:
     """What the contacts of one page leave behind and bring along."""
 
     def __init__(
-        self, connection: Connection, connector_id: int, credits_: list[tuple[Member, Credit]]
+        self,
+        connection: Connection,
+        connector_id: int,
+        credits_: list[tuple[Member, Credit]],
+        *,
+        counts: bool,
     ) -> None:
-        """Work inside the transaction of `connection`; moves of points are added to `credits_`."""
+        """Work inside the transaction of `connection`; moves of points are added to `credits_`.
+
+        Where balances are set, nobody `counts` what was paid elsewhere: what waits is forgotten.
+        """
+        self._counts = counts
         self._connection = connection
         self._connector_id = connector_id
         self._credits = credits_
@@ -180,7 +189,7 @@ class Inheritances:
 
         Others may have taken that along since.
         """
-        for it in self._bequests.get(record_id, ()):
+        for it in self._bequests.get(record_id, ()) if self._counts else ():
             if it.source is member and it.stored_for is not None:
                 self._make_up(it, member)
 
@@ -189,6 +198,10 @@ class Inheritances:
 
         `is_left` says whether a member has no contacts any more.
         """
+        if not self._counts:
+            waited = self._bequests.pop(record_id, [])
+            self._done += [(it.stored_for, it.source) for it in waited if it.stored_for is not None]
+            return []
         for it in self._bequests.get(record_id, ()):
             if it.owed and it.source is not member and not is_left(it.source):
                 self.stop_paying(it.source)

@@ -108,7 +108,8 @@ class Membership:
         self._parting: list[_Parting] = []
         self._relays: dict[str, str] = {}
         self._vacated: dict[int, Mapped] = {}
-        self._inheritances = Inheritances(connection, connector_id, self._credits)
+        self._counts = scope.rules.points is not Points.SET
+        self._inheritances = Inheritances(connection, connector_id, self._credits, counts=self._counts)
         self.fallen = 0
         self.postponed: set[str] = set()
         """Contacts whose points are adopted as soon as nothing of their members is unsettled."""
@@ -189,17 +190,17 @@ class Membership:
 
     def _bequeath(self, it: _Parting, shared: Mapping[tuple[int, str], int | None]) -> None:
         """Set aside what a parting owner was paid; `shared` are the contacts that stay, with their points."""
-        member, counts = it.member, self._scope.rules.points is not Points.SET
-        if counts and it.heir is not None and shared:
+        member = it.member
+        if self._counts and it.heir is not None and shared:
             self._inheritances.copy(member, it.heir)
             self._inheritances.stop_paying(member)
             member.earned = min(member.earned, member.credited)  # what it is owed goes along
-        elif counts and it.heir is not None:
+        elif self._counts and it.heir is not None:
             self._inheritances.take(member, it.heir)
         elif it.moved is not None:
             if not shared:
                 member.earned = member.credited  # what is refuted later is earned at the new member
-        elif counts:  # it may be told later that it was merged, when another owns the member
+        elif it.heir is None:  # it may be told later that it was merged, when another owns the member
             if any(points is not None for points in shared.values()):
                 self._inheritances.copy(member, it.record_id)
             else:  # what it is owed stays with the member

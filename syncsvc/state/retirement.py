@@ -45,7 +45,7 @@ def set_aside(connection: Connection, connectors: Collection[int]) -> None:
         others[row.owner_connector][row.owner_record] = Member(*row)
     connection.execute(INHERITANCE.insert().from_select(columns, plain.where(theirs, has, simple)))
     for number, members in others.items():
-        inheritances = Inheritances(connection, number, [])
+        inheritances = Inheritances(connection, number, [], counts=True)
         remembered = inheritances.remembered(members)
         for record_id, member in members.items():
             for what in remembered.get(record_id, ()):

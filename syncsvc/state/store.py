@@ -32,7 +32,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
 
-from syncsvc.config import OnGone, OrganizationConfig, Points
+from syncsvc.config import OnGone, OrganizationConfig
 from syncsvc.errors import ConfigurationError
 from syncsvc.rules.fingerprint import Fingerprinter
 from syncsvc.rules.intake import ContactState
@@ -279,7 +279,7 @@ def _take_effect(
         connection.execute(payloads.dropped(unused))
     if (before.points, before.expires) != (now["points"], now["expires"]):
         connection.execute(update(ORGANIZATION).where(mine).values(now))
-    _retire(connection, organization_id, list(connectors.values()), config.wallet.points)
+    _retire(connection, organization_id, list(connectors.values()))
     listed = select(CONNECTOR.c.name, CONNECTOR.c.writes).where(
         CONNECTOR.c.organization_id == organization_id
     )
@@ -321,7 +321,7 @@ def _write_anew(connection: Connection, connector_id: int, known: str | None, fi
     change_row(connection, CONNECTOR, connector_id, {"writes": writes})
 
 
-def _retire(connection: Connection, organization_id: int, connectors: Sequence[int], points: Points) -> None:
+def _retire(connection: Connection, organization_id: int, connectors: Sequence[int]) -> None:
     """Free the members of connectors that are not configured any more: whoever else knows them may own them.
 
     What their owners were paid is remembered, as of who is gone. The connectors that stay are read anew, and
@@ -330,8 +330,7 @@ def _retire(connection: Connection, organization_id: int, connectors: Sequence[i
     others = and_(CONNECTOR.c.organization_id == organization_id, CONNECTOR.c.id.not_in(connectors))
     retired = connection.scalars(select(CONNECTOR.c.id).where(others, CONNECTOR.c.retired == 0)).all()
     if retired:
-        if points is not Points.SET:
-            set_aside(connection, retired)
+        set_aside(connection, retired)
         free = {"owner_connector": None, "owner_record": None}
         connection.execute(update(MEMBER).where(MEMBER.c.owner_connector.in_(retired)).values(free))
         _read_anew(connection, CONNECTOR.c.organization_id == organization_id)

@@ -36,7 +36,7 @@ class Story(NamedTuple):
     log be silent for a while, ?? and %% until ^; x lets it be refused. From 0 on, rows without points do not
     move the log. B keeps a backup, P puts it back; L says of
     what is held that it landed, N that it did not. R runs on without the shop, R' without the CRM, A with
-    both; S sets points instead of adding them. shop: is said before what happens there.
+    both; S sets points instead of adding them, S' adds again. shop: is said before what happens there.
     """
 
     settings: Settings
@@ -46,6 +46,12 @@ class Story(NamedTuple):
 
 
 SHARED = {
+    "gone while points are set, and back elsewhere": Story(MOVE, "a@a100 ~ S -a ~ S' ~ a@y100 ~", 100),
+    "gone while points are set, and merged": Story({}, "S a@a100 c@c0 ~ -a ~ S' ~ a>c c@c100 ~", 100),
+    "its connector out while points are set, and back elsewhere": Story(
+        {**MOVE, **TWO}, "shop:a@a100 c@c0 ~ S R ~ S' ~ A shop:a@y100 ~", 100
+    ),
+    "gone, and merged while points are set": Story({}, "a@a100 c@c0 ~ -a ~ S ~ a>c c@c100 ~", 200),
     "moved in doubt, gone, proven, and back": Story(MOVE, "b@f50 ?? . b@b50 . -b . ^ ~ b@b90 ~", 90),
     "moved in doubt, gone, refuted, and back": Story(MOVE, "b@f50 %% . b@b50 . -b . ^ ~ b@b90 ~", 90),
     "moved in doubt, gone, proven, and back elsewhere": Story(
@@ -268,9 +274,9 @@ class Teller:
                 self.lab.restart(connectors={"crm": {}})
             case "R'":
                 self.lab.restart(connectors={"shop": {}})
-            case "S":
-                self.lab.wallet.knobs.points = PointsMode.SET
-                self.lab.restart(wallet={"points": "set"})
+            case "S" | "S'":
+                self.lab.wallet.knobs.points = PointsMode.SET if what == "S" else PointsMode.ADD
+                self.lab.restart(wallet={"points": "set" if what == "S" else "add"})
             case "A":
                 self.lab.restart(connectors=TWO["connectors"])
             case _:
