@@ -241,6 +241,7 @@ class Daemon:
         taken: list[str] = []
         for name in free:
             if len(taken) >= room and name not in orphans:
+                self._in_order(name)  # as far as is known
                 continue
             problems += self._take(organizations[name], taken)
         self._orphans.keep((it for it in taken[room:] if it in orphans), now=now)

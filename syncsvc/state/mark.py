@@ -180,7 +180,8 @@ def bar(connection: Connection, why: str) -> None:
     """
     connection.execute(META.delete().where(META.c.name == BARRED))
     connection.execute(META.insert().values(name=BARRED, value=why.encode()))
-    connection.execute(LEASE.update().values(fence=LEASE.c.fence + 1))  # whoever holds one writes no more
+    # Whoever holds one writes no more, and whoever would take it is told why not.
+    connection.execute(LEASE.update().values(fence=LEASE.c.fence + 1, owner=None))
 
 
 def refuse_barred(place: object, connection: Connection) -> None:

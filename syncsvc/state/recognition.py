@@ -62,5 +62,5 @@ class Recognition:
         # It may be read-only yet: then the next connection bars it.
         with contextlib.suppress(Exception), connection.transaction():
             connection.execute(_BAR, {"why": why.encode()})
-            connection.execute("UPDATE lease SET fence = fence + 1")
+            connection.execute("UPDATE lease SET fence = fence + 1, owner = NULL")
         raise StateError(f"{told(self._server, why)}. {TAKE_ON}")

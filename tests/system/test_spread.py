@@ -22,6 +22,7 @@ from syncsvc.once import run_once
 from syncsvc.overview import Overview
 from syncsvc.rules.sharing import Orphans
 from syncsvc.state.database import Database
+from syncsvc.state.mark import bar, begin_history
 from syncsvc.state.replicas import process_name
 from syncsvc.state.store import register
 from syncsvc.tidings import no_progress
@@ -52,6 +53,12 @@ def looked(daemon: Daemon) -> None:
     daemon.look()
 
 
+def awaited(daemon: Daemon) -> dict[str, float | None]:
+    """Return what /metrics says of each organization that cannot be taken, or could not."""
+    found = daemon._metrics.registry.get_sample_value
+    return {name: found("syncsvc_state_awaited", {"organization": name}) for name in NAMES}
+
+
 def page(daemon: Daemon, path: str = "/") -> str:
     shown = Overview(lambda: list(daemon._runners.values()), dict, None, daemon.elsewhere).render(path)
     assert shown is not None
@@ -70,6 +77,32 @@ def test_a_replica_that_comes_has_its_share_two_looks_later(start: Callable[[], 
         looked(daemon)
     assert [len(it._runners) for it in (first, second, third)] == [1, 1, 1]
     assert {name for it in (first, second, third) for name in it._runners} == set(NAMES)
+
+
+def test_an_organization_that_nobody_may_run_makes_its_replica_unready_until_somebody_may(
+    start: Callable[[], Daemon],
+) -> None:
+    first, second = start(), start()
+    with first._database.writing() as connection:
+        bar(connection, "was copied elsewhere, and")
+    with capture_logs() as told:
+        looked(second)
+        looked(second)
+    assert not second._runners
+    assert sorted((it["event"], it["organization"]) for it in told) == [
+        ("organization_not_added", name) for name in NAMES
+    ]
+    assert second.ready() == (
+        False,
+        {name: {"ready": False, "outcome": None, "state": "refused"} for name in NAMES},
+    )
+    assert awaited(second) == dict.fromkeys(NAMES, 1.0)
+    with first._database.writing() as connection:
+        begin_history(connection)
+    looked(second)
+    assert len(second._runners) == 2
+    assert all("state" not in it for it in second.ready()[1].values())
+    assert awaited(second) == dict.fromkeys(NAMES, 0.0)
 
 
 def test_what_nobody_else_could_take_for_a_time_is_shared_again_once_they_can(
