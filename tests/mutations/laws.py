@@ -330,8 +330,15 @@ MUTATIONS = (
     Mutation(
         "what the owners of a connector were paid is forgotten as it is taken out",
         "syncsvc/state/store.py",
-        "            set_aside(connection, retired)",
-        "            pass",
+        "        set_aside(connection, retired)",
+        "        pass",
+        _STORIES,
+    ),
+    Mutation(
+        "what was remembered is taken for a balance that was set",
+        "syncsvc/state/inheritance.py",
+        "        if not self._counts:\n            waited",
+        "        if False:\n            waited",
         _STORIES,
     ),
     Mutation(
@@ -379,7 +386,7 @@ MUTATIONS = (
     Mutation(
         "who is told gone and only later merged has no history to bring",
         "syncsvc/state/membership.py",
-        "        elif counts:  #",
+        "        elif it.heir is None:  #",
         "        elif False:  #",
         _IDENTITY,
     ),
