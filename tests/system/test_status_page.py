@@ -74,7 +74,8 @@ def test_the_page_shows_what_happens_in_light_and_dark_and_on_a_phone(
     spoiled = next(world.hubspot_people())
     world.hubspot.update(spoiled.record_id, {"loyalty_points": "12.5"})
     with Service(config, tmp_path) as service:
-        until("a first delivery", lambda: service.events("cycle_finished", outcome="degraded"))
+        service.wait_for("cycle_finished", outcome="degraded")
+        until("the page tells of it", lambda: "delivers, something waits" in service.get("/")[1])
         port = service.wait_for("service_started")[0]["port"]
         browser.get(f"http://127.0.0.1:{port}/")
         assert "1 organization, 1 needs a look" in browser.title
