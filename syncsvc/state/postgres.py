@@ -143,8 +143,9 @@ class StateServer:
                 if not older:
                     with engine.connect() as connection:
                         refuse_barred(server, connection)
+                opened = cls(server, engine, schema, lease, older=older)
             undo.pop_all()
-        return cls(server, engine, schema, lease, older=older)
+        return opened
 
     @classmethod
     def open_beside(cls, url: str) -> Self:

@@ -63,4 +63,5 @@ class Recognition:
         with contextlib.suppress(Exception), connection.transaction():
             connection.execute(_BAR, {"why": why.encode()})
             connection.execute("UPDATE lease SET fence = fence + 1, owner = NULL")
+        connection.close()
         raise StateError(f"{told(self._server, why)}. {TAKE_ON}")
