@@ -222,8 +222,9 @@ class Daemon:
             log.info("leases_known_again")
         now, self._others = time.monotonic(), spread.others
         self._spread_at = now
-        for name in [it for it in self._failed if self._ids.get(it) in spread.others]:
-            self._in_order(name)
+        for name in list(self._failed):
+            if name not in organizations or self._ids.get(name) in spread.others:
+                self._in_order(name)
         free = [
             name
             for name in organizations
@@ -363,8 +364,7 @@ class Daemon:
     def _watch(self) -> None:
         """Return when asked to stop; meanwhile look after files, stuck cycles and the wall clock."""
         wall, steady = datetime.now(UTC), time.monotonic()
-        looked, pause = steady, rest_after(0.0)
-        self._heard = steady
+        looked, self._heard, pause = steady, steady, rest_after(0.0)
         while not self._stop.wait(_WATCH_SECONDS):
             now = self._heard = time.monotonic()
             step = datetime.now(UTC) - wall - timedelta(seconds=now - steady)

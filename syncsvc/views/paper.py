@@ -49,7 +49,7 @@ def to_type(words: str, organization: str = "") -> str:
     path = None if root is None else root.params.get("path")
     if root is None or path is None:
         return f"syncsvc {words}"
-    alone = organization and path.is_dir()
+    alone = (path / f"{organization}.toml").is_file()  # where a file has the name of its organization
     if not alone and root.get_parameter_source("path") is not ParameterSource.COMMANDLINE:
         return f"syncsvc {words}"
     return f"syncsvc -c {shlex.quote(str(path / f'{organization}.toml' if alone else path))} {words}"

@@ -80,7 +80,7 @@ def test_a_replica_that_comes_has_its_share_two_looks_later(start: Callable[[], 
 
 
 def test_an_organization_that_nobody_may_run_makes_its_replica_unready_until_somebody_may(
-    start: Callable[[], Daemon],
+    start: Callable[[], Daemon], house: House
 ) -> None:
     first, second = start(), start()
     with first._database.writing() as connection:
@@ -97,6 +97,10 @@ def test_an_organization_that_nobody_may_run_makes_its_replica_unready_until_som
         {name: {"ready": False, "outcome": None, "state": "refused"} for name in NAMES},
     )
     assert awaited(second) == dict.fromkeys(NAMES, 1.0)
+    (house.path / "cafe.toml").unlink()
+    looked(second)
+    assert set(second.ready()[1]) == {"acme", "bank"}
+    house.write("cafe")
     with first._database.writing() as connection:
         begin_history(connection)
     looked(second)
